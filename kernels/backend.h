@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The door of kernels/: one device, one ordered queue of work, about twenty operations.
+ *
+ * Ops return void.  They check shapes, and on the first problem the backend turns "failed": later ops
+ * do nothing until phx_backend_sync() reads the error.  A failed step's outputs are discarded whole.
+ *
+ * Arithmetic is fixed (docs/internals/kernels.md): float32 activations, float32 fused multiply-adds in
+ * one defined order per output that depends on neither the batch, the thread count nor the instruction
+ * set, so every implementation of one backend kind gives the same bits.
+ *
+ * Letters: T tokens (rows), D model dim, H query heads, K kv heads, Dh head dim, F ffn dim, E experts,
+ * V vocabulary, N outputs of a product, k its contraction index. */
+#ifndef PHX_KERNELS_BACKEND_H
+#define PHX_KERNELS_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum phx_dtype {
+    PHX_DTYPE_NONE = 0,
+    PHX_DTYPE_F32,
+    PHX_DTYPE_BF16,
+    PHX_DTYPE_F16,
+    PHX_DTYPE_F64,
+    PHX_DTYPE_MXFP4,   /* 32-element blocks of E2M1 with one E8M0 scale (OCP MX) */
+    PHX_DTYPE_F8_E4M3, /* sources only: widened when packed */
+    PHX_DTYPE_F8_E5M2,
+    PHX_DTYPE_I32
+};
+
+/* The fixed cut of a contraction for products that tensor parallelism splits along k. */
+enum { PHX_SLICES_MAX = 8, PHX_MX_BLOCK = 32 };
+
+/* A view of device memory; owns nothing; passed by value.  Row-major, dim[0] outermost; for [T, N]
+ * stride0 is the distance between rows in elements (>= dim[1]). */
+struct phx_tensor {
+    void          *data;
+    enum phx_dtype dtype;   /* activations F32, ids I32 */
+    int32_t        dim[2];  /* [rows, columns]; a vector is [1, n] */
+    int64_t        stride0;
+};
+
+struct phx_backend;
+struct phx_weight; /* a packed matrix or a stack of expert matrices, owned by the backend */
+struct phx_kv;     /* the paged key/value cache of all layers of a rank */
+
+/* ---- device -------------------------------------------------------------------------------- */
+
+struct phx_backend_options {
+    const char *isa;         /* "auto" (NULL) | "ref" | "avx2" | "avx512" | "amx"; CPU only */
+    int32_t     n_threads;   /* team size including the caller; 0 = all allowed cores */
+    bool        is_pinned;   /* bind thread i to the i-th allowed core */
+    int32_t     first_core;  /* offset into the allowed cores when pinned */
+};
+
+/* Opens the named backend ("cpu"; "cuda" loads phalanx_cuda.so).  NULL on failure, with the reason in
+ * why[why_size].  Owned: phx_backend_close(). */
+struct phx_backend *phx_backend_open(const char *name, const struct phx_backend_options *options,
+                                     char *why, size_t why_size);
+void                phx_backend_close(struct phx_backend *b); /* NULL is allowed */
+const char         *phx_backend_name(const struct phx_backend *b); /* "cpu" */
+const char         *phx_backend_isa(const struct phx_backend *b);  /* "avx512" */
+int32_t             phx_backend_threads(const struct phx_backend *b);
+
+/* Waits for the queue.  0, or -1 when an op failed since the last call: *what (may be NULL) then names
+ * the op and the reason, valid until the next op.  The backend is usable again afterwards. */
+int phx_backend_sync(struct phx_backend *b, const char **what);
+
+/* Called after each op when set (debugging, golden dumps): op name and its output. */
+typedef void (*phx_trace_fn)(void *ctx, const char *op, struct phx_tensor out);
+void phx_backend_set_trace(struct phx_backend *b, phx_trace_fn fn, void *ctx);
+
+/* ---- memory -------------------------------------------------------------------------------- */
+
+/* Zeroed device memory, 64-byte aligned (huge pages asked for above 4 MiB).  NULL when short. */
+void *phx_backend_alloc(struct phx_backend *b, size_t size_bytes);
+void  phx_backend_free(struct phx_backend *b, void *ptr);
+void  phx_upload(struct phx_backend *b, void *device, const void *host, size_t size_bytes);
+void  phx_download(struct phx_backend *b, void *host, const void *device, size_t size_bytes);
+
+/* ---- weights ------------------------------------------------------------------------------- */
+
+/* y[n] = sum_k w[n][k] x[k].  n and k are this rank's local sizes. */
+struct phx_weight_desc {
+    enum phx_dtype dtype;    /* stored as: F32, BF16, F16 or MXFP4 */
+    int32_t        n;        /* output rows */
+    int32_t        k;        /* contraction length (MXFP4: multiple of 32) */
+    int32_t        n_experts;/* stacked matrices; 1 for a plain one */
+    int32_t        n_slices; /* 1, or how many of the 8 fixed K-slices this rank owns */
+    int32_t        slice_end[PHX_SLICES_MAX]; /* local k where slice i ends, ascending; the last == k;
+                                               * empty slices are allowed */
+};
+
+/* Bytes that a packed weight of that description takes (padding included); pure. */
+size_t phx_weight_bytes(const struct phx_backend *b, const struct phx_weight_desc *desc);
+
+/* Reserves memory for a weight; NULL when short or the description is wrong (read sync). */
+struct phx_weight *phx_weight_create(struct phx_backend *b, const struct phx_weight_desc *desc);
+void               phx_weight_destroy(struct phx_backend *b, struct phx_weight *w);
+const struct phx_weight_desc *phx_weight_describe(const struct phx_weight *w);
+
+/* One rectangle of source bytes as they lie in a checkpoint.  Element (row, k) of expert `expert` of
+ * the weight comes from  data + row * row_stride + k * k_stride  (bytes; unaligned is fine).
+ * Rows first_row .. first_row+n_rows-1 of the packed weight are written, all of k.
+ * MXFP4: data points at the first 16-byte block of row 0, row_stride between rows, blocks of one row are
+ * adjacent (k_stride unused); scale / scale_row_stride likewise for the scale bytes, one per block.
+ * (For an interleaved gate/up the caller doubles row_stride and offsets data by one row for up.) */
+struct phx_weight_source {
+    const void    *data;
+    enum phx_dtype dtype;
+    int64_t        row_stride;
+    int64_t        k_stride;
+    const uint8_t *scale;
+    int64_t        scale_row_stride;
+    int32_t        expert;
+    int32_t        first_row;
+    int32_t        n_rows;
+};
+
+/* Packs with the whole thread team; widening conversions are exact, F32 -> BF16 is refused. */
+void phx_weight_pack(struct phx_backend *b, struct phx_weight *w,
+                     const struct phx_weight_source *source);
+
+/* ---- key/value cache ------------------------------------------------------------------------ */
+
+struct phx_kv_desc {
+    int32_t        n_layers;     /* of this rank */
+    int32_t        n_blocks;     /* block ids 0 .. n_blocks-1 */
+    int32_t        block_tokens; /* 16 or 32 */
+    int32_t        kv_heads;     /* of this rank */
+    int32_t        head_dim;
+    enum phx_dtype dtype;        /* F32 or BF16 */
+};
+
+size_t         phx_kv_bytes(const struct phx_backend *b, const struct phx_kv_desc *desc);
+struct phx_kv *phx_kv_create(struct phx_backend *b, const struct phx_kv_desc *desc);
+void           phx_kv_destroy(struct phx_backend *b, struct phx_kv *kv);
+
+/* The rows of one step: sequence i owns rows row[i] .. row[i] + n_rows[i] - 1, which are its positions
+ * pos[i] ...; its block table is table + i * table_stride, entry j = block of positions
+ * [j * block_tokens, (j+1) * block_tokens).  Entries of blocks that lie wholly before a layer's window
+ * may be -1.  All arrays are host memory, borrowed for the call. */
+struct phx_spans {
+    int32_t        n_seqs;
+    const int32_t *row;
+    const int32_t *n_rows;
+    const int32_t *pos;
+    const int32_t *table;
+    int32_t        table_stride;
+};
+
+/* ---- ops (all activations F32; shapes in brackets) ------------------------------------------ */
+
+/* out[t] = table[ids[t] - first_row] when that row is held (0 <= . < n of table), else zeros.
+ * out [T, D]; ids: host array of T; table: a weight with k = D. */
+void phx_embed(struct phx_backend *b, struct phx_tensor out, const int32_t *ids,
+               const struct phx_weight *table, int32_t first_row);
+
+/* out = x / sqrt(mean(x^2) + eps) * gain.  out, x [T, D] (out may be x); gain [1, D]. */
+void phx_rmsnorm(struct phx_backend *b, struct phx_tensor out, struct phx_tensor x,
+                 struct phx_tensor gain, float eps);
+
+/* out = x W^T (+ bias).  x [T, k], out [T, n]; bias [1, n] or data == NULL.  With n_slices > 1 the slices
+ * combine by the fixed tree (adjacent pairs). */
+void phx_matmul(struct phx_backend *b, struct phx_tensor out, struct phx_tensor x,
+                const struct phx_weight *w, struct phx_tensor bias);
+
+/* Rotates in place, half-split pairs (j, j + Dh/2), heads of Dh columns starting at column 0.
+ * x [T, heads * Dh]; cos, sin: F32 [positions, Dh/2] device tables (amplitude folded in). */
+void phx_rope(struct phx_backend *b, struct phx_tensor x, int32_t head_dim,
+              const struct phx_spans *spans, struct phx_tensor cos, struct phx_tensor sin);
+
+/* Appends this step's keys (already rotated) and values.  k, v [T, kv_heads * Dh]. */
+void phx_kv_write(struct phx_backend *b, struct phx_kv *kv, int32_t layer, struct phx_tensor k,
+                  struct phx_tensor v, const struct phx_spans *spans);
+
+struct phx_attention_args {
+    struct phx_tensor     out;        /* [T, H * Dh] */
+    struct phx_tensor     q;          /* [T, H * Dh], rotated */
+    const struct phx_kv  *kv;
+    int32_t               layer;
+    int32_t               n_heads;    /* local query heads */
+    int32_t               group;      /* query heads per kv head in the whole model */
+    int32_t               head_first; /* global index of local query head 0 */
+    int32_t               kv_first;   /* global index of local kv head 0; head h reads kv head
+                                       * (head_first + h) / group - kv_first */
+    int32_t               window;     /* keys visible including self; 0 = all */
+    float                 scale;      /* multiplies q.k */
+    struct phx_tensor     sinks;      /* [1, H] one logit per head, or data == NULL */
+    const struct phx_spans *spans;
+};
+
+/* Causal paged attention with an optional window and sinks (MODELS: gpt-oss 1.6). */
+void phx_attention(struct phx_backend *b, const struct phx_attention_args *args);
+
+/* The top_k largest of each row (lowest index on ties) and the softmax over them.
+ * logits [T, E]; ids I32 [T, top_k]; gates F32 [T, top_k], best first. */
+void phx_moe_route(struct phx_backend *b, struct phx_tensor ids, struct phx_tensor gates,
+                   struct phx_tensor logits);
+
+enum phx_glu { PHX_GLU_SILU = 1, /* silu(gate) * up */
+               PHX_GLU_OAI       /* min(g,l) * sigmoid(1.702 g) * (clamp(u,-l,l) + 1) */ };
+
+/* out[:, i] = glu(gate_up[:, i], gate_up[:, F + i]); gate_up [T, 2F] as halves (gate first), out [T, F]. */
+void phx_swiglu(struct phx_backend *b, struct phx_tensor out, struct phx_tensor gate_up,
+                enum phx_glu kind, float limit);
+
+struct phx_moe_args {
+    struct phx_tensor        out;      /* [T, D]: tree over this rank's slices, no down bias */
+    struct phx_tensor        x;        /* [T, D] */
+    struct phx_tensor        ids;      /* I32 [T, top_k] */
+    struct phx_tensor        gates;    /* F32 [T, top_k] */
+    const struct phx_weight *gate_up;  /* per expert [2F, D], gate rows first, then up rows */
+    struct phx_tensor        gate_up_bias; /* [E, 2F], or data == NULL */
+    const struct phx_weight *down;     /* per expert [D, F], with this rank's K-slices */
+    enum phx_glu             kind;
+    float                    limit;
+};
+
+/* The experts of a mixture: gate/up product + bias, glu, down product weighted by the gates. */
+void phx_moe_ffn(struct phx_backend *b, const struct phx_moe_args *args);
+/* Scratch that phx_moe_ffn needs for at most T rows; reserved once so that steps do not allocate. */
+void phx_moe_reserve(struct phx_backend *b, int32_t max_rows, int32_t top_k,
+                     const struct phx_weight *gate_up, const struct phx_weight *down);
+
+/* x += sum_j gates[t][j] * bias[ids[t][j]];  x [T, D], bias [E, D]. */
+void phx_moe_bias(struct phx_backend *b, struct phx_tensor x, struct phx_tensor ids,
+                  struct phx_tensor gates, struct phx_tensor bias);
+
+void phx_add(struct phx_backend *b, struct phx_tensor x, struct phx_tensor y); /* x += y, [T, D] */
+void phx_add_row(struct phx_backend *b, struct phx_tensor x, struct phx_tensor row); /* x[t] += row */
+
+/* out[i] = x[rows[i]]; rows: host array of dim[0] of out. */
+void phx_gather_rows(struct phx_backend *b, struct phx_tensor out, struct phx_tensor x,
+                     const int32_t *rows);
+
+/* Views. */
+static inline struct phx_tensor phx_view(void *data, int32_t rows, int32_t columns)
+{
+    struct phx_tensor t = {data, PHX_DTYPE_F32, {rows, columns}, columns};
+    return t;
+}
+
+/* Columns [first, first + n) of a tensor. */
+static inline struct phx_tensor phx_columns(struct phx_tensor t, int32_t first, int32_t n)
+{
+    t.data = (char *)t.data + (size_t)first * sizeof(float);
+    t.dim[1] = n;
+    return t;
+}
+
+/* The first n rows of a tensor. */
+static inline struct phx_tensor phx_rows(struct phx_tensor t, int32_t n)
+{
+    t.dim[0] = n;
+    return t;
+}
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Which part of a model each rank holds.  Pure: no files, no clock, no globals.
+ *
+ * Pipeline: contiguous layers per stage, uneven where bytes say so (embedding on the first stage, final
+ * norm and lm_head on the last count by bytes; a rank's memory and speed weigh its share).
+ * Tensor: query heads evenly (tp must divide them); kv heads by the query heads that read them
+ * (replicated when tp > kv heads); the ffn dimension by whole K-slices at 32-element block borders;
+ * vocabulary rows in multiples of 16; router, norms, sinks and biases follow their owner. */
+#ifndef PHX_SHARD_PARTITION_H
+#define PHX_SHARD_PARTITION_H
+
+#include <stdint.h>
+
+#include "kernels/backend.h"
+#include "rpc/base/err.h"
+#include "shard/model/config.h"
+
+enum { PHX_TP_MAX = 64, PHX_PP_MAX = 512, PHX_RANKS_MAX = 1024 };
+
+struct phx_range {
+    int32_t first;
+    int32_t end; /* one past the last */
+};
+
+/* One rank's share.  All indices are global. */
+struct phx_part {
+    int32_t          rank;   /* pp * tp_size + tp */
+    int32_t          pp, tp;
+    int32_t          pp_size, tp_size;
+    struct phx_range layers;
+    struct phx_range heads;    /* query heads */
+    struct phx_range kv_heads; /* covers what the query heads read */
+    struct phx_range ffn;      /* intermediate columns (of every expert in a mixture) */
+    struct phx_range vocab;    /* rows of lm_head and of the embedding table */
+    int32_t          n_slices; /* owned of the K-slices of row-parallel products (8 / tp, or 1) */
+    int32_t          attn_slice_end[PHX_SLICES_MAX]; /* local k ends of the attention-out slices */
+    int32_t          ffn_slice_end[PHX_SLICES_MAX];  /* local k ends of the ffn-down slices */
+    uint8_t          has_embedding; /* first stage (and last when tied: the table is the head) */
+    uint8_t          has_head;      /* last stage */
+    uint8_t          is_layout_invariant; /* tp divides 8: bits equal those of any such layout */
+    /* exact bytes, as the backend will allocate them */
+    uint64_t weights_bytes;
+    uint64_t kv_bytes_per_block; /* all its layers, one block of block_tokens positions */
+    uint64_t scratch_bytes;
+};
+
+struct phx_rank_resource {
+    uint64_t memory_bytes; /* 0 = unbounded */
+    double   speed;        /* relative; 0 = 1.0 */
+};
+
+struct phx_partition_request {
+    const struct phx_model_config  *config;
+    int32_t                         tp, pp;
+    const struct phx_rank_resource *resources; /* per rank, or NULL */
+    int32_t                         block_tokens;
+    enum phx_dtype                  kv_dtype;
+    int32_t                         max_step_rows; /* rows of a step, for the scratch size */
+    int32_t                         max_seqs;
+};
+
+/* Fills parts[tp * pp] in rank order.  PHX_E_INVALID with the reason and the nearest possible values when
+ * tp or pp do not fit; PHX_E_NOMEM naming the rank whose memory is too small and by how much. */
+int phx_partition(const struct phx_partition_request *request, struct phx_part *parts,
+                  struct phx_err *err) PHX_CHECKED;
+
+#endif

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The scheduler of a replica: state + events -> step plans.  Pure: no I/O, no clock, no threads; the same
+ * code runs in the head rank, in the planner and in tests.
+ *
+ * Continuous batching with chunked prefill: each step takes every running sequence's next token first,
+ * then fills the row budget with prompt chunks in arrival order (priority first).  KV blocks are reserved
+ * as sequences grow; when they run short the youngest, lowest-priority sequence is preempted and later
+ * recomputed.  With a pipeline, up to n_inflight plans are open at once; a sequence is in at most one. */
+#ifndef PHX_SHARD_SCHED_H
+#define PHX_SHARD_SCHED_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "rpc/rpc.h"
+#include "shard/kv/kv.h"
+
+struct phx_sched_options {
+    int32_t max_seqs;       /* running at once: slots 0 .. max_seqs-1 */
+    int32_t max_waiting;    /* queued; more are refused with PHX_E_BUSY */
+    int32_t max_rows;       /* rows of a step */
+    int32_t chunk_rows;     /* prompt rows of one sequence in a step; 0 = max_rows */
+    int32_t max_context;    /* tokens of a sequence, prompt + output */
+    int32_t block_tokens;
+    int32_t n_blocks;
+    int32_t n_inflight;     /* plans open at once: the number of pipeline stages */
+    int32_t vocab_size;
+    bool    has_prefix_cache;
+};
+
+/* One sequence's share of a step. */
+struct phx_plan_seq {
+    int32_t        slot;
+    int32_t        pos;        /* position of its first row */
+    int32_t        n_rows;
+    int32_t        first_row;  /* in the step */
+    bool           is_sampled; /* its last row's logits are sampled */
+    const int32_t *tokens;     /* [n_rows] borrowed until the next phx_sched_* call */
+    const int32_t *blocks;     /* block table, borrowed likewise */
+    int32_t        n_blocks;
+    bool           is_new;     /* first plan since (re)admission: followers (re)create the slot */
+};
+
+struct phx_plan {
+    uint64_t             step;
+    int32_t              n_rows;
+    int32_t              n_seqs;
+    struct phx_plan_seq *seqs; /* [max_seqs] owned by the scheduler, one set per inflight plan */
+    int32_t              n_prefill_rows, n_decode_rows;
+};
+
+/* What a sequence asked for, for the sampler and the followers; borrowed until it finishes. */
+struct phx_sched_seq_info {
+    uint64_t                   seq_id;
+    const int32_t             *tokens;   /* all known: prompt + generated */
+    int32_t                    n_tokens;
+    int32_t                    n_prompt; /* of the original prompt */
+    const struct phx_sampling *sampling;
+};
+
+struct phx_sampled {
+    int32_t slot;
+    int32_t token;
+};
+
+struct phx_sched_event { /* what became of a sequence when a step completed */
+    uint64_t        seq_id;
+    int32_t         slot;
+    int32_t         token;  /* -1 when only finished */
+    int32_t         index;  /* generated tokens before this one, since the original prompt */
+    int32_t         cached_tokens;
+    enum phx_finish finish;
+};
+
+struct phx_sched;
+
+int  phx_sched_create(const struct phx_sched_options *options, struct phx_sched **out,
+                      struct phx_err *err) PHX_CHECKED;
+void phx_sched_destroy(struct phx_sched *s);
+
+/* Copies the request.  Refused with a reason when it can never run (too long, bad ids) or the queue is full. */
+int phx_sched_submit(struct phx_sched *s, const struct phx_submit *submit, struct phx_err *err) PHX_CHECKED;
+/* Takes effect at once for waiting sequences, at completion of the open step for running ones; answers
+ * through the events.  Unknown ids are ignored (it may have just finished). */
+void phx_sched_cancel(struct phx_sched *s, uint64_t seq_id);
+
+/* The next plan, or NULL when nothing can run now (nothing to do, or n_inflight plans are open). */
+const struct phx_plan *phx_sched_plan(struct phx_sched *s);
+
+/* The oldest open plan is done.  sampled: one entry per is_sampled sequence.  code != 0: the step was
+ * dropped by every rank; its sequences run it again (at most 3 times, then they finish with ERROR).
+ * Fills events (room for max_seqs + max_waiting); returns their number. */
+int32_t phx_sched_complete(struct phx_sched *s, const struct phx_sampled *sampled, int32_t n_sampled,
+                           int code, struct phx_sched_event *events);
+/* Events of cancellations that needed no step. */
+int32_t phx_sched_drain_events(struct phx_sched *s, struct phx_sched_event *events);
+
+bool phx_sched_info(const struct phx_sched *s, int32_t slot, struct phx_sched_seq_info *info);
+
+struct phx_sched_stats {
+    int32_t             n_running, n_waiting, n_open_plans;
+    uint64_t            n_preempted, n_steps;
+    struct phx_kv_stats kv;
+};
+void phx_sched_stats(const struct phx_sched *s, struct phx_sched_stats *stats);
+bool phx_sched_is_consistent(const struct phx_sched *s); /* every invariant, for tests */
+
+#endif
