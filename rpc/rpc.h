@@ -305,7 +305,7 @@ struct phx_cluster_done { /* answer of Drain and Restart */
     int32_t n_running; /* requests that were running when the command came */
 };
 
-struct phx_chat_message {
+struct phx_generate_message {
     const char *role; /* system, developer, user, assistant, tool */
     const char *name; /* tool name; "" = none */
     const char *content;
@@ -313,7 +313,7 @@ struct phx_chat_message {
 
 struct phx_generate {
     const char *model;
-    const struct phx_chat_message *messages; /* either messages ... */
+    const struct phx_generate_message *messages; /* either messages ... */
     int32_t n_messages;
     const char *prompt; /* ... or a raw prompt; "" when messages are given */
     struct phx_sampling sampling; /* stop_ids and ignore_eos as given; seed used when has_seed */

@@ -13,7 +13,7 @@
 enum phx_arch { PHX_ARCH_NONE = 0, PHX_ARCH_GPT_OSS, PHX_ARCH_LLAMA };
 enum phx_rope_kind { PHX_ROPE_NONE = 0, PHX_ROPE_PLAIN, PHX_ROPE_LINEAR, PHX_ROPE_LLAMA3, PHX_ROPE_YARN };
 
-enum { PHX_LAYERS_MAX = 512, PHX_STOP_IDS_MAX = 32 };
+enum { PHX_LAYERS_MAX = 512, PHX_EOS_IDS_MAX = 32 };
 
 struct phx_rope_config {
     enum phx_rope_kind kind;
@@ -50,7 +50,7 @@ struct phx_model_config {
     enum phx_dtype         dtype;        /* of the dense weights as stored: F32, BF16, F16 */
     enum phx_dtype         expert_dtype; /* MXFP4 or a plain one; resolved from the tensors */
     int32_t                n_stop_ids;
-    int32_t                stop_ids[PHX_STOP_IDS_MAX]; /* union of both files */
+    int32_t                stop_ids[PHX_EOS_IDS_MAX]; /* union of both files */
     int32_t                bos_id;       /* -1 = none */
     int32_t                pad_id;
 };

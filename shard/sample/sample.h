@@ -8,7 +8,6 @@
 
 #include "rpc/rpc.h"
 
-enum { PHX_TOP_LOGPROBS_MAX = 20 };
 
 struct phx_sampler; /* scratch for one vocabulary; no state between calls */
 
