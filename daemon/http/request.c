@@ -109,7 +109,7 @@ struct phx_http_request *phx_http_request_create(struct phx_http *h, struct evht
     r->server = h;
     r->evreq = evreq;
     r->path = path;
-    phx_id_hex(r->id, 16);
+    phx_id_hex(r->id, sizeof(r->id), 16);
     evhttp_connection_get_peer(evhttp_request_get_connection(evreq), &peer, &port);
     (void)snprintf(r->peer, sizeof(r->peer), "%s:%u", peer != NULL ? peer : "?", (unsigned)port);
     r->body_size = evbuffer_get_length(input);
