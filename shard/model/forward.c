@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * What the architectures share: both ends of the model, attention, and how a failure inside a step is
+ * kept until its end (every rank must enter every collective, so nothing returns early). */
+#include "shard/model/state.h"
+
+#include <stdio.h>
+
+void phx_forward_fail(struct phx_model *m, int code, const char *what, const char *why)
+{
+    if (m->failure == 0)
+        m->failure = phx_fail(&m->failure_text, code, "step: %s: %s", what, why);
+}
+
+void phx_forward_sync(struct phx_model *m)
+{
+    const char *why = NULL;
+    if (phx_backend_sync(m->backend, &why) != 0)
+        phx_forward_fail(m, PHX_E_INTERNAL, "backend", why != NULL ? why : "failed");
+}
+
+void phx_forward_sum(struct phx_model *m, struct phx_tensor x)
+{
+    phx_forward_sync(m);
+    int code = phx_comm_sum(m->comm, x);
+    if (code != 0)
+        phx_forward_fail(m, code, "sum over the tensor group", phx_err_text(code));
+}
+
+/* Each rank looks up the rows of its part of the vocabulary and has zeros elsewhere: the sum is exact. */
+void phx_forward_embed(struct phx_model *m, const struct phx_step *s)
+{
+    phx_embed      (m->backend, s->x, s->batch->tokens, m->weights.embedding, m->part.vocab.first);
+    phx_forward_sum(m, s->x);
+}
+
+void phx_forward_attention(struct phx_model *m, const struct phx_layer *w, const struct phx_step *s)
+{
+    const struct phx_model_config *c = m->config;
+    const struct phx_spans        *spans = &s->batch->spans;
+    struct phx_backend            *b = m->backend;
+    struct phx_attention_args      args = {
+        .out = s->attn, .q = s->q, .kv = m->kv, .layer = w->index,
+        .n_heads = m->part.heads.end - m->part.heads.first, .group = c->n_heads / c->n_kv_heads,
+        .head_first = m->part.heads.first, .kv_first = m->part.kv_heads.first,
+        .window = w->window, .scale = m->attn_scale, .sinks = w->sinks, .spans = spans};
+
+    /* x += W_o attention(rope(W_q n + b_q), rope(W_k n + b_k), W_v n + b_v) + b_o,  n = rmsnorm(x) */
+    phx_rmsnorm    (b, s->norm, s->x, w->attn_norm, c->norm_eps);
+    phx_matmul     (b, s->qkv, s->norm, w->attn_qkv, w->attn_qkv_bias);
+    phx_rope       (b, s->qk, c->head_dim, spans, m->cos, m->sin);
+    phx_kv_write   (b, m->kv, w->index, s->k, s->v, spans);
+    phx_attention  (b, &args);
+    phx_matmul     (b, s->out, s->attn, w->attn_out, (struct phx_tensor){0});
+    phx_forward_sum(m, s->out); /* heads are split over the ranks */
+    if (w->attn_out_bias.data != NULL)
+        phx_add_row(b, s->out, w->attn_out_bias);
+    phx_add        (b, s->x, s->out);
+}
+
+void phx_forward_logits(struct phx_model *m, const struct phx_step *s, struct phx_tensor logits)
+{
+    struct phx_backend *b = m->backend;
+    struct phx_tensor   rows = phx_rows(m->rows, s->batch->n_logits);
+    struct phx_tensor   part = logits; /* one rank computes the whole vocabulary in place */
+    if (s->batch->n_logits == 0)
+        return;
+    if (m->part_logits.data != NULL)
+        part = phx_rows(m->part_logits, s->batch->n_logits);
+
+    /* logits = W_head rmsnorm(x) of the rows that are asked for */
+    phx_gather_rows (b, rows, s->x, s->batch->logit_rows);
+    phx_rmsnorm     (b, rows, rows, m->weights.final_norm, m->config->norm_eps);
+    phx_matmul      (b, part, rows, m->weights.head, (struct phx_tensor){0});
+    phx_forward_sync(m);
+    if (m->part_logits.data != NULL) { /* vocabulary rows are split over the ranks */
+        int code = phx_comm_gather(m->comm, logits, part, m->vocab_first, m->vocab_n);
+        if (code != 0)
+            phx_forward_fail(m, code, "gather of logits", phx_err_text(code));
+    }
+}
