@@ -3,8 +3,8 @@
  * and the calls that carry it (gRPC with mutual TLS; there is no other mode).
  *
  * Three nouns: a server (daemon), links (one per replica, dialled by its head rank) and clients
- * (command line).  Strings are UTF-8 without NUL inside; every limit below is checked when a message
- * is decoded AND when it is encoded, so a message that was sent can be received.
+ * (command line).  Strings are UTF-8 without NUL inside; lengths and counts are checked when a message
+ * is decoded AND when it is encoded, so what is too big fails at the sender, by name.
  *
  * Memory: structs given to a send are borrowed for the call.  Structs handed to a handler are borrowed
  * until the handler returns.  phx_link_recv() gives an owned message: phx_link_msg_free(). */
@@ -316,8 +316,9 @@ struct phx_generate {
     const struct phx_generate_message *messages; /* either messages ... */
     int32_t n_messages;
     const char *prompt; /* ... or a raw prompt; "" when messages are given */
-    struct phx_sampling sampling; /* stop_ids and ignore_eos as given; seed used when has_seed */
-    bool    has_seed;
+    bool    has_sampling;         /* false: the model's defaults; `sampling` is then neutral */
+    struct phx_sampling sampling;
+    bool    has_seed; /* false: sampling.seed means nothing */
     int32_t max_new; /* 0 = the model's limit */
     const char *const *stops;
     int32_t n_stops;
