@@ -8,6 +8,7 @@ code with the trainer's, so agreement means both are right.
 import argparse
 import json
 import math
+import multiprocessing
 import os
 import random
 
@@ -171,7 +172,7 @@ def case(rng, kind, around, item):
     return prompt + TAIL, data.final(item["answer"]) + "<|return|>"
 
 
-def run(model, name, kind, count, around, seed, show, batch=50):
+def run(model, name, kind, count, around, seed, batch=25):
     """Ask, compare, return the figures of one line of CHECKS."""
     rng = random.Random(f"{seed} {name}")
     items = data.questions(seed, count, "tool" if kind == "result" else kind)
@@ -186,9 +187,18 @@ def run(model, name, kind, count, around, seed, show, batch=50):
             right += good
             if not good:
                 missed.append({"prompt": prompt.rsplit("<|start|>user", 1)[1], "text": text})
-    for m in missed[:show]:
-        print("   missed:", json.dumps(m))
-    return {"name": name, "right": right, "of": count, "percent": round(100 * right / count, 2)}
+    return {"name": name, "right": right, "of": count, "percent": round(100 * right / count, 2)}, missed
+
+
+def start(folder):
+    """In each worker: one thread (the tensors are small), its own copy of the model."""
+    global MODEL
+    torch.set_num_threads(1)
+    MODEL = Model(folder)
+
+
+def job(args):
+    return run(MODEL, *args)
 
 
 def main():
@@ -198,13 +208,18 @@ def main():
     a.add_argument("--share", type=float, default=1, help="ask this share of each check's questions")
     a.add_argument("--only", default="", help="checks whose name starts so")
     a.add_argument("--show", type=int, default=3, help="misses to print for each check")
+    a.add_argument("--jobs", type=int, default=2)
     a.add_argument("--json", help="also write the figures here")
     args = a.parse_args()
-    model, figures = Model(args.folder), []
-    for name, kind, count, around in CHECKS:
-        if name.startswith(args.only):
-            figures.append(run(model, name, kind, max(1, int(count * args.share)), around, args.seed, args.show))
-            print("{name:34} {right:4} of {of:4}  {percent:6.2f} %".format(**figures[-1]), flush=True)
+    jobs = [(name, kind, max(1, int(count * args.share)), around, args.seed)
+            for name, kind, count, around in CHECKS if name.startswith(args.only)]
+    figures = []
+    with multiprocessing.get_context("spawn").Pool(args.jobs, start, (args.folder,)) as pool:
+        for figure, missed in pool.imap(job, jobs):
+            figures.append(figure)
+            print("{name:34} {right:4} of {of:4}  {percent:6.2f} %".format(**figure), flush=True)
+            for m in missed[:args.show]:
+                print("   missed:", json.dumps(m), flush=True)
     if args.json:
         with open(args.json, "w", encoding="utf-8") as f:
             json.dump(figures, f, indent=1)

@@ -412,6 +412,7 @@ def save(folder, params, step, tokens, elapsed, args):
 def main():
     a = argparse.ArgumentParser(description=__doc__)
     a.add_argument("--out", required=True, help="folder for the checkpoint last.pt")
+    a.add_argument("--start", help="continue from this checkpoint instead of a random start")
     a.add_argument("--minutes", type=float, default=28)
     a.add_argument("--seed", type=int, default=1)
     a.add_argument("--world", type=int, default=2, help="processes, one thread each")
@@ -426,7 +427,10 @@ def main():
                       MALLOC_TOP_PAD_="200000000", ONEDNN_PRIMITIVE_CACHE_CAPACITY="16384")
     torch.manual_seed(args.seed)
     params = torch.empty(count()).share_memory_()
-    initialise(views(params))
+    if args.start:
+        params.copy_(torch.load(args.start)["params"])
+    else:
+        initialise(views(params))
     slots = torch.zeros(args.world, count()).share_memory_()
     sums = torch.zeros(count()).share_memory_()
     start = torch.tensor([0.0, 0.0], dtype=torch.float64).share_memory_()
