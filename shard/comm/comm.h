@@ -29,6 +29,7 @@ struct phx_comm_limits {
     size_t max_activation_bytes; /* largest tensor of a sum, send or gather */
     size_t max_plan_bytes;       /* largest broadcast */
     size_t max_result_bytes;     /* largest message to the head */
+    int32_t ranks_per_host;      /* mpi, for tests: so many ranks count as one host; 0 = as found */
 };
 
 int phx_comm_self(const struct phx_comm_limits *limits, struct phx_comm **out, struct phx_err *err)
@@ -36,7 +37,9 @@ int phx_comm_self(const struct phx_comm_limits *limits, struct phx_comm **out, s
 /* n = tp * pp ranks of one process; fills out[n].  Each is used by one thread. */
 int phx_comm_local(int32_t tp, int32_t pp, const struct phx_comm_limits *limits, struct phx_comm **out,
                    struct phx_err *err) PHX_CHECKED;
-/* MPI_COMM_WORLD, already initialised; its size must be tp * pp. */
+/* MPI_COMM_WORLD, already initialised, MPI_THREAD_SERIALIZED or better when the ranks span hosts (one
+ * thread then carries the messages between them and sleeps when there are none); its size must be
+ * tp * pp.  Collective, and so is closing it, except after PHX_E_PEER: then nothing waits for others. */
 int phx_comm_mpi(int32_t tp, int32_t pp, const struct phx_comm_limits *limits, struct phx_comm **out,
                  struct phx_err *err) PHX_CHECKED;
 void phx_comm_close(struct phx_comm *c);
