@@ -66,11 +66,17 @@ static int split_hosts(struct phx_comm *c, struct mpi_world *w, struct phx_err *
     return rc == MPI_SUCCESS ? 0 : fail_mpi(err, "split the ranks by host", rc);
 }
 
+/* A window may start at any address; its maps start on pages, so all ranks round to the same byte. */
+static uint8_t *round_to_line(uint8_t *p)
+{
+    return p + (PHX_RING_LINE - (uintptr_t)p % PHX_RING_LINE) % PHX_RING_LINE;
+}
+
 /* Makes this rank's segment; heads of rings start at zero before anybody looks. */
 static int make_segment(struct phx_comm *c, struct mpi_world *w, struct phx_err *err)
 {
     MPI_Info info = MPI_INFO_NULL;
-    size_t   size = (phx_segment_bytes(c->in, c->n_in) + 4095) & ~(size_t)4095;
+    size_t   size = (phx_segment_bytes(c->in, c->n_in) + PHX_RING_LINE + 4095) & ~(size_t)4095;
     uint8_t *mine = NULL;
     int      rc = MPI_Info_create(&info);
 
@@ -83,7 +89,7 @@ static int make_segment(struct phx_comm *c, struct mpi_world *w, struct phx_err 
         (void)MPI_Info_free(&info);
     if (rc != MPI_SUCCESS)
         return fail_mpi(err, "make the shared window (is /dev/shm large enough?)", rc);
-    phx_assert((uintptr_t)mine % PHX_RING_LINE == 0);
+    mine = round_to_line(mine);
     c->member = (struct phx_member *)(void *)mine;
     memset(c->member, 0, sizeof(*c->member));
     atomic_store(&c->member->pid, (int32_t)getpid());
@@ -107,8 +113,10 @@ static int find_segments(struct phx_comm *c, struct mpi_world *w, struct phx_err
     for (int i = 0; i < n && rc == MPI_SUCCESS; i++) {
         MPI_Aint size;
         int      unit;
+        uint8_t *start = NULL;
 
-        rc = MPI_Win_shared_query(w->window, i, &size, &unit, &w->segment[rank_of[i]]);
+        rc = MPI_Win_shared_query(w->window, i, &size, &unit, &start);
+        w->segment[rank_of[i]] = round_to_line(start);
         c->members[c->n_members++] = (struct phx_member *)(void *)w->segment[rank_of[i]];
     }
     phx_mem_free(rank_of);
