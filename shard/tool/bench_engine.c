@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "shard/tool/bench_engine.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "rpc/base/clock.h"
+#include "rpc/base/mem.h"
+
+enum { WARM_STEPS = 2 };
+
+struct context {
+    const struct phx_bench_request *request;
+    struct phx_bench_result        *result;
+    bool                           *is_head;
+};
+
+/* One run over sequences of equal length: state of this rank. */
+struct run {
+    struct phx_rank                *rank;
+    const struct phx_bench_request *request;
+    int32_t  n_seqs, stride;
+    int32_t *table;  /* [n_seqs, stride] */
+    int32_t *pos;    /* [n_seqs] */
+    int32_t *tokens; /* [max_rows] of the next step */
+    int32_t *row, *n_rows, *logit_rows;
+    float   *logits; /* [n_seqs, V] where they land */
+};
+
+/* ---- facts ---------------------------------------------------------------------------------- */
+
+/* A "VmRSS:   123 kB" line of /proc/self/status, in bytes. */
+static uint64_t status_bytes(const char *key)
+{
+    char     line[256];
+    uint64_t bytes = 0;
+    FILE    *f = fopen("/proc/self/status", "r");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL)
+        if (strncmp(line, key, strlen(key)) == 0)
+            bytes = strtoull(line + strlen(key) + 1, NULL, 10) * 1024;
+    if (f != NULL)
+        (void)fclose(f);
+    return bytes;
+}
+
+static double dtype_bytes(enum phx_dtype dtype)
+{
+    switch (dtype) {
+    case PHX_DTYPE_F32:
+        return 4;
+    case PHX_DTYPE_MXFP4:
+        return 17.0 / PHX_MX_BLOCK;
+    default:
+        return 2;
+    }
+}
+
+static double count(struct phx_range r)
+{
+    return (double)(r.end - r.first);
+}
+
+static struct phx_bench_rank facts_of(const struct phx_rank *r)
+{
+    const struct phx_model_config *c = r->config;
+    const struct phx_part         *p = r->part;
+    struct phx_model_memory        memory;
+    struct phx_bench_rank          f = {.load_seconds = r->load_seconds};
+    double layers = count(p->layers), experts = c->n_experts > 0 ? c->experts_per_token : 1;
+    double attention = (2 * count(p->heads) + 2 * count(p->kv_heads)) * c->head_dim * c->dim;
+    double router = (double)c->n_experts * c->dim;
+    double ffn = experts * 3 * count(p->ffn) * c->dim;
+    double head = p->pp == p->pp_size - 1 ? count(p->vocab) * c->dim : 0;
+    enum phx_dtype ffn_dtype = c->n_experts > 0 ? c->expert_dtype : c->dtype;
+    phx_model_memory(r->model, &memory);
+    f.weights_bytes = memory.weights_bytes;
+    f.kv_bytes = memory.kv_bytes;
+    f.scratch_bytes = memory.scratch_bytes;
+    f.resident_bytes = status_bytes("VmRSS:");
+    f.peak_bytes = status_bytes("VmHWM:");
+    f.token_bytes = (layers * (attention + router) + head) * dtype_bytes(c->dtype) +
+                    layers * ffn * dtype_bytes(ffn_dtype);
+    f.token_macs = layers * (attention + router + ffn);
+    f.context_bytes = layers * 2 * count(p->kv_heads) * c->head_dim * dtype_bytes(r->options->kv_dtype);
+    return f;
+}
+
+/* ---- one run -------------------------------------------------------------------------------- */
+
+static void run_open(struct run *run, struct phx_rank *rank, const struct phx_bench_request *request,
+                     int32_t n_seqs)
+{
+    int32_t max_rows = rank->options->max_rows;
+    memset(run, 0, sizeof *run);
+    run->rank = rank;
+    run->request = request;
+    run->n_seqs = n_seqs;
+    run->stride = rank->options->n_blocks / n_seqs;
+    run->table = phx_mem_calloc((size_t)n_seqs * (size_t)run->stride, sizeof *run->table);
+    for (int32_t i = 0; i < n_seqs * run->stride; i++)
+        run->table[i] = i;
+    run->pos = phx_mem_calloc((size_t)n_seqs, sizeof *run->pos);
+    run->tokens = phx_mem_calloc((size_t)max_rows, sizeof *run->tokens);
+    run->row = phx_mem_calloc((size_t)n_seqs, sizeof *run->row);
+    run->n_rows = phx_mem_calloc((size_t)n_seqs, sizeof *run->n_rows);
+    run->logit_rows = phx_mem_calloc((size_t)n_seqs, sizeof *run->logit_rows);
+    if (rank->has_logits)
+        run->logits = phx_mem_calloc((size_t)n_seqs * (size_t)rank->config->vocab_size,
+                                     sizeof *run->logits);
+}
+
+static void run_close(struct run *run)
+{
+    phx_mem_free(run->table);
+    phx_mem_free(run->pos);
+    phx_mem_free(run->tokens);
+    phx_mem_free(run->row);
+    phx_mem_free(run->n_rows);
+    phx_mem_free(run->logit_rows);
+    phx_mem_free(run->logits);
+}
+
+/* n rows of sequence `first`, or one row of each of n_seqs sequences. */
+static int step(struct run *run, int32_t first, int32_t n_seqs, int32_t rows_each, bool has_logits,
+                struct phx_err *err)
+{
+    for (int32_t i = 0; i < n_seqs; i++) {
+        run->row[i] = i * rows_each;
+        run->n_rows[i] = rows_each;
+        run->logit_rows[i] = (i + 1) * rows_each - 1;
+    }
+    int32_t          n_logits = has_logits ? n_seqs : 0;
+    struct phx_batch batch = {
+        .n_rows = n_seqs * rows_each, .tokens = run->tokens, .n_logits = n_logits,
+        .logit_rows = run->logit_rows,
+        .spans = {.n_seqs = n_seqs, .row = run->row, .n_rows = run->n_rows, .pos = run->pos + first,
+                  .table = run->table + (ptrdiff_t)first * run->stride,
+                  .table_stride = run->stride}};
+    int code = phx_model_step(run->rank->model, &batch,
+                              phx_view(run->logits, n_logits, run->rank->config->vocab_size), err);
+    for (int32_t i = 0; i < n_seqs; i++)
+        run->pos[first + i] += rows_each;
+    return code;
+}
+
+static int32_t best_id(const float *row, int32_t V)
+{
+    int32_t best = 0;
+    for (int32_t v = 1; v < V; v++)
+        best = row[v] > row[best] ? v : best;
+    return best;
+}
+
+/* The best id of each sequence becomes its next token on every rank: last stage -> head -> all. */
+static int exchange(struct run *run, int32_t n_seqs, struct phx_err *err)
+{
+    struct phx_comm *comm = run->rank->comm;
+    int32_t          ids[PHX_BENCH_BATCH_MAX], V = run->rank->config->vocab_size;
+    size_t           size_bytes = (size_t)n_seqs * sizeof *ids;
+    int              code = 0;
+    if (run->rank->has_logits) {
+        for (int32_t i = 0; i < n_seqs; i++)
+            ids[i] = best_id(run->logits + (ptrdiff_t)i * V, V);
+        code = phx_comm_result_send(comm, ids, size_bytes);
+    }
+    if (code == 0 && run->rank->part->rank == 0)
+        code = phx_comm_result_recv(comm, ids, sizeof ids, &size_bytes, -1);
+    if (code == 0)
+        code = phx_comm_bcast(comm, ids, sizeof ids, &size_bytes);
+    if (code != 0)
+        return phx_fail(err, code, "sending tokens round: %s", phx_err_text(code));
+    memcpy(run->tokens, ids, (size_t)n_seqs * sizeof *ids);
+    return 0;
+}
+
+static int prefill(struct run *run, int32_t seq, int32_t n, struct phx_err *err)
+{
+    int code = 0;
+    for (int32_t done = 0; done < n && code == 0;) {
+        int32_t rows = n - done < run->request->chunk ? n - done : run->request->chunk;
+        for (int32_t i = 0; i < rows; i++) /* any ids do: a fixed scramble, the same on all ranks */
+            run->tokens[i] = (int32_t)((uint32_t)(seq * 7919 + done + i) * 2654435761u %
+                                       (uint32_t)run->rank->config->vocab_size);
+        done += rows;
+        code = step(run, seq, 1, rows, done == n, err);
+    }
+    return code;
+}
+
+static int compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static int bench_prefill(struct phx_rank *rank, const struct phx_bench_request *r, double *rate,
+                         struct phx_err *err)
+{
+    double rates[16];
+    int    code = 0;
+    for (int32_t i = 0; i <= r->reps && code == 0; i++) { /* the first warms up */
+        struct run run;
+        run_open(&run, rank, r, 1);
+        int64_t start = phx_clock_mono_ns();
+        code = prefill(&run, 0, r->prompt, err);
+        if (code == 0)
+            code = exchange(&run, 1, err);
+        if (i > 0)
+            rates[i - 1] = r->prompt * 1e9 / (double)(phx_clock_mono_ns() - start);
+        run_close(&run);
+    }
+    if (code != 0)
+        return code;
+    qsort(rates, (size_t)r->reps, sizeof *rates, compare_doubles);
+    *rate = rates[r->reps / 2];
+    return 0;
+}
+
+static int32_t prompt_of(const struct phx_bench_request *r, int32_t batch)
+{
+    return batch == 1 || r->prompt < PHX_BENCH_BATCH_PROMPT ? r->prompt : PHX_BENCH_BATCH_PROMPT;
+}
+
+static int bench_decode(struct phx_rank *rank, const struct phx_bench_request *r, int32_t batch,
+                        double *rate, struct phx_err *err)
+{
+    struct run run;
+    int64_t    start = 0;
+    int        code = 0;
+    run_open(&run, rank, r, batch);
+    for (int32_t i = 0; i < batch && code == 0; i++)
+        code = prefill(&run, i, prompt_of(r, batch), err);
+    for (int32_t i = 0; i < batch; i++)
+        run.tokens[i] = i % rank->config->vocab_size;
+    for (int32_t i = 0; i < WARM_STEPS + r->gen && code == 0; i++) {
+        if (i == WARM_STEPS)
+            start = phx_clock_mono_ns();
+        code = step(&run, 0, batch, 1, true, err);
+        if (code == 0)
+            code = exchange(&run, batch, err);
+    }
+    *rate = (double)batch * r->gen * 1e9 / (double)(phx_clock_mono_ns() - start);
+    run_close(&run);
+    return code;
+}
+
+static int body(struct phx_rank *rank, void *ctx, struct phx_err *err)
+{
+    struct context                 *c = ctx;
+    const struct phx_bench_request *r = c->request;
+    struct phx_bench_rank           mine = facts_of(rank);
+    double                          rate = 0;
+    int32_t n_ranks = rank->part->tp_size * rank->part->pp_size;
+    bool    is_head = rank->part->rank == 0;
+    struct phx_bench_rank *all = phx_mem_calloc((size_t)n_ranks, sizeof *all);
+    int code = phx_comm_collect(rank->comm, &mine, sizeof mine, all);
+    if (code != 0)
+        code = phx_fail(err, code, "collecting facts: %s", phx_err_text(code));
+    if (code == 0)
+        code = bench_prefill(rank, r, &rate, err);
+    if (is_head) {
+        *c->is_head = true;
+        memcpy(c->result->ranks, all, (size_t)n_ranks * sizeof *all);
+        c->result->prefill_tokens_per_s = rate;
+        c->result->n_threads = phx_backend_threads(rank->backend);
+        (void)snprintf(c->result->isa, sizeof c->result->isa, "%s", phx_backend_isa(rank->backend));
+    }
+    for (int32_t i = 0; i < r->n_batches && code == 0; i++) {
+        code = bench_decode(rank, r, r->batch[i], &rate, err);
+        if (is_head) {
+            c->result->decode_tokens_per_s[i] = rate;
+            c->result->context[i] = prompt_of(r, r->batch[i]) + r->gen / 2;
+        }
+    }
+    phx_mem_free(all);
+    return code;
+}
+
+int phx_bench_run(struct phx_bench_request *r, struct phx_bench_result *result, bool *is_head,
+                  struct phx_err *err)
+{
+    struct context c = {.request = r, .result = result, .is_head = is_head};
+    int32_t        bt = r->ranks.block_tokens;
+    *is_head = false;
+    r->ranks.max_rows = r->chunk;
+    for (int32_t i = 0; i < r->n_batches; i++) {
+        int32_t tokens = prompt_of(r, r->batch[i]) + r->gen + WARM_STEPS;
+        int32_t blocks = r->batch[i] * ((tokens + bt - 1) / bt);
+        r->ranks.n_blocks = blocks > r->ranks.n_blocks ? blocks : r->ranks.n_blocks;
+        r->ranks.max_rows = r->batch[i] > r->ranks.max_rows ? r->batch[i] : r->ranks.max_rows;
+        r->ranks.max_seqs = r->batch[i] > r->ranks.max_seqs ? r->batch[i] : r->ranks.max_seqs;
+    }
+    if (r->ranks.n_blocks < (r->prompt + bt - 1) / bt)
+        r->ranks.n_blocks = (r->prompt + bt - 1) / bt;
+    r->ranks.max_logits = r->ranks.max_seqs;
+    r->ranks.max_context = r->prompt + r->gen + WARM_STEPS;
+    return phx_ranks_run(&r->ranks, body, &c, err);
+}

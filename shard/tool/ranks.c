@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "shard/tool/ranks.h"
+
+#include <errno.h>
+#include <mpi.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "rpc/base/clock.h"
+#include "rpc/base/mem.h"
+
+/* What the ranks of this process share. */
+struct world {
+    const struct phx_ranks_options *options;
+    struct phx_model_config         config;
+    struct phx_checkpoint          *checkpoint;
+    struct phx_part                *parts; /* [tp * pp] */
+    phx_rank_fn                     body;
+    void                           *ctx;
+};
+
+struct member {
+    struct world    *world;
+    struct phx_comm *comm;
+    pthread_t        thread;
+    int              code;
+    struct phx_err   err;
+};
+
+static int32_t allowed_cores(void)
+{
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    if (sched_getaffinity(0, sizeof set, &set) != 0)
+        return 1;
+    return CPU_COUNT(&set) > 0 ? CPU_COUNT(&set) : 1;
+}
+
+static int open_backend(const struct phx_ranks_options *o, int32_t rank, int32_t cores,
+                        struct phx_backend **out, struct phx_err *err)
+{
+    char    why[200] = "";
+    int32_t n_ranks = o->tp * o->pp;
+    int32_t threads = o->n_threads > 0 ? o->n_threads : (cores / n_ranks > 1 ? cores / n_ranks : 1);
+    struct phx_backend_options options = {
+        .isa = o->isa, .n_threads = threads,
+        .is_pinned = threads * n_ranks <= cores, .first_core = rank * threads};
+    *out = phx_backend_open(o->backend, &options, why, sizeof why);
+    if (*out == NULL)
+        return phx_fail(err, PHX_E_UNSUPPORTED, "backend %s: %s", o->backend, why);
+    return 0;
+}
+
+/* The worst code of all ranks: nobody starts a step that a neighbour will never enter. */
+static int agree_on_start(struct phx_comm *comm, int32_t n_ranks, int code, struct phx_err *err)
+{
+    int32_t  mine = code, worst = 0;
+    int32_t *all = phx_mem_calloc((size_t)n_ranks, sizeof *all);
+    size_t   size_bytes = sizeof worst;
+    int      sent = phx_comm_collect(comm, &mine, sizeof mine, all);
+    for (int32_t i = 0; i < n_ranks; i++)
+        worst = all[i] < worst ? all[i] : worst;
+    phx_mem_free(all);
+    if (sent == 0)
+        sent = phx_comm_bcast(comm, &worst, sizeof worst, &size_bytes);
+    if (code != 0)
+        return code;
+    if (sent != 0)
+        return phx_fail(err, sent, "the ranks could not talk: %s", phx_err_text(sent));
+    return worst == 0 ? 0 : phx_fail(err, PHX_E_PEER, "another rank could not start");
+}
+
+static int open_model(struct phx_rank *r, const struct world *w, struct phx_err *err)
+{
+    const struct phx_ranks_options *o = w->options;
+    struct phx_model_options options = {
+        .config = &w->config, .part = r->part, .parts = w->parts, .backend = r->backend,
+        .comm = r->comm, .n_blocks = o->n_blocks, .block_tokens = o->block_tokens,
+        .kv_dtype = o->kv_dtype, .max_rows = o->max_rows, .max_seqs = o->max_seqs,
+        .max_logits = o->max_logits, .max_context = o->max_context,
+        .progress = r->part->rank == 0 ? o->progress : NULL, .progress_ctx = o->progress_ctx};
+    int64_t start = phx_clock_mono_ns();
+    int     code = phx_model_open(&options, w->checkpoint, &r->model, err);
+    r->load_seconds = (double)(phx_clock_mono_ns() - start) / 1e9;
+    return code;
+}
+
+static int run_rank(struct world *w, struct phx_comm *comm, int32_t cores, struct phx_err *err)
+{
+    int32_t         rank = phx_comm_shape(comm)->rank, n_ranks = w->options->tp * w->options->pp;
+    struct phx_rank r = {.config = &w->config, .part = &w->parts[rank], .parts = w->parts,
+                         .options = w->options, .comm = comm};
+    r.has_logits = r.part->tp == 0 && r.part->pp == r.part->pp_size - 1;
+    int code = open_backend(w->options, rank, cores, &r.backend, err);
+    if (code == 0)
+        code = open_model(&r, w, err);
+    code = agree_on_start(comm, n_ranks, code, err);
+    if (code == 0)
+        code = w->body(&r, w->ctx, err);
+    phx_model_close(r.model);
+    phx_backend_close(r.backend);
+    return code;
+}
+
+/* ---- the three worlds ----------------------------------------------------------------------- */
+
+static struct phx_comm_limits comm_limits(const struct world *w)
+{
+    const struct phx_ranks_options *o = w->options;
+    size_t activation = (size_t)o->max_rows * (size_t)w->config.dim * sizeof(float);
+    size_t logits = (size_t)o->max_logits * (size_t)w->config.vocab_size * sizeof(float);
+    struct phx_comm_limits limits = {
+        .max_activation_bytes = activation > logits ? activation : logits,
+        .max_plan_bytes = 1 << 16, .max_result_bytes = 1 << 16};
+    return limits;
+}
+
+static void *thread_main(void *arg)
+{
+    struct member *m = arg;
+    m->code = run_rank(m->world, m->comm, allowed_cores(), &m->err);
+    return NULL;
+}
+
+/* Of several failures the one that is not a mere echo of another rank's. */
+static int first_cause(const struct member *members, int32_t n, struct phx_err *err)
+{
+    const struct member *found = NULL;
+    for (int32_t i = 0; i < n; i++)
+        if (members[i].code != 0 && (found == NULL || found->code == PHX_E_PEER))
+            found = &members[i];
+    if (found == NULL)
+        return 0;
+    if (err != NULL)
+        *err = found->err;
+    return found->code;
+}
+
+static int run_threads(struct world *w, const struct phx_comm_limits *limits, struct phx_err *err)
+{
+    int32_t           n = w->options->tp * w->options->pp, started = 0;
+    struct phx_comm **comm = phx_mem_calloc((size_t)n, sizeof(struct phx_comm *));
+    struct member    *members = phx_mem_calloc((size_t)n, sizeof *members);
+    int               code = phx_comm_local(w->options->tp, w->options->pp, limits, comm, err);
+    for (int32_t i = 0; i < n && code == 0; i++) {
+        members[i].world = w;
+        members[i].comm = comm[i];
+        /* a world with a missing rank could only hang */
+        phx_assert(pthread_create(&members[i].thread, NULL, thread_main, &members[i]) == 0);
+        started++;
+    }
+    for (int32_t i = 0; i < started; i++)
+        (void)pthread_join(members[i].thread, NULL); /* only fails for a wrong handle */
+    if (code == 0) {
+        code = first_cause(members, n, err);
+        for (int32_t i = 0; i < n; i++)
+            phx_comm_close(comm[i]);
+    }
+    phx_mem_free(members);
+    phx_mem_free(comm);
+    return code;
+}
+
+static int run_mpi(struct world *w, const struct phx_comm_limits *limits, struct phx_err *err)
+{
+    struct phx_comm *comm = NULL;
+    int              level = 0, code = 0;
+    if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level) != MPI_SUCCESS)
+        return phx_fail(err, PHX_E_IO, "MPI did not start; was this process started by mpirun?");
+    code = phx_comm_mpi(w->options->tp, w->options->pp, limits, &comm, err);
+    if (code == 0)
+        code = run_rank(w, comm, allowed_cores(), err);
+    phx_comm_close(comm);
+    if (code == 0)
+        (void)MPI_Finalize(); /* a failed rank exits instead, and mpirun ends the others */
+    return code;
+}
+
+static int run_self(struct world *w, const struct phx_comm_limits *limits, struct phx_err *err)
+{
+    struct phx_comm *comm = NULL;
+    int              code = phx_comm_self(limits, &comm, err);
+    if (code == 0)
+        code = run_rank(w, comm, allowed_cores(), err);
+    phx_comm_close(comm);
+    return code;
+}
+
+int phx_ranks_run(const struct phx_ranks_options *o, phx_rank_fn body, void *ctx, struct phx_err *err)
+{
+    struct world w = {.options = o, .body = body, .ctx = ctx};
+    int          code = phx_checkpoint_open(o->dir, &w.checkpoint, err);
+    if (code != 0)
+        return code;
+    w.parts = phx_mem_calloc((size_t)o->tp * (size_t)o->pp, sizeof *w.parts);
+    code = phx_model_config_load(o->dir, w.checkpoint, &w.config, err);
+    if (code == 0 && o->max_context > w.config.max_position)
+        code = phx_fail(err, PHX_E_INVALID, "%d positions are needed, the model has %d", o->max_context,
+                        w.config.max_position);
+    if (code == 0) {
+        struct phx_partition_request request = {
+            .config = &w.config, .tp = o->tp, .pp = o->pp, .block_tokens = o->block_tokens,
+            .kv_dtype = o->kv_dtype, .max_step_rows = o->max_rows, .max_seqs = o->max_seqs};
+        code = phx_partition(&request, w.parts, err);
+    }
+    if (code == 0) {
+        struct phx_comm_limits limits = comm_limits(&w);
+        if (o->tp * o->pp == 1)
+            code = run_self(&w, &limits, err);
+        else if (o->comm == PHX_RANKS_LOCAL)
+            code = run_threads(&w, &limits, err);
+        else
+            code = run_mpi(&w, &limits, err);
+    }
+    phx_mem_free(w.parts);
+    phx_checkpoint_close(w.checkpoint);
+    return code;
+}
+
+/* ---- mpirun --------------------------------------------------------------------------------- */
+
+/* The launcher this was built with, or the one in PATH. */
+static const char *find_mpirun(void)
+{
+    return access(PHX_MPIRUN_PATH, X_OK) == 0 ? PHX_MPIRUN_PATH : "mpirun";
+}
+
+int phx_ranks_exec_mpi(int32_t n_ranks, char *const *args, struct phx_err *err)
+{
+    static const char *const fixed[] = {"--oversubscribe", "--bind-to", "none", "--mca", "pml", "ob1",
+                                        "--mca", "btl", "self,vader"};
+    char         self[4096], count[16];
+    const char **line;
+    int32_t      n_args = 0, n = 0;
+    ssize_t      size = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (size <= 0)
+        return phx_fail(err, PHX_E_IO, "/proc/self/exe: %s", strerror(errno));
+    self[size] = '\0';
+    while (args[n_args] != NULL)
+        n_args++;
+    line = phx_mem_calloc((size_t)n_args + 20, sizeof *line);
+    line[n++] = find_mpirun();
+    if (geteuid() == 0)
+        line[n++] = "--allow-run-as-root";
+    for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++)
+        line[n++] = fixed[i];
+    (void)snprintf(count, sizeof count, "%d", n_ranks);
+    line[n++] = "-n";
+    line[n++] = count;
+    line[n++] = self;
+    for (int32_t i = 0; i < n_args; i++)
+        line[n++] = args[i];
+    line[n++] = PHX_RANKS_MPI_FLAG;
+    (void)fflush(NULL); /* buffered text would be printed by no one */
+    (void)execvp(line[0], (char *const *)(uintptr_t)line); /* exec does not write to its arguments */
+    int code = phx_fail(err, PHX_E_IO, "%s: %s; install Open MPI (openmpi-bin), or run the ranks as "
+                        "threads with --comm local", line[0], strerror(errno));
+    phx_mem_free(line);
+    return code;
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Runs a function on every rank of a model, outside the daemon: for `logits`, the engine benchmark and
+ * tests.  One rank runs in the caller; more run as threads of this process or as an MPI job, which is
+ * this program started once more under mpirun. */
+#ifndef PHX_SHARD_TOOL_RANKS_H
+#define PHX_SHARD_TOOL_RANKS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "shard/model/model.h"
+
+enum phx_ranks_comm { PHX_RANKS_MPI = 1, PHX_RANKS_LOCAL };
+
+struct phx_ranks_options {
+    const char         *dir;
+    int32_t             tp, pp;
+    enum phx_ranks_comm comm;      /* ignored for one rank */
+    bool                is_in_mpi; /* this process is one rank of the MPI job */
+    const char         *backend, *isa;
+    int32_t             n_threads; /* per rank; 0 = the allowed cores shared out */
+    enum phx_dtype      kv_dtype;
+    int32_t             n_blocks, block_tokens;
+    int32_t             max_rows, max_seqs, max_logits, max_context;
+    void (*progress)(void *ctx, uint64_t done_bytes, uint64_t total_bytes); /* rank 0's; may be NULL */
+    void               *progress_ctx;
+};
+
+/* What a rank's body sees; borrowed until it returns. */
+struct phx_rank {
+    const struct phx_model_config *config;
+    const struct phx_part         *part, *parts; /* its own; all */
+    const struct phx_ranks_options *options;
+    struct phx_backend            *backend;
+    struct phx_comm               *comm;
+    struct phx_model              *model;
+    double                         load_seconds;
+    bool                           has_logits; /* tp 0 of the last stage */
+};
+
+/* Runs on each rank at once, in lockstep as far as the collectives go. */
+typedef int (*phx_rank_fn)(struct phx_rank *rank, void *ctx, struct phx_err *err);
+
+/* Opens the checkpoint and every rank that lives in this process, runs body, closes.  The first failure
+ * of a rank of this process is returned; when a rank cannot load, none runs the body. */
+int phx_ranks_run(const struct phx_ranks_options *options, phx_rank_fn body, void *ctx,
+                  struct phx_err *err) PHX_CHECKED;
+
+/* Becomes `mpirun ... this program, args`; returns only on failure.  args: NULL-terminated, without the
+ * program's name; PHX_RANKS_MPI_FLAG is added, by which the ranks know where they are. */
+int phx_ranks_exec_mpi(int32_t n_ranks, char *const *args, struct phx_err *err) PHX_CHECKED;
+#define PHX_RANKS_MPI_FLAG "--in-mpi"
+
+/* The command line of these options (--tp, --pp, --comm, --backend, --isa, --threads, --kv-dtype), a
+ * child for argp; its input is a struct phx_ranks_options with the defaults filled in. */
+struct argp;
+extern const struct argp phx_ranks_argp;
+void phx_ranks_defaults(struct phx_ranks_options *options);
+
+#endif
