@@ -11,6 +11,7 @@ struct encode {
     const struct phx_tokenizer *t;
     struct phx_ids             *ids;
     bool                        with_special;
+    bool                        is_inner;
     struct phx_encode_scratch   scratch;
 };
 
@@ -166,11 +167,11 @@ static int encode_text(struct encode *e, const char *text, size_t size, struct p
     int                  rc = 0;
     while (e->t->added.n > 0 && rc == 0 &&
            phx_added_next(&e->t->added, text, size, &at, floor, e->with_special, &hit)) {
-        rc = encode_gap(e, text + floor, hit.from - floor, floor == 0, err);
+        rc = encode_gap(e, text + floor, hit.from - floor, floor == 0 && !e->is_inner, err);
         phx_ids_put(e->ids, hit.id);
         floor = hit.to;
     }
-    return rc ? rc : encode_gap(e, text + floor, size - floor, floor == 0, err);
+    return rc ? rc : encode_gap(e, text + floor, size - floor, floor == 0 && !e->is_inner, err);
 }
 
 static void put_all(struct phx_ids *ids, const struct phx_ids *more)
@@ -188,8 +189,10 @@ int phx_tokenizer_encode(const struct phx_tokenizer *t, const char *text, size_t
     size_t valid = size_bytes ? phx_utf8_valid_prefix(text, size_bytes) : 0;
     if (valid != size_bytes)
         return phx_fail(err, PHX_E_FORMAT, "the text is not valid UTF-8 at byte %zu", valid);
-    struct encode e = {
-        .t = t, .ids = ids, .with_special = (flags & PHX_ENCODE_SPECIALS) != 0, .scratch = {{0}}};
+    struct encode e = {.t = t,
+                       .ids = ids,
+                       .with_special = (flags & PHX_ENCODE_SPECIALS) != 0,
+                       .is_inner = (flags & PHX_ENCODE_INNER) != 0};
     size_t before = ids->n;
     if (flags & PHX_ENCODE_TEMPLATE)
         put_all(ids, &t->prefix);

@@ -14,6 +14,9 @@
 #include "daemon/text/text.h"
 #include "daemon/text/vocab.h"
 
+/* A private encode flag: the text continues a longer one (Metaspace "first" must not act). */
+#define PHX_ENCODE_INNER (1u << 8)
+
 #define PHX_MARKER "\xE2\x96\x81" /* U+2581, the word start of SentencePiece */
 
 /* How token bytes become text. */
