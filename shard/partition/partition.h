@@ -38,7 +38,7 @@ struct phx_part {
     uint8_t          has_embedding; /* first stage (and last when tied: the table is the head) */
     uint8_t          has_head;      /* last stage */
     uint8_t          is_layout_invariant; /* tp divides 8: bits equal those of any such layout */
-    /* exact bytes, as the backend will allocate them */
+    /* exact bytes, as phx_model_memory() counts what was allocated */
     uint64_t weights_bytes;
     uint64_t kv_bytes_per_block; /* all its layers, one block of block_tokens positions */
     uint64_t scratch_bytes;
@@ -53,10 +53,13 @@ struct phx_partition_request {
     const struct phx_model_config  *config;
     int32_t                         tp, pp;
     const struct phx_rank_resource *resources; /* per rank, or NULL */
+    const struct phx_backend       *backend;   /* whose packed layout is counted; NULL = the CPU's */
     int32_t                         block_tokens;
     enum phx_dtype                  kv_dtype;
     int32_t                         max_step_rows; /* rows of a step, for the scratch size */
     int32_t                         max_seqs;
+    int32_t                         max_logits;    /* rows of logits of a step; 0 = max_seqs */
+    int32_t                         max_context;   /* positions; 0 = all the model has */
 };
 
 /* Fills parts[tp * pp] in rank order.  PHX_E_INVALID with the reason and the nearest possible values when

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "shard/partition/partition.h"
+
+#include <string.h>
+
+#include "shard/partition/cut.h"
+
+static int check(const struct phx_partition_request *q, struct phx_err *err)
+{
+    if (q->tp < 1 || q->tp > PHX_TP_MAX)
+        return phx_fail(err, PHX_E_INVALID, "tp %d: 1 to %d", q->tp, PHX_TP_MAX);
+    if (q->pp < 1 || q->pp > PHX_PP_MAX || q->pp > q->config->n_layers)
+        return phx_fail(err, PHX_E_INVALID, "pp %d: 1 to %d, a layer per stage", q->pp,
+                        q->config->n_layers);
+    if (q->tp * q->pp > PHX_RANKS_MAX)
+        return phx_fail(err, PHX_E_INVALID, "tp %d x pp %d: at most %d ranks", q->tp, q->pp,
+                        PHX_RANKS_MAX);
+    if (q->block_tokens < 1 || q->max_step_rows < 1 || q->max_seqs < 1)
+        return phx_fail(err, PHX_E_INVALID, "block_tokens, max_step_rows and max_seqs must be at least 1");
+    if (q->kv_dtype != PHX_DTYPE_F32 && q->kv_dtype != PHX_DTYPE_BF16)
+        return phx_fail(err, PHX_E_INVALID, "the cache holds F32 or BF16");
+    return 0;
+}
+
+int phx_partition(const struct phx_partition_request *q, struct phx_part *parts, struct phx_err *err)
+{
+    int rc = check(q, err);
+
+    if (rc != 0)
+        return rc;
+    memset(parts, 0, (size_t)(q->tp * q->pp) * sizeof(*parts));
+    for (int32_t rank = 0; rank < q->tp * q->pp && rc == 0; rank++) {
+        struct phx_part *p = &parts[rank];
+
+        p->rank = rank;
+        p->pp = rank / q->tp;
+        p->pp_size = q->pp;
+        p->has_head = p->pp == q->pp - 1;
+        p->has_embedding = p->pp == 0 || (p->has_head && q->config->is_tied);
+        rc = phx_cut_tensor(q->config, rank % q->tp, q->tp, p, err);
+    }
+    if (rc == 0)
+        rc = phx_cut_stages(q, parts, err);
+    for (int32_t rank = 0; rank < q->tp * q->pp && rc == 0; rank++)
+        phx_part_bytes(q, &parts[rank]);
+    return rc;
+}
