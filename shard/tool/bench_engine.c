@@ -26,6 +26,7 @@ struct run {
     int32_t *tokens; /* [max_rows] of the next step */
     int32_t *row, *n_rows, *logit_rows;
     float   *logits; /* [n_seqs, V] where they land */
+    int      failure; /* of a step; kept, because the other ranks go on stepping */
 };
 
 /* ---- facts ---------------------------------------------------------------------------------- */
@@ -121,7 +122,7 @@ static void run_close(struct run *run)
     phx_mem_free(run->logits);
 }
 
-/* n rows of sequence `first`, or one row of each of n_seqs sequences. */
+/* n rows of sequence `first`, or one row of each of n_seqs sequences.  Answers PHX_E_PEER alone. */
 static int step(struct run *run, int32_t first, int32_t n_seqs, int32_t rows_each, bool has_logits,
                 struct phx_err *err)
 {
@@ -138,10 +139,12 @@ static int step(struct run *run, int32_t first, int32_t n_seqs, int32_t rows_eac
                   .table = run->table + (ptrdiff_t)first * run->stride,
                   .table_stride = run->stride}};
     int code = phx_model_step(run->rank->model, &batch,
-                              phx_view(run->logits, n_logits, run->rank->config->vocab_size), err);
+                              phx_view(run->logits, n_logits, run->rank->config->vocab_size),
+                              run->failure == 0 ? err : NULL);
     for (int32_t i = 0; i < n_seqs; i++)
         run->pos[first + i] += rows_each;
-    return code;
+    run->failure = run->failure == 0 ? code : run->failure;
+    return code == PHX_E_PEER ? code : 0;
 }
 
 static int32_t best_id(const float *row, int32_t V)
@@ -198,7 +201,7 @@ static int bench_prefill(struct phx_rank *rank, const struct phx_bench_request *
                          struct phx_err *err)
 {
     double rates[16];
-    int    code = 0;
+    int    code = 0, failure = 0;
     for (int32_t i = 0; i <= r->reps && code == 0; i++) { /* the first warms up */
         struct run run;
         run_open(&run, rank, r, 1);
@@ -208,13 +211,14 @@ static int bench_prefill(struct phx_rank *rank, const struct phx_bench_request *
             code = exchange(&run, 1, err);
         if (i > 0)
             rates[i - 1] = r->prompt * 1e9 / (double)(phx_clock_mono_ns() - start);
+        failure = failure == 0 ? run.failure : failure;
         run_close(&run);
     }
     if (code != 0)
         return code;
     qsort(rates, (size_t)r->reps, sizeof *rates, compare_doubles);
     *rate = rates[r->reps / 2];
-    return 0;
+    return failure;
 }
 
 static int32_t prompt_of(const struct phx_bench_request *r, int32_t batch)
@@ -241,6 +245,7 @@ static int bench_decode(struct phx_rank *rank, const struct phx_bench_request *r
             code = exchange(&run, batch, err);
     }
     *rate = (double)batch * r->gen * 1e9 / (double)(phx_clock_mono_ns() - start);
+    code = code == 0 ? run.failure : code;
     run_close(&run);
     return code;
 }
@@ -266,8 +271,9 @@ static int body(struct phx_rank *rank, void *ctx, struct phx_err *err)
         c->result->n_threads = phx_backend_threads(rank->backend);
         (void)snprintf(c->result->isa, sizeof c->result->isa, "%s", phx_backend_isa(rank->backend));
     }
-    for (int32_t i = 0; i < r->n_batches && code == 0; i++) {
-        code = bench_decode(rank, r, r->batch[i], &rate, err);
+    for (int32_t i = 0; i < r->n_batches && code != PHX_E_PEER; i++) {
+        int decoded = bench_decode(rank, r, r->batch[i], &rate, code == 0 ? err : NULL);
+        code = code == 0 || decoded == PHX_E_PEER ? decoded : code;
         if (is_head) {
             c->result->decode_tokens_per_s[i] = rate;
             c->result->context[i] = prompt_of(r, r->batch[i]) + r->gen / 2;

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "rpc/base/json.h"
@@ -60,10 +61,12 @@ static int close_output(const struct request *r, FILE *f, int code, struct phx_e
 {
     if (f == NULL)
         return code;
-    bool is_closed = fclose(f) == 0;
+    struct stat about;
+    bool        is_file = fstat(fileno(f), &about) == 0 && S_ISREG(about.st_mode);
+    bool        is_closed = fclose(f) == 0;
     if (code == 0 && !is_closed)
         code = phx_fail(err, PHX_E_IO, "%s: %s", r->out_path, strerror(errno));
-    if (code != 0)
+    if (code != 0 && is_file)
         (void)unlink(r->out_path); /* half a file must not be taken for an answer */
     return code;
 }
@@ -98,9 +101,13 @@ static int body(struct phx_rank *rank, void *ctx, struct phx_err *err)
         code = logits == NULL ? phx_fail(err, PHX_E_NOMEM, "no memory for %d rows of logits", r->chunk)
                               : open_output(r, V, &f, err);
     }
-    for (int32_t first = 0; first < r->n_tokens && code == 0; first += r->chunk) {
+    code = phx_rank_agree(rank->comm, code, err);
+    bool can_go_on = code == 0;
+    for (int32_t first = 0; first < r->n_tokens && can_go_on; first += r->chunk) {
         int32_t n = r->n_tokens - first < r->chunk ? r->n_tokens - first : r->chunk;
-        code = run_chunk(rank, r, index, first, n, logits, err);
+        int     stepped = run_chunk(rank, r, index, first, n, logits, code == 0 ? err : NULL);
+        code = code == 0 ? stepped : code;
+        can_go_on = stepped != PHX_E_PEER; /* any other failure is kept: the others are still stepping */
         if (code == 0 && f != NULL &&
             fwrite(logits, sizeof *logits * (size_t)V, (size_t)n, f) != (size_t)n)
             code = phx_fail(err, PHX_E_IO, "%s: %s", r->out_path, strerror(errno));

@@ -12,6 +12,9 @@
 #include "rpc/base/clock.h"
 #include "rpc/base/mem.h"
 
+/* The code of a rank that only heard of another one's failure. */
+enum { ECHO = PHX_E_PEER };
+
 /* What the ranks of this process share. */
 struct world {
     const struct phx_ranks_options *options;
@@ -54,10 +57,9 @@ static int open_backend(const struct phx_ranks_options *o, int32_t rank, int32_t
     return 0;
 }
 
-/* The worst code of all ranks: nobody starts a step that a neighbour will never enter. */
-static int agree_on_start(struct phx_comm *comm, int32_t n_ranks, int code, struct phx_err *err)
+int phx_rank_agree(struct phx_comm *comm, int code, struct phx_err *err)
 {
-    int32_t  mine = code, worst = 0;
+    int32_t  mine = code, worst = 0, n_ranks = phx_comm_shape(comm)->n_ranks;
     int32_t *all = phx_mem_calloc((size_t)n_ranks, sizeof *all);
     size_t   size_bytes = sizeof worst;
     int      sent = phx_comm_collect(comm, &mine, sizeof mine, all);
@@ -70,7 +72,7 @@ static int agree_on_start(struct phx_comm *comm, int32_t n_ranks, int code, stru
         return code;
     if (sent != 0)
         return phx_fail(err, sent, "the ranks could not talk: %s", phx_err_text(sent));
-    return worst == 0 ? 0 : phx_fail(err, PHX_E_PEER, "another rank could not start");
+    return worst == 0 ? 0 : phx_fail(err, ECHO, "another rank failed");
 }
 
 static int open_model(struct phx_rank *r, const struct world *w, struct phx_err *err)
@@ -90,14 +92,14 @@ static int open_model(struct phx_rank *r, const struct world *w, struct phx_err 
 
 static int run_rank(struct world *w, struct phx_comm *comm, int32_t cores, struct phx_err *err)
 {
-    int32_t         rank = phx_comm_shape(comm)->rank, n_ranks = w->options->tp * w->options->pp;
+    int32_t         rank = phx_comm_shape(comm)->rank;
     struct phx_rank r = {.config = &w->config, .part = &w->parts[rank], .parts = w->parts,
                          .options = w->options, .comm = comm};
     r.has_logits = r.part->tp == 0 && r.part->pp == r.part->pp_size - 1;
     int code = open_backend(w->options, rank, cores, &r.backend, err);
     if (code == 0)
         code = open_model(&r, w, err);
-    code = agree_on_start(comm, n_ranks, code, err);
+    code = phx_rank_agree(comm, code, err); /* nobody starts what a neighbour will never enter */
     if (code == 0)
         code = w->body(&r, w->ctx, err);
     phx_model_close(r.model);
@@ -130,7 +132,7 @@ static int first_cause(const struct member *members, int32_t n, struct phx_err *
 {
     const struct member *found = NULL;
     for (int32_t i = 0; i < n; i++)
-        if (members[i].code != 0 && (found == NULL || found->code == PHX_E_PEER))
+        if (members[i].code != 0 && (found == NULL || found->code == ECHO))
             found = &members[i];
     if (found == NULL)
         return 0;
@@ -168,14 +170,14 @@ static int run_mpi(struct world *w, const struct phx_comm_limits *limits, struct
 {
     struct phx_comm *comm = NULL;
     int              level = 0, code = 0;
-    if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level) != MPI_SUCCESS)
+    if (MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &level) != MPI_SUCCESS)
         return phx_fail(err, PHX_E_IO, "MPI did not start; was this process started by mpirun?");
     code = phx_comm_mpi(w->options->tp, w->options->pp, limits, &comm, err);
     if (code == 0)
         code = run_rank(w, comm, allowed_cores(), err);
     phx_comm_close(comm);
     if (code == 0)
-        (void)MPI_Finalize(); /* a failed rank exits instead, and mpirun ends the others */
+        (void)MPI_Finalize(); /* a failed rank just exits, and mpirun ends the others */
     return code;
 }
 
@@ -203,7 +205,8 @@ int phx_ranks_run(const struct phx_ranks_options *o, phx_rank_fn body, void *ctx
     if (code == 0) {
         struct phx_partition_request request = {
             .config = &w.config, .tp = o->tp, .pp = o->pp, .block_tokens = o->block_tokens,
-            .kv_dtype = o->kv_dtype, .max_step_rows = o->max_rows, .max_seqs = o->max_seqs};
+            .kv_dtype = o->kv_dtype, .max_step_rows = o->max_rows, .max_seqs = o->max_seqs,
+            .max_logits = o->max_logits, .max_context = o->max_context};
         code = phx_partition(&request, w.parts, err);
     }
     if (code == 0) {

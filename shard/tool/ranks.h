@@ -38,7 +38,11 @@ struct phx_rank {
     bool                           has_logits; /* tp 0 of the last stage */
 };
 
-/* Runs on each rank at once, in lockstep as far as the collectives go. */
+/* 0 when code is 0 on every rank; its own code, or that another rank failed.  All ranks must call it. */
+int phx_rank_agree(struct phx_comm *comm, int code, struct phx_err *err) PHX_CHECKED;
+
+/* Runs on each rank at once.  A rank that leaves early while others step makes them wait for ever, so
+ * a body keeps its failure to the end, or agrees on it first. */
 typedef int (*phx_rank_fn)(struct phx_rank *rank, void *ctx, struct phx_err *err);
 
 /* Opens the checkpoint and every rank that lives in this process, runs body, closes.  The first failure
