@@ -10,11 +10,12 @@
 
 #include "rpc/base/clock.h"
 
-enum { LINE_MAX_BYTES = 2048, N_CONTEXT_MAX = 4 };
+enum { LINE_MAX_BYTES = 2048, VALUE_MAX_BYTES = 1024, N_CONTEXT_MAX = 4 };
 
 struct line {
     char   text[LINE_MAX_BYTES];
     size_t size;
+    bool   is_full; /* something did not fit and was left out whole */
 };
 
 static const char *const level_names[] = {"", "error", "warn", "info", "debug", "trace"};
@@ -44,8 +45,10 @@ static void put(struct line *l, const char *s, size_t n)
 {
     size_t room = sizeof(l->text) - 3 - l->size; /* "}\n" always fits behind */
 
-    if (n > room)
-        n = room;
+    if (n > room) {
+        l->is_full = true;
+        return;
+    }
     memcpy(l->text + l->size, s, n);
     l->size += n;
 }
@@ -55,9 +58,11 @@ static void put_str(struct line *l, const char *s)
     put(l, s, strlen(s));
 }
 
-/* A JSON string; an escape is written whole or not at all, so a cut line stays valid. */
+/* A JSON string; a long one is cut between escapes, so the line stays valid. */
 static void put_escaped(struct line *l, const char *s)
 {
+    size_t start = l->size;
+
     put_str(l, "\"");
     for (; *s != '\0'; s++) {
         char          out[8];
@@ -69,7 +74,7 @@ static void put_escaped(struct line *l, const char *s)
             (void)snprintf(out, sizeof(out), "\\u%04x", c);
         else
             (void)snprintf(out, sizeof(out), "%c", c);
-        if (l->size + strlen(out) > sizeof(l->text) - 8)
+        if (l->size + strlen(out) > start + VALUE_MAX_BYTES)
             break;
         put_str(l, out);
     }
@@ -156,8 +161,13 @@ void phx_log(enum phx_log_level level, const char *event, const char *fmt, ...)
     for (int i = 0; i < n_log_context; i++)
         put_str(&l, log_context[i]);
     va_start(ap, fmt);
-    for (const char *p = *fmt != '\0' ? fmt : NULL; p != NULL;)
+    for (const char *p = *fmt != '\0' ? fmt : NULL; p != NULL && !l.is_full;) {
+        size_t whole = l.size;
+
         p = put_pair(&l, p, &ap);
+        if (l.is_full)
+            l.size = whole; /* half a pair would break the object */
+    }
     va_end(ap);
     l.text[l.size++] = '}';
     l.text[l.size++] = '\n';
