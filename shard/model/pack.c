@@ -5,7 +5,7 @@
 
 #include "rpc/base/mem.h"
 
-enum { CHUNK_BYTES = 32 << 20, PANEL_ROWS = 16, SCALE_NAN = 255 };
+enum { PANEL_ROWS = 16, SCALE_NAN = 255 };
 
 enum phx_dtype phx_pack_dtype(const struct phx_ckpt_tensor *t)
 {
@@ -144,13 +144,13 @@ static int check_scales(const struct phx_rect *r, const struct phx_weight_source
     return 0;
 }
 
-/* Rows at a time: all of them where the source is not row-major, else about CHUNK_BYTES. */
-static int32_t chunk_rows(const struct phx_rect *r)
+/* Rows at a time: all of them where the source is not row-major, else whole panels of about chunk_bytes. */
+static int32_t chunk_rows(const struct phx_packer *p, const struct phx_rect *r)
 {
     if (r->lie != PHX_LIE_OUT_IN)
         return r->n_rows;
     int64_t row_bytes = r->tensor->dim[1] * element_bytes(r->tensor);
-    int64_t rows = CHUNK_BYTES / (row_bytes > 0 ? row_bytes : 1) / PANEL_ROWS * PANEL_ROWS;
+    int64_t rows = p->chunk_bytes / (row_bytes > 0 ? row_bytes : 1) / PANEL_ROWS * PANEL_ROWS;
     rows = rows < PANEL_ROWS ? PANEL_ROWS : rows;
     return rows < r->n_rows ? (int32_t)rows : r->n_rows;
 }
@@ -158,7 +158,7 @@ static int32_t chunk_rows(const struct phx_rect *r)
 int phx_pack_rect(struct phx_packer *p, struct phx_weight *w, const struct phx_rect *r,
                   struct phx_err *err)
 {
-    int32_t step = chunk_rows(r);
+    int32_t step = chunk_rows(p, r);
     for (int32_t from = 0; from < r->n_rows; from += step) {
         int32_t      to = from + step < r->n_rows ? from + step : r->n_rows;
         struct piece piece = r->lie == PHX_LIE_BLOCKS   ? piece_blocks(r, from, to)

@@ -12,6 +12,7 @@ struct phx_packer {
     void    *progress_ctx;
     uint64_t done_bytes, total_bytes;
     uint64_t allocated_bytes; /* of backend memory */
+    int64_t  chunk_bytes;     /* of a file at a time, about */
 };
 
 /* How a tensor lies in its file. */

@@ -7,6 +7,8 @@
 #include "rpc/base/mem.h"
 #include "shard/model/pack.h"
 
+enum { CHUNK_BYTES = 32 << 20 };
+
 struct loader {
     struct phx_packer              packer;
     const struct phx_model_config *config;
@@ -331,7 +333,7 @@ int phx_weights_load(const struct phx_model_options *o, const struct phx_checkpo
 {
     struct loader l = {
         .packer = {.backend = o->backend, .progress = o->progress, .progress_ctx = o->progress_ctx,
-                   .total_bytes = o->part->weights_bytes},
+                   .total_bytes = o->part->weights_bytes, .chunk_bytes = CHUNK_BYTES},
         .config = o->config, .part = o->part, .checkpoint = checkpoint};
     w->n_layers = count(o->part->layers);
     w->layers = phx_mem_calloc((size_t)w->n_layers, sizeof *w->layers);
