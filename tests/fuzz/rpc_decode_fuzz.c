@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Every message that can come over gRPC: the first byte selects the decoder, the rest is the message.
+ * What a link decoder accepts must encode and decode again. */
+#include <string.h>
+
+#include "rpc/wire/wire.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void run_link(const uint8_t *data, size_t size, enum phx_wire_side side,
+                     struct phx_arena *arena)
+{
+    struct phx_link_msg msg, again;
+    struct phx_wire_out out;
+    struct phx_err      err;
+    uint8_t            *bytes;
+
+    if (phx_wire_decode_link(data, size, side, arena, &msg, &err) != 0) {
+        phx_assert(err.code < 0 && strlen(err.text) > 0);
+        return;
+    }
+    phx_assert(phx_wire_encode_link(&msg, arena, &out, &err) == 0);
+    bytes = phx_arena_calloc(arena, 1, out.size);
+    phx_wire_pack(&out, bytes);
+    phx_assert(phx_wire_decode_link(bytes, out.size, side, arena, &again, &err) == 0);
+    phx_assert(again.kind == msg.kind);
+}
+
+static void run_call(const uint8_t *data, size_t size, enum phx_rpc_method method, bool is_answer,
+                     struct phx_arena *arena)
+{
+    struct phx_rpc_request request;
+    struct phx_rpc_answer  answer;
+    struct phx_err         err;
+
+    if (is_answer)
+        (void)(phx_wire_decode_answer(method, data, size, arena, &answer, &err) == 0);
+    else
+        (void)(phx_wire_decode_request(method, data, size, arena, &request, &err) == 0);
+}
+
+static void run_standard(const uint8_t *data, size_t size, unsigned which, struct phx_arena *arena)
+{
+    static const char *const services[] = {"phalanx.v1.Cluster", NULL};
+    enum phx_wire_health     status;
+    struct phx_wire_out      out;
+    const char              *service;
+    struct phx_err           err;
+
+    if (which == 0)
+        (void)(phx_wire_decode_health_request(data, size, arena, &service, &err) == 0);
+    else if (which == 1)
+        (void)(phx_wire_decode_health_answer(data, size, arena, &status, &err) == 0);
+    else
+        (void)(phx_wire_answer_reflection(data, size, services, arena, &out, &err) == 0);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct phx_arena *arena;
+    unsigned          which;
+
+    if (size == 0)
+        return 0;
+    arena = phx_arena_create();
+    which = data[0] % 15;
+    data++;
+    size--;
+    if (which < 2)
+        run_link(data, size, which == 0 ? PHX_WIRE_FROM_RANK : PHX_WIRE_FROM_DAEMON, arena);
+    else if (which < 12)
+        run_call(data, size, (enum phx_rpc_method)(1 + (which - 2) / 2), which % 2 == 1, arena);
+    else
+        run_standard(data, size, which - 12, arena);
+    phx_arena_destroy(arena);
+    return 0;
+}
