@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Harmony prompts.  Every text run between marks is encoded alone, content as ordinary text. */
+#include <stdio.h>
 #include <string.h>
 
 #include "daemon/text/harmony.h"

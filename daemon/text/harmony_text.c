@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The texts of the system and the developer message. */
+#include <stdio.h>
 #include <string.h>
 
 #include "daemon/text/harmony.h"

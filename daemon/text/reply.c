@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * One answer, token by token, as neutral events. */
+#include <stdio.h>
 #include <string.h>
 
 #include "daemon/text/chat.h"

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The "model" and "added_tokens" values of tokenizer.json. */
+#include <stdio.h>
 #include <string.h>
 
 #include "daemon/text/bytelevel.h"
