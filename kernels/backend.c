@@ -1,0 +1,586 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The door of kernels/: opens a backend, checks every argument once for all of them, and keeps the first
+ * error until it is read. */
+#include "kernels/backend.h"
+
+#include <dlfcn.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/cpu/memory.h"
+#include "kernels/ops.h"
+
+struct phx_backend {
+    const struct phx_ops *ops;
+    void                 *device;
+    void                 *module; /* of dlopen, or NULL */
+    const char           *isa;
+    int32_t               n_threads;
+    phx_trace_fn          trace;
+    void                 *trace_ctx;
+    bool                  has_failed;
+    char                  what[PHX_WHY_BYTES];
+    char                  told[PHX_WHY_BYTES]; /* what the last sync answered */
+};
+
+struct phx_weight {
+    struct phx_weight_desc desc;
+    void                  *impl;
+};
+
+struct phx_kv {
+    struct phx_kv_desc desc;
+    void              *impl;
+};
+
+static const char MODULE_NAME[] = "phalanx_cuda.so";
+
+/* The CUDA backend is a module beside the program, so that no program needs libcuda.  It exports its
+ * table as phx_backend_module; a table of another ABI is refused. */
+static const struct phx_ops *load_module(struct phx_backend *b, char *why, size_t why_size)
+{
+    const struct phx_ops *ops;
+
+    b->module = dlopen(MODULE_NAME, RTLD_NOW | RTLD_LOCAL);
+    if (b->module == NULL) {
+        (void)snprintf(why, why_size, "backend cuda: %s", dlerror());
+        return NULL;
+    }
+    ops = dlsym(b->module, "phx_backend_module");
+    if (ops == NULL || ops->abi != PHX_BACKEND_ABI) {
+        (void)snprintf(why, why_size, "backend cuda: %s is of another build; reinstall both",
+                       MODULE_NAME);
+        return NULL;
+    }
+    return ops;
+}
+
+struct phx_backend *phx_backend_open(const char *name, const struct phx_backend_options *options,
+                                     char *why, size_t why_size)
+{
+    static const struct phx_backend_options defaults = {0};
+    struct phx_backend                     *b = phx_memory_alloc(sizeof(*b));
+
+    if (b == NULL) {
+        (void)snprintf(why, why_size, "out of memory");
+        return NULL;
+    }
+    if (strcmp(name, "cpu") == 0)
+        b->ops = &phx_cpu_ops;
+    else if (strcmp(name, "cuda") == 0)
+        b->ops = load_module(b, why, why_size);
+    else
+        (void)snprintf(why, why_size, "backend '%.20s' is unknown: cpu or cuda", name);
+    if (b->ops != NULL)
+        b->device = b->ops->open(options != NULL ? options : &defaults, &b->isa, &b->n_threads, why,
+                                 why_size);
+    if (b->device == NULL) {
+        phx_backend_close(b);
+        return NULL;
+    }
+    return b;
+}
+
+void phx_backend_close(struct phx_backend *b)
+{
+    if (b == NULL)
+        return;
+    if (b->device != NULL)
+        b->ops->close(b->device);
+    if (b->module != NULL)
+        (void)dlclose(b->module); /* nothing of it is used any more */
+    phx_memory_free(b);
+}
+
+const char *phx_backend_name(const struct phx_backend *b)
+{
+    return b->ops->name;
+}
+
+const char *phx_backend_isa(const struct phx_backend *b)
+{
+    return b->isa;
+}
+
+int32_t phx_backend_threads(const struct phx_backend *b)
+{
+    return b->n_threads;
+}
+
+void phx_backend_set_trace(struct phx_backend *b, phx_trace_fn fn, void *ctx)
+{
+    b->trace = fn;
+    b->trace_ctx = ctx;
+}
+
+/* The first error sticks. */
+static bool __attribute__((format(printf, 2, 3))) fail(struct phx_backend *b, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (!b->has_failed) {
+        b->has_failed = true;
+        va_start(ap, fmt);
+        (void)vsnprintf(b->what, sizeof(b->what), fmt, ap); /* truncation is acceptable */
+        va_end(ap);
+    }
+    return false;
+}
+
+int phx_backend_sync(struct phx_backend *b, const char **what)
+{
+    const char *why = NULL;
+
+    if (b->ops->sync(b->device, &why) != 0)
+        (void)fail(b, "device: %s", why);
+    if (!b->has_failed)
+        return 0;
+    b->has_failed = false;
+    memcpy(b->told, b->what, sizeof(b->told));
+    if (what != NULL)
+        *what = b->told;
+    return -1;
+}
+
+void *phx_backend_alloc(struct phx_backend *b, size_t size_bytes)
+{
+    return b->ops->alloc(b->device, size_bytes);
+}
+
+void phx_backend_free(struct phx_backend *b, void *ptr)
+{
+    b->ops->free(b->device, ptr);
+}
+
+void phx_upload(struct phx_backend *b, void *device, const void *host, size_t size_bytes)
+{
+    if (!b->has_failed)
+        b->ops->upload(b->device, device, host, size_bytes);
+}
+
+void phx_download(struct phx_backend *b, void *host, const void *device, size_t size_bytes)
+{
+    if (!b->has_failed)
+        b->ops->download(b->device, host, device, size_bytes);
+}
+
+/* ---- checks ---------------------------------------------------------------------------------- */
+
+static bool is_matrix(struct phx_backend *b, const char *op, const char *name, struct phx_tensor t,
+                      enum phx_dtype dtype, int32_t rows, int32_t columns)
+{
+    if (t.data == NULL || t.dtype != dtype)
+        return fail(b, "%s: %s has no data or another dtype", op, name);
+    if (t.dim[0] != rows || t.dim[1] != columns || t.stride0 < t.dim[1])
+        return fail(b, "%s: %s is [%d, %d] stride %lld, expected [%d, %d]", op, name, t.dim[0],
+                    t.dim[1], (long long)t.stride0, rows, columns);
+    return true;
+}
+
+static bool is_f32(struct phx_backend *b, const char *op, const char *name, struct phx_tensor t,
+                   int32_t rows, int32_t columns)
+{
+    return is_matrix(b, op, name, t, PHX_DTYPE_F32, rows, columns);
+}
+
+static bool check_spans(struct phx_backend *b, const char *op, const struct phx_spans *s,
+                        int32_t rows)
+{
+    for (int32_t i = 0; i < s->n_seqs; i++)
+        if (s->row[i] < 0 || s->n_rows[i] < 0 || s->pos[i] < 0 || s->n_rows[i] > rows - s->row[i])
+            return fail(b, "%s: sequence %d has rows %d+%d of %d at position %d", op, i, s->row[i],
+                        s->n_rows[i], rows, s->pos[i]);
+    return true;
+}
+
+/* Every block that the rows of this step touch, from each window's first on, is one of the cache. */
+static bool check_blocks(struct phx_backend *b, const char *op, const struct phx_spans *s,
+                         const struct phx_kv_desc *kv, int32_t window)
+{
+    for (int32_t i = 0; i < s->n_seqs; i++) {
+        int32_t last = s->pos[i] + s->n_rows[i] - 1, first = 0;
+
+        if (s->n_rows[i] == 0)
+            continue;
+        if (window > 0 && s->pos[i] - window + 1 > 0)
+            first = s->pos[i] - window + 1;
+        if (last / kv->block_tokens >= s->table_stride)
+            return fail(b, "%s: position %d is past the block table of sequence %d", op, last, i);
+        for (int32_t j = first / kv->block_tokens; j <= last / kv->block_tokens; j++) {
+            int32_t block = s->table[(size_t)i * (size_t)s->table_stride + (size_t)j];
+
+            if (block < 0 || block >= kv->n_blocks)
+                return fail(b, "%s: block %d of sequence %d is %d of %d", op, j, i, block,
+                            kv->n_blocks);
+        }
+    }
+    return true;
+}
+
+static void traced(struct phx_backend *b, const char *op, struct phx_tensor out)
+{
+    if (b->trace != NULL)
+        b->trace(b->trace_ctx, op, out);
+}
+
+/* ---- weights --------------------------------------------------------------------------------- */
+
+static const char *find_desc_fault(const struct phx_weight_desc *d)
+{
+    int32_t k = 0;
+
+    if (d->dtype != PHX_DTYPE_F32 && d->dtype != PHX_DTYPE_BF16 && d->dtype != PHX_DTYPE_F16 &&
+        d->dtype != PHX_DTYPE_MXFP4)
+        return "dtype cannot be stored";
+    if (d->n < 1 || d->k < 0 || d->n_experts < 1 || d->n_experts > 4096)
+        return "n, k or n_experts out of range";
+    if (d->n_slices < 1 || d->n_slices > PHX_SLICES_MAX)
+        return "n_slices must be 1 to 8";
+    for (int32_t i = 0; i < d->n_slices; i++) {
+        if (d->slice_end[i] < k)
+            return "slice ends must ascend";
+        k = d->slice_end[i];
+        if (d->dtype == PHX_DTYPE_MXFP4 && k % PHX_MX_BLOCK != 0)
+            return "MXFP4 slices must end at blocks of 32";
+    }
+    if (k != d->k)
+        return "the last slice must end at k";
+    return NULL;
+}
+
+size_t phx_weight_bytes(const struct phx_backend *b, const struct phx_weight_desc *desc)
+{
+    const struct phx_ops *ops = b != NULL ? b->ops : &phx_cpu_ops;
+
+    return find_desc_fault(desc) != NULL ? 0 : ops->weight_bytes(desc);
+}
+
+struct phx_weight *phx_weight_create(struct phx_backend *b, const struct phx_weight_desc *desc)
+{
+    const char        *fault = find_desc_fault(desc);
+    struct phx_weight *w;
+
+    if (fault != NULL) {
+        (void)fail(b, "weight_create: %s", fault);
+        return NULL;
+    }
+    w = phx_memory_alloc(sizeof(*w));
+    if (w == NULL)
+        return NULL;
+    w->desc = *desc;
+    w->impl = b->ops->weight_create(b->device, desc);
+    if (w->impl == NULL) {
+        (void)fail(b, "weight_create: %zu bytes cannot be had", b->ops->weight_bytes(desc));
+        phx_memory_free(w);
+        return NULL;
+    }
+    return w;
+}
+
+void phx_weight_destroy(struct phx_backend *b, struct phx_weight *w)
+{
+    if (w == NULL)
+        return;
+    b->ops->weight_destroy(b->device, w->impl);
+    phx_memory_free(w);
+}
+
+const struct phx_weight_desc *phx_weight_describe(const struct phx_weight *w)
+{
+    return &w->desc;
+}
+
+/* Only widening, exact conversions. */
+static bool can_store(enum phx_dtype from, enum phx_dtype to)
+{
+    bool is_f8 = from == PHX_DTYPE_F8_E4M3 || from == PHX_DTYPE_F8_E5M2;
+
+    if (to == PHX_DTYPE_F32)
+        return from == PHX_DTYPE_F32 || from == PHX_DTYPE_BF16 || from == PHX_DTYPE_F16 || is_f8;
+    if (to == PHX_DTYPE_BF16)
+        return from == PHX_DTYPE_BF16 || is_f8;
+    return from == to;
+}
+
+void phx_weight_pack(struct phx_backend *b, struct phx_weight *w,
+                     const struct phx_weight_source *source)
+{
+    const struct phx_weight_desc *d = &w->desc;
+
+    if (b->has_failed)
+        return;
+    if (!can_store(source->dtype, d->dtype))
+        (void)fail(b, "weight_pack: dtype %d cannot be stored as %d exactly", (int)source->dtype,
+                   (int)d->dtype);
+    else if (source->expert < 0 || source->expert >= d->n_experts || source->first_row < 0 ||
+             source->n_rows < 0 || source->n_rows > d->n - source->first_row)
+        (void)fail(b, "weight_pack: expert %d rows %d+%d are not of [%d][%d]", source->expert,
+                   source->first_row, source->n_rows, d->n_experts, d->n);
+    else if (source->n_rows > 0 &&
+             (source->data == NULL || (d->dtype == PHX_DTYPE_MXFP4 && source->scale == NULL)))
+        (void)fail(b, "weight_pack: no source data");
+    else
+        b->ops->weight_pack(b->device, w->impl, source);
+}
+
+/* ---- key/value cache ------------------------------------------------------------------------- */
+
+static bool is_kv_valid(const struct phx_kv_desc *d)
+{
+    return d->n_layers >= 1 && d->n_blocks >= 1 && (d->block_tokens == 16 || d->block_tokens == 32) &&
+           d->kv_heads >= 1 && d->head_dim >= 2 && d->head_dim <= 512 && d->head_dim % 2 == 0 &&
+           (d->dtype == PHX_DTYPE_F32 || d->dtype == PHX_DTYPE_BF16);
+}
+
+size_t phx_kv_bytes(const struct phx_backend *b, const struct phx_kv_desc *desc)
+{
+    const struct phx_ops *ops = b != NULL ? b->ops : &phx_cpu_ops;
+
+    return is_kv_valid(desc) ? ops->kv_bytes(desc) : 0;
+}
+
+struct phx_kv *phx_kv_create(struct phx_backend *b, const struct phx_kv_desc *desc)
+{
+    struct phx_kv *kv;
+
+    if (!is_kv_valid(desc)) {
+        (void)fail(b, "kv_create: block_tokens 16 or 32, even head_dim up to 512, F32 or BF16");
+        return NULL;
+    }
+    kv = phx_memory_alloc(sizeof(*kv));
+    if (kv == NULL)
+        return NULL;
+    kv->desc = *desc;
+    kv->impl = b->ops->kv_create(b->device, desc);
+    if (kv->impl == NULL) {
+        (void)fail(b, "kv_create: %zu bytes cannot be had", b->ops->kv_bytes(desc));
+        phx_memory_free(kv);
+        return NULL;
+    }
+    return kv;
+}
+
+void phx_kv_destroy(struct phx_backend *b, struct phx_kv *kv)
+{
+    if (kv == NULL)
+        return;
+    b->ops->kv_destroy(b->device, kv->impl);
+    phx_memory_free(kv);
+}
+
+/* ---- ops ------------------------------------------------------------------------------------- */
+
+void phx_embed(struct phx_backend *b, struct phx_tensor out, const int32_t *ids,
+               const struct phx_weight *table, int32_t first_row)
+{
+    if (b->has_failed || !is_f32(b, "embed", "out", out, out.dim[0], table->desc.k))
+        return;
+    b->ops->embed(b->device, out, ids, table->impl, first_row);
+    traced(b, "embed", out);
+}
+
+void phx_rmsnorm(struct phx_backend *b, struct phx_tensor out, struct phx_tensor x,
+                 struct phx_tensor gain, float eps)
+{
+    if (b->has_failed || !is_f32(b, "rmsnorm", "x", x, x.dim[0], x.dim[1]) ||
+        !is_f32(b, "rmsnorm", "out", out, x.dim[0], x.dim[1]) ||
+        !is_f32(b, "rmsnorm", "gain", gain, 1, x.dim[1]))
+        return;
+    b->ops->rmsnorm(b->device, out, x, gain, eps);
+    traced(b, "rmsnorm", out);
+}
+
+void phx_matmul(struct phx_backend *b, struct phx_tensor out, struct phx_tensor x,
+                const struct phx_weight *w, struct phx_tensor bias)
+{
+    if (b->has_failed || !is_f32(b, "matmul", "x", x, x.dim[0], w->desc.k) ||
+        !is_f32(b, "matmul", "out", out, x.dim[0], w->desc.n) ||
+        (bias.data != NULL && !is_f32(b, "matmul", "bias", bias, 1, w->desc.n)))
+        return;
+    if (w->desc.n_experts != 1) {
+        (void)fail(b, "matmul: a stack of experts is not one matrix");
+        return;
+    }
+    b->ops->matmul(b->device, out, x, w->impl, bias);
+    traced(b, "matmul", out);
+}
+
+void phx_rope(struct phx_backend *b, struct phx_tensor x, int32_t head_dim,
+              const struct phx_spans *spans, struct phx_tensor cos, struct phx_tensor sin)
+{
+    if (b->has_failed || !is_f32(b, "rope", "x", x, x.dim[0], x.dim[1]) ||
+        !check_spans(b, "rope", spans, x.dim[0]))
+        return;
+    if (head_dim < 2 || head_dim % 2 != 0 || x.dim[1] % head_dim != 0) {
+        (void)fail(b, "rope: %d columns are not heads of %d", x.dim[1], head_dim);
+        return;
+    }
+    if (!is_f32(b, "rope", "cos", cos, cos.dim[0], head_dim / 2) ||
+        !is_f32(b, "rope", "sin", sin, cos.dim[0], head_dim / 2))
+        return;
+    for (int32_t i = 0; i < spans->n_seqs; i++)
+        if (spans->pos[i] > cos.dim[0] - spans->n_rows[i]) {
+            (void)fail(b, "rope: position %d is past the table of %d",
+                       spans->pos[i] + spans->n_rows[i] - 1, cos.dim[0]);
+            return;
+        }
+    b->ops->rope(b->device, x, head_dim, spans, cos, sin);
+    traced(b, "rope", x);
+}
+
+void phx_kv_write(struct phx_backend *b, struct phx_kv *kv, int32_t layer, struct phx_tensor k,
+                  struct phx_tensor v, const struct phx_spans *spans)
+{
+    int32_t columns = kv->desc.kv_heads * kv->desc.head_dim;
+
+    if (b->has_failed || !is_f32(b, "kv_write", "k", k, k.dim[0], columns) ||
+        !is_f32(b, "kv_write", "v", v, k.dim[0], columns) ||
+        !check_spans(b, "kv_write", spans, k.dim[0]) ||
+        !check_blocks(b, "kv_write", spans, &kv->desc, 1))
+        return;
+    if (layer < 0 || layer >= kv->desc.n_layers) {
+        (void)fail(b, "kv_write: layer %d of %d", layer, kv->desc.n_layers);
+        return;
+    }
+    b->ops->kv_write(b->device, kv->impl, layer, k, v, spans);
+}
+
+static bool check_attention(struct phx_backend *b, const struct phx_attention_args *a)
+{
+    const struct phx_kv_desc *kv = &a->kv->desc;
+    int32_t                   columns = a->n_heads * kv->head_dim;
+
+    if (!is_f32(b, "attention", "q", a->q, a->q.dim[0], columns) ||
+        !is_f32(b, "attention", "out", a->out, a->q.dim[0], columns) ||
+        (a->sinks.data != NULL && !is_f32(b, "attention", "sinks", a->sinks, 1, a->n_heads)) ||
+        !check_spans(b, "attention", a->spans, a->q.dim[0]) ||
+        !check_blocks(b, "attention", a->spans, kv, a->window))
+        return false;
+    if (a->layer < 0 || a->layer >= kv->n_layers || a->window < 0)
+        return fail(b, "attention: layer %d of %d, window %d", a->layer, kv->n_layers, a->window);
+    if (a->n_heads < 1 || a->group < 1 || a->head_first < 0 || a->kv_first < 0 ||
+        a->head_first / a->group < a->kv_first ||
+        (a->head_first + a->n_heads - 1) / a->group - a->kv_first >= kv->kv_heads)
+        return fail(b, "attention: heads %d+%d in groups of %d do not read kv heads %d+%d",
+                    a->head_first, a->n_heads, a->group, a->kv_first, kv->kv_heads);
+    return true;
+}
+
+void phx_attention(struct phx_backend *b, const struct phx_attention_args *args)
+{
+    if (b->has_failed || !check_attention(b, args))
+        return;
+    b->ops->attention(b->device, args, args->kv->impl);
+    traced(b, "attention", args->out);
+}
+
+void phx_moe_route(struct phx_backend *b, struct phx_tensor ids, struct phx_tensor gates,
+                   struct phx_tensor logits)
+{
+    int32_t rows = logits.dim[0], top_k = ids.dim[1];
+
+    if (b->has_failed || !is_f32(b, "moe_route", "logits", logits, rows, logits.dim[1]) ||
+        !is_matrix(b, "moe_route", "ids", ids, PHX_DTYPE_I32, rows, top_k) ||
+        !is_f32(b, "moe_route", "gates", gates, rows, top_k))
+        return;
+    if (top_k < 1 || top_k > logits.dim[1]) {
+        (void)fail(b, "moe_route: top %d of %d experts", top_k, logits.dim[1]);
+        return;
+    }
+    b->ops->moe_route(b->device, ids, gates, logits);
+    traced(b, "moe_route", gates);
+}
+
+void phx_swiglu(struct phx_backend *b, struct phx_tensor out, struct phx_tensor gate_up,
+                enum phx_glu kind, float limit)
+{
+    if (b->has_failed || !is_f32(b, "swiglu", "out", out, out.dim[0], out.dim[1]) ||
+        !is_f32(b, "swiglu", "gate_up", gate_up, out.dim[0], 2 * out.dim[1]))
+        return;
+    if (kind != PHX_GLU_SILU && kind != PHX_GLU_OAI) {
+        (void)fail(b, "swiglu: unknown kind %d", (int)kind);
+        return;
+    }
+    b->ops->swiglu(b->device, out, gate_up, kind, limit);
+    traced(b, "swiglu", out);
+}
+
+static bool check_experts(struct phx_backend *b, const struct phx_moe_args *a)
+{
+    const struct phx_weight_desc *u = &a->gate_up->desc, *d = &a->down->desc;
+    int32_t                       rows = a->x.dim[0], top_k = a->ids.dim[1];
+
+    if (u->n != 2 * d->k || u->k != d->n || u->n_experts != d->n_experts || u->n_slices != 1)
+        return fail(b, "moe_ffn: gate_up [%d, %d] does not fit down [%d, %d]", u->n, u->k, d->n, d->k);
+    if (!is_f32(b, "moe_ffn", "x", a->x, rows, u->k) ||
+        !is_f32(b, "moe_ffn", "out", a->out, rows, d->n) ||
+        !is_matrix(b, "moe_ffn", "ids", a->ids, PHX_DTYPE_I32, rows, top_k) ||
+        !is_f32(b, "moe_ffn", "gates", a->gates, rows, top_k) ||
+        (a->gate_up_bias.data != NULL &&
+         !is_f32(b, "moe_ffn", "gate_up_bias", a->gate_up_bias, u->n_experts, u->n)))
+        return false;
+    return true;
+}
+
+void phx_moe_reserve(struct phx_backend *b, int32_t max_rows, int32_t top_k,
+                     const struct phx_weight *gate_up, const struct phx_weight *down)
+{
+    if (!b->has_failed &&
+        b->ops->moe_reserve(b->device, max_rows, top_k, &gate_up->desc, &down->desc) != 0)
+        (void)fail(b, "moe_reserve: out of memory for %d rows", max_rows);
+}
+
+void phx_moe_ffn(struct phx_backend *b, const struct phx_moe_args *args)
+{
+    if (b->has_failed || !check_experts(b, args))
+        return;
+    if (b->ops->moe_ffn(b->device, args, args->gate_up->impl, args->down->impl) != 0)
+        (void)fail(b, "moe_ffn: out of memory");
+    traced(b, "moe_ffn", args->out);
+}
+
+void phx_moe_bias(struct phx_backend *b, struct phx_tensor x, struct phx_tensor ids,
+                  struct phx_tensor gates, struct phx_tensor bias)
+{
+    if (b->has_failed || !is_f32(b, "moe_bias", "x", x, x.dim[0], x.dim[1]) ||
+        !is_matrix(b, "moe_bias", "ids", ids, PHX_DTYPE_I32, x.dim[0], ids.dim[1]) ||
+        !is_f32(b, "moe_bias", "gates", gates, x.dim[0], ids.dim[1]) ||
+        !is_f32(b, "moe_bias", "bias", bias, bias.dim[0], x.dim[1]))
+        return;
+    b->ops->moe_bias(b->device, x, ids, gates, bias);
+    traced(b, "moe_bias", x);
+}
+
+void phx_add(struct phx_backend *b, struct phx_tensor x, struct phx_tensor y)
+{
+    if (b->has_failed || !is_f32(b, "add", "x", x, x.dim[0], x.dim[1]) ||
+        !is_f32(b, "add", "y", y, x.dim[0], x.dim[1]))
+        return;
+    b->ops->add(b->device, x, y);
+    traced(b, "add", x);
+}
+
+void phx_add_row(struct phx_backend *b, struct phx_tensor x, struct phx_tensor row)
+{
+    if (b->has_failed || !is_f32(b, "add_row", "x", x, x.dim[0], x.dim[1]) ||
+        !is_f32(b, "add_row", "row", row, 1, x.dim[1]))
+        return;
+    b->ops->add_row(b->device, x, row);
+    traced(b, "add_row", x);
+}
+
+void phx_gather_rows(struct phx_backend *b, struct phx_tensor out, struct phx_tensor x,
+                     const int32_t *rows)
+{
+    if (b->has_failed || !is_f32(b, "gather_rows", "x", x, x.dim[0], x.dim[1]) ||
+        !is_f32(b, "gather_rows", "out", out, out.dim[0], x.dim[1]))
+        return;
+    for (int32_t i = 0; i < out.dim[0]; i++)
+        if (rows[i] < 0 || rows[i] >= x.dim[0]) {
+            (void)fail(b, "gather_rows: row %d of %d", rows[i], x.dim[0]);
+            return;
+        }
+    b->ops->gather_rows(b->device, out, x, rows);
+    traced(b, "gather_rows", out);
+}

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Private to kernels/cpu: packed weights, the paged cache, and the table of inner loops that each
+ * instruction set fills.  The loops are written once (body_*.h) over a vector of 16 floats (v16.h) and
+ * compiled for plain C, AVX2 and AVX-512: the order of operations is the same, so are the bits. */
+#ifndef PHX_KERNELS_CPU_ISA_H
+#define PHX_KERNELS_CPU_ISA_H
+
+#include "kernels/backend.h"
+#include "kernels/cpu/team.h"
+
+enum {
+    LANES = 16,        /* output rows of a panel */
+    GROUP_PANELS = 4,  /* panels of a unit of work */
+    GROUP_ROWS = LANES * GROUP_PANELS,
+    TILE_ROWS = 6,     /* activation rows of a register tile */
+    SUB_TOKENS = 16,   /* positions of an attention block */
+    MX_DATA_BYTES = LANES * PHX_MX_BLOCK / 2, /* a block of 32 k for 16 rows */
+    ATTN_HEADS = 8,    /* query heads that share a load of keys */
+    HEAD_DIM_MAX = 512
+};
+
+/* Layouts of one panel (16 rows), k ascending:
+ *   F32   k x 16 floats
+ *   F16   k x 16 halves
+ *   BF16  pairs of k: 16 x (w[2j], w[2j+1]), each slice padded to whole pairs (the AMX and VNNI order)
+ *   MXFP4 blocks of 32 k: 4 x 16 dwords of 8 nibbles (k ascending from bit 0), then, behind all
+ *         blocks, 16 scale bytes per block */
+struct cpu_weight {
+    struct phx_weight_desc desc;
+    int32_t                n_panels;
+    int32_t                slice_begin[PHX_SLICES_MAX]; /* in k, pairs or blocks of the layout */
+    int32_t                units;         /* of the layout along k: k, pairs or blocks */
+    size_t                 panel_bytes;
+    size_t                 expert_bytes;
+    size_t                 total_bytes;
+    unsigned char         *data;
+};
+
+struct cpu_kv {
+    struct phx_kv_desc desc;
+    size_t             element_bytes;
+    size_t             head_stride;  /* elements of one (block, head): block_tokens * head_dim */
+    size_t             block_stride; /* elements of one block of one layer */
+    size_t             layer_stride;
+    unsigned char     *k; /* [layer][block][head][sub][Dh][16 tokens] */
+    unsigned char     *v; /* [layer][block][head][token][Dh] */
+};
+
+/* out[t][n] (+)= sum over slices of w[n] . x[t] for panels of one matrix. */
+struct matmul_job {
+    const struct cpu_weight *w;
+    const unsigned char     *data; /* of the expert */
+    const float             *x;
+    int64_t                  x_stride;
+    float                   *out;
+    int64_t                  out_stride;
+    const float             *bias; /* or NULL */
+    int32_t                  n_rows;
+};
+
+/* The down product of a mixture: rows are sorted by expert. */
+struct moe_down_job {
+    const struct cpu_weight *w;
+    const float             *act;       /* [n_pairs, F] in expert order */
+    int64_t                  act_stride;
+    const int32_t           *expert_end; /* [E] end of each expert's pairs */
+    const int32_t           *pair_row;   /* [n_pairs] row of x that the pair belongs to */
+    const float             *pair_gate;  /* [n_pairs] */
+    float                   *out;
+    int64_t                  out_stride;
+    int32_t                  n_rows;
+    float                   *partial;    /* per member: [n_rows][n_slices][GROUP_ROWS] */
+    size_t                   partial_stride;
+};
+
+struct attention_job {
+    const struct phx_attention_args *args;
+    const struct cpu_kv             *kv;
+    const int32_t                   *row_seq; /* [T] sequence of each row */
+};
+
+struct isa {
+    const char *name;
+    void (*matmul)(const struct matmul_job *job, int32_t group_first, int32_t group_end);
+    void (*moe_down)(const struct moe_down_job *job, int32_t member, int32_t group_first,
+                     int32_t group_end);
+    void (*rmsnorm)(float *out, const float *x, const float *gain, int32_t n, float eps);
+    void (*attention)(const struct attention_job *job, int32_t unit_first, int32_t unit_end);
+    void (*swiglu)(float *out, const float *gate, const float *up, int32_t n, enum phx_glu kind,
+                   float limit);
+    void (*rope)(float *x, const float *cos, const float *sin, int32_t half);
+    void (*axpy)(float *x, const float *y, int32_t n, float a); /* x = fma(a, y, x) */
+    void (*add)(float *x, const float *y, int32_t n);
+    float (*exp)(float x);
+};
+
+extern const struct isa isa_ref;
+extern const struct isa isa_avx2;
+extern const struct isa isa_avx512;
+
+/* The best one that this processor runs, or the named one; NULL with a reason. */
+const struct isa *phx_isa_pick(const char *name, char *why, size_t why_size);
+
+struct cpu_device {
+    const struct isa *isa;
+    struct phx_team  *team;
+    /* scratch of the mixture, reserved ahead of the steps */
+    unsigned char    *moe_scratch;
+    size_t            moe_scratch_bytes;
+    int32_t          *row_seq; /* of the attention job */
+    int32_t           row_seq_max;
+};
+
+static inline const unsigned char *expert_data(const struct cpu_weight *w, int32_t expert)
+{
+    return w->data + (size_t)expert * w->expert_bytes;
+}
+
+static inline int32_t count_groups(const struct cpu_weight *w)
+{
+    return (w->n_panels + GROUP_PANELS - 1) / GROUP_PANELS;
+}
+
+/* cpu/weight.c, kv.c, moe.c, ops.c: the entries of phx_cpu_ops */
+size_t phx_cpu_weight_bytes(const struct phx_weight_desc *desc);
+void  *phx_cpu_weight_create(void *device, const struct phx_weight_desc *desc);
+void   phx_cpu_weight_destroy(void *device, void *weight);
+void   phx_cpu_weight_pack(void *device, void *weight, const struct phx_weight_source *source);
+/* One stored element as a float. */
+float  phx_cpu_weight_at(const struct cpu_weight *w, int32_t expert, int32_t row, int32_t k);
+
+size_t phx_cpu_kv_bytes(const struct phx_kv_desc *desc);
+void  *phx_cpu_kv_create(void *device, const struct phx_kv_desc *desc);
+void   phx_cpu_kv_destroy(void *device, void *kv);
+void   phx_cpu_kv_write(void *device, void *kv, int32_t layer, struct phx_tensor k,
+                        struct phx_tensor v, const struct phx_spans *spans);
+
+int  phx_cpu_moe_reserve(void *device, int32_t max_rows, int32_t top_k,
+                         const struct phx_weight_desc *gate_up, const struct phx_weight_desc *down);
+int  phx_cpu_moe_ffn(void *device, const struct phx_moe_args *args, const void *gate_up,
+                     const void *down);
+void phx_cpu_moe_route(void *device, struct phx_tensor ids, struct phx_tensor gates,
+                       struct phx_tensor logits);
+void phx_cpu_moe_bias(void *device, struct phx_tensor x, struct phx_tensor ids,
+                      struct phx_tensor gates, struct phx_tensor bias);
+
+#endif

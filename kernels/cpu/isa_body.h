@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The inner loops for the instruction set of the file that includes this: ISA_NAME names the table. */
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/v16.h"
+
+#include "kernels/cpu/body_vector.h"
+
+#include "kernels/cpu/body_attention.h"
+#include "kernels/cpu/body_matmul.h"
+#include "kernels/cpu/body_moe.h"
+
+const struct isa ISA_TABLE = {
+    .name = ISA_NAME,
+    .matmul = matmul,
+    .moe_down = moe_down,
+    .rmsnorm = rmsnorm,
+    .attention = attention,
+    .swiglu = swiglu,
+    .rope = rope,
+    .axpy = axpy,
+    .add = add,
+    .exp = exp_one,
+};

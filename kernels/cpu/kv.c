@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The paged cache: keys lie transposed in blocks of 16 positions so that scores of 16 positions are one
+ * vector; values lie row by row. */
+#include <string.h>
+
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/memory.h"
+
+static void plan_kv(struct cpu_kv *kv, const struct phx_kv_desc *desc)
+{
+    kv->desc = *desc;
+    kv->element_bytes = desc->dtype == PHX_DTYPE_BF16 ? 2 : 4;
+    kv->head_stride = (size_t)desc->block_tokens * (size_t)desc->head_dim;
+    kv->block_stride = kv->head_stride * (size_t)desc->kv_heads;
+    kv->layer_stride = kv->block_stride * (size_t)desc->n_blocks;
+}
+
+size_t phx_cpu_kv_bytes(const struct phx_kv_desc *desc)
+{
+    struct cpu_kv kv;
+
+    plan_kv(&kv, desc);
+    return 2 * kv.layer_stride * (size_t)desc->n_layers * kv.element_bytes;
+}
+
+void *phx_cpu_kv_create(void *device, const struct phx_kv_desc *desc)
+{
+    struct cpu_kv *kv = phx_memory_alloc(sizeof(*kv));
+    size_t         bytes;
+
+    if (kv == NULL)
+        return NULL;
+    plan_kv(kv, desc);
+    bytes = phx_cpu_kv_bytes(desc) / 2;
+    kv->k = phx_memory_alloc(bytes);
+    kv->v = phx_memory_alloc(bytes);
+    if (kv->k == NULL || kv->v == NULL) {
+        phx_cpu_kv_destroy(device, kv);
+        return NULL;
+    }
+    return kv;
+}
+
+void phx_cpu_kv_destroy(void *device, void *cache)
+{
+    struct cpu_kv *kv = cache;
+
+    (void)device; /* host memory needs no device */
+    phx_memory_free(kv->k);
+    phx_memory_free(kv->v);
+    phx_memory_free(kv);
+}
+
+/* Round to nearest, ties to even; NaN stays NaN. */
+static uint16_t float_to_bf16(float f)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &f, sizeof(bits));
+    if ((bits & 0x7fffffffu) > 0x7f800000u)
+        return (uint16_t)((bits >> 16) | 0x40u);
+    return (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+static void store(unsigned char *pool, size_t at, float f, bool is_bf16)
+{
+    if (is_bf16)
+        ((uint16_t *)(void *)pool)[at] = float_to_bf16(f);
+    else
+        ((float *)(void *)pool)[at] = f;
+}
+
+static void write_row(struct cpu_kv *kv, int32_t layer, int32_t block, int32_t offset, const float *k,
+                      const float *v)
+{
+    bool    is_bf16 = kv->desc.dtype == PHX_DTYPE_BF16;
+    int32_t head_dim = kv->desc.head_dim, sub = offset / SUB_TOKENS, in = offset % SUB_TOKENS;
+
+    for (int32_t h = 0; h < kv->desc.kv_heads; h++) {
+        size_t base = (size_t)layer * kv->layer_stride + (size_t)block * kv->block_stride +
+                      (size_t)h * kv->head_stride + (size_t)sub * SUB_TOKENS * (size_t)head_dim;
+
+        for (int32_t d = 0; d < head_dim; d++) {
+            store(kv->k, base + (size_t)d * SUB_TOKENS + (size_t)in, k[h * head_dim + d], is_bf16);
+            store(kv->v, base + (size_t)in * (size_t)head_dim + (size_t)d, v[h * head_dim + d],
+                  is_bf16);
+        }
+    }
+}
+
+void phx_cpu_kv_write(void *device, void *cache, int32_t layer, struct phx_tensor k,
+                      struct phx_tensor v, const struct phx_spans *spans)
+{
+    struct cpu_kv *kv = cache;
+
+    (void)device;
+    for (int32_t s = 0; s < spans->n_seqs; s++)
+        for (int32_t i = 0; i < spans->n_rows[s]; i++) {
+            int32_t row = spans->row[s] + i, pos = spans->pos[s] + i;
+            int32_t block = spans->table[(size_t)s * (size_t)spans->table_stride +
+                                         (size_t)(pos / kv->desc.block_tokens)];
+
+            write_row(kv, layer, block, pos % kv->desc.block_tokens,
+                      (const float *)k.data + row * k.stride0,
+                      (const float *)v.data + row * v.stride0);
+        }
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Private to kernels/: what an implementation of the backend provides.  backend.c has checked every
+ * argument before it calls through this table; implementations may assume valid input. */
+#ifndef PHX_KERNELS_OPS_H
+#define PHX_KERNELS_OPS_H
+
+#include "kernels/backend.h"
+
+enum { PHX_BACKEND_ABI = 1, PHX_WHY_BYTES = 240 };
+
+struct phx_ops {
+    int32_t     abi; /* PHX_BACKEND_ABI: a module of another build is refused */
+    const char *name;
+
+    void *(*open)(const struct phx_backend_options *options, const char **isa, int32_t *n_threads,
+                  char *why, size_t why_size);
+    void (*close)(void *device);
+    /* 0, or -1 with a static reason. */
+    int (*sync)(void *device, const char **why);
+
+    void *(*alloc)(void *device, size_t size_bytes);
+    void (*free)(void *device, void *ptr);
+    void (*upload)(void *device, void *to, const void *host, size_t size_bytes);
+    void (*download)(void *device, void *host, const void *from, size_t size_bytes);
+
+    size_t (*weight_bytes)(const struct phx_weight_desc *desc);
+    void *(*weight_create)(void *device, const struct phx_weight_desc *desc);
+    void (*weight_destroy)(void *device, void *weight);
+    void (*weight_pack)(void *device, void *weight, const struct phx_weight_source *source);
+
+    size_t (*kv_bytes)(const struct phx_kv_desc *desc);
+    void *(*kv_create)(void *device, const struct phx_kv_desc *desc);
+    void (*kv_destroy)(void *device, void *kv);
+
+    void (*embed)(void *device, struct phx_tensor out, const int32_t *ids, const void *table,
+                  int32_t first_row);
+    void (*rmsnorm)(void *device, struct phx_tensor out, struct phx_tensor x,
+                    struct phx_tensor gain, float eps);
+    void (*matmul)(void *device, struct phx_tensor out, struct phx_tensor x, const void *w,
+                   struct phx_tensor bias);
+    void (*rope)(void *device, struct phx_tensor x, int32_t head_dim,
+                 const struct phx_spans *spans, struct phx_tensor cos, struct phx_tensor sin);
+    void (*kv_write)(void *device, void *kv, int32_t layer, struct phx_tensor k,
+                     struct phx_tensor v, const struct phx_spans *spans);
+    void (*attention)(void *device, const struct phx_attention_args *args, const void *kv);
+    void (*moe_route)(void *device, struct phx_tensor ids, struct phx_tensor gates,
+                      struct phx_tensor logits);
+    void (*swiglu)(void *device, struct phx_tensor out, struct phx_tensor gate_up,
+                   enum phx_glu kind, float limit);
+    /* 0, or -1 when the scratch cannot be had. */
+    int (*moe_reserve)(void *device, int32_t max_rows, int32_t top_k,
+                       const struct phx_weight_desc *gate_up, const struct phx_weight_desc *down);
+    int (*moe_ffn)(void *device, const struct phx_moe_args *args, const void *gate_up,
+                   const void *down);
+    void (*moe_bias)(void *device, struct phx_tensor x, struct phx_tensor ids,
+                     struct phx_tensor gates, struct phx_tensor bias);
+    void (*add)(void *device, struct phx_tensor x, struct phx_tensor y);
+    void (*add_row)(void *device, struct phx_tensor x, struct phx_tensor row);
+    void (*gather_rows)(void *device, struct phx_tensor out, struct phx_tensor x,
+                        const int32_t *rows);
+};
+
+extern const struct phx_ops phx_cpu_ops;
+
+#endif

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/ops/support.h"
+
+int main(void)
+{
+    int rc = _cmocka_run_group_tests("matmul", matmul_tests, n_matmul_tests, NULL, NULL);
+
+    rc += _cmocka_run_group_tests("attention", attention_tests, n_attention_tests, NULL, NULL);
+    rc += _cmocka_run_group_tests("moe", moe_tests, n_moe_tests, NULL, NULL);
+    return rc != 0;
+}
