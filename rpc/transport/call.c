@@ -6,6 +6,16 @@
 #include "rpc/base/log.h"
 #include "rpc/transport/server.h"
 
+void phx_op_arm(struct phx_op *op)
+{
+    phx_assert(!atomic_exchange(&op->is_armed, true));
+}
+
+void phx_op_disarm(struct phx_op *op)
+{
+    phx_assert(atomic_exchange(&op->is_armed, false));
+}
+
 void phx_call_hold(void *ctx)
 {
     struct phx_rpc_call *call = ctx;
@@ -42,22 +52,29 @@ void phx_event_free(void *ctx)
     phx_call_release(call);
 }
 
+static void init_op(struct phx_op *op, struct phx_rpc_call *call, enum phx_op_kind kind)
+{
+    op->call = call;
+    op->kind = kind;
+}
+
 int phx_call_accept(struct phx_rpc_server *server)
 {
     struct phx_rpc_call *call = phx_mem_calloc(1, sizeof(*call));
 
     call->server = server;
     atomic_init(&call->refs, 1);
-    call->op_accept = (struct phx_op){call, PHX_OP_ACCEPT};
-    call->op_close = (struct phx_op){call, PHX_OP_CLOSE};
-    call->op_read = (struct phx_op){call, PHX_OP_READ};
-    call->op_send = (struct phx_op){call, PHX_OP_SEND};
+    init_op(&call->op_accept, call, PHX_OP_ACCEPT);
+    init_op(&call->op_close, call, PHX_OP_CLOSE);
+    init_op(&call->op_read, call, PHX_OP_READ);
+    init_op(&call->op_send, call, PHX_OP_SEND);
     call->arena = phx_arena_create();
     call->link.call = call;
     call->watched_status = -1;
     grpc_call_details_init(&call->details);
     grpc_metadata_array_init(&call->metadata);
     phx_outbox_init(&call->outbox, true, server->max_send_bytes);
+    phx_op_arm(&call->op_accept);
     if (grpc_server_request_call(server->server, &call->call, &call->details, &call->metadata,
                                  server->cq, server->cq, &call->op_accept) != GRPC_CALL_OK) {
         phx_call_release(call);
@@ -90,6 +107,7 @@ static void start_read(struct phx_rpc_call *call)
 
     op.data.recv_message.recv_message = &call->received;
     phx_call_hold(call);
+    phx_op_arm(&call->op_read);
     phx_assert(grpc_call_start_batch(call->call, &op, 1, &call->op_read, NULL) == GRPC_CALL_OK);
 }
 
@@ -99,6 +117,7 @@ static void start_close(struct phx_rpc_call *call)
 
     op.data.recv_close_on_server.cancelled = &call->is_cancelled;
     phx_call_hold(call);
+    phx_op_arm(&call->op_close);
     phx_assert(grpc_call_start_batch(call->call, &op, 1, &call->op_close, NULL) == GRPC_CALL_OK);
 }
 
@@ -112,6 +131,15 @@ static void refuse_unserved(struct phx_rpc_call *call)
     phx_outbox_finish_status(&call->outbox, GRPC_STATUS_UNIMPLEMENTED, text);
     phx_mem_free(text);
     phx_mem_free(path);
+}
+
+/* The outbox starts a batch. */
+static void hold_for_send(void *ctx)
+{
+    struct phx_rpc_call *call = ctx;
+
+    phx_call_hold(call);
+    phx_op_arm(&call->op_send);
 }
 
 static void complete_accept(struct phx_rpc_call *call, bool is_ok)
@@ -128,7 +156,7 @@ static void complete_accept(struct phx_rpc_call *call, bool is_ok)
     (void)phx_call_accept(server); /* fails only in shutdown, when no more calls are wanted */
     call->outbox.call = call->call;
     call->outbox.tag = &call->op_send;
-    call->outbox.hold = phx_call_hold;
+    call->outbox.hold = hold_for_send;
     call->outbox.owner = call;
     call->method = phx_method_find(call->details.method);
     start_close(call);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "rpc/transport/server.h"
 
-#include <errno.h>
 #include <poll.h>
 #include <string.h>
 
@@ -21,6 +20,7 @@ static void *run(void *ctx)
 
         if (event.type == GRPC_QUEUE_SHUTDOWN)
             return NULL;
+        phx_op_disarm(op);
         if (op->kind == PHX_OP_SHUTDOWN)
             atomic_store(&server->is_shut, true);
         else
@@ -84,11 +84,9 @@ static int open_server(struct phx_rpc_server *server, const struct phx_rpc_serve
     if (rc != 0)
         return rc;
     grpc_server_start(server->server);
-    rc = pthread_create(&server->thread, NULL, run, server);
-    if (rc != 0)
-        return phx_fail(err, PHX_E_NOMEM, "the gRPC thread cannot start: %s", strerror(rc));
     for (int i = 0; i < ACCEPTS; i++)
         phx_assert(phx_call_accept(server) == 0);
+    phx_assert(pthread_create(&server->thread, NULL, run, server) == 0); /* as memory: or not at all */
     return 0;
 }
 
@@ -234,6 +232,7 @@ void phx_rpc_server_close(struct phx_rpc_server *server, int grace_ms)
         return;
     atomic_store(&server->is_stopping, true);
     phx_health_shutdown(server);
+    phx_op_arm(&server->op_shutdown);
     grpc_server_shutdown_and_notify(server->server, server->cq, &server->op_shutdown);
     if (!drain(server, grace_ms)) {
         grpc_server_cancel_all_calls(server->server);

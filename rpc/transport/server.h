@@ -38,7 +38,10 @@ const char              *phx_method_path(enum phx_rpc_method method);
 
 enum phx_op_kind { PHX_OP_ACCEPT = 1, PHX_OP_CLOSE, PHX_OP_READ, PHX_OP_SEND, PHX_OP_SHUTDOWN };
 
-struct phx_op { /* the tag of a batch */
+/* The tag of a batch.  `is_armed` is set when the batch starts and taken back when it completes: it
+ * publishes what the starting thread wrote, whatever gRPC does inside, and catches a double start. */
+struct phx_op {
+    atomic_bool          is_armed;
     struct phx_rpc_call *call; /* NULL for PHX_OP_SHUTDOWN */
     enum phx_op_kind     kind;
 };
@@ -131,6 +134,9 @@ struct phx_rpc_server {
     size_t                  n_health;
     struct phx_rpc_call    *watches;
 };
+
+void phx_op_arm(struct phx_op *op);    /* before each batch */
+void phx_op_disarm(struct phx_op *op); /* first thing at its completion */
 
 /* call.c: gRPC thread */
 int  phx_call_accept(struct phx_rpc_server *server); /* asks for the next call; -1 when shutting down */

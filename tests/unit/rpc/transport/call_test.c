@@ -50,6 +50,7 @@ static void a_unary_call_is_answered_and_names_its_caller(void **state)
     assert_int_equal(phx_rpc_cluster_get(f.client, 0, f.arena, &cluster, &f.err), 0);
     assert_string_equal(cluster.cluster_id, "test-cluster");
     assert_true(cluster.is_ready);
+    assert_true(test_wait_for(&f.loop.requests, 1));
     assert_string_equal(f.loop.last_name, "rank-0");
     assert_string_equal(f.loop.last_bearer, "phx-token");
     stop(&f);
@@ -66,6 +67,7 @@ static void arguments_and_answers_of_commands_arrive(void **state)
     assert_int_equal(phx_rpc_cluster_drain(f.client, 0, &target, &done, &f.err), 0);
     assert_int_equal(done.n_replicas, 2);
     assert_int_equal(done.n_running, 4711);
+    assert_true(test_wait_for(&f.loop.requests, 1));
     assert_string_equal(f.loop.last_bearer, "(none)");
     stop(&f);
 }

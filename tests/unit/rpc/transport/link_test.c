@@ -50,6 +50,7 @@ static void a_rank_attaches_and_leaves_in_good_order(void **state)
     test_loop_start(&t, 0);
     link = connect_to(&t);
     assert_true(phx_link_is_connected(link));
+    assert_true(test_wait_for(&t.attached, 1));
     assert_string_equal(t.last_name, "rank-0");
     assert_int_equal(phx_link_send(link, &bye, &err), 0);
     phx_link_close(link, 2000);

@@ -22,7 +22,7 @@ struct test_loop {
     atomic_int attached, detached, messages, requests, cancelled;
     atomic_int detach_code;
     atomic_ullong token_sum;
-    char       last_name[128];
+    char       last_name[128]; /* written before the counter that the test waits for */
     char       last_bearer[128];
 
     /* what they do */
