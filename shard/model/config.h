@@ -66,6 +66,11 @@ int phx_model_config_load(const char *dir, const struct phx_checkpoint *checkpoi
 int phx_model_config_parse(const char *json, size_t size, struct phx_model_config *config,
                            struct phx_err *err) PHX_CHECKED;
 
+/* Every tensor of the architecture is in the checkpoint with the right shape and dtype, and nothing else
+ * is: a renamed, missing or additional tensor is refused by name (known buffers are skipped). */
+int phx_inventory_check(const struct phx_model_config *config,
+                        const struct phx_checkpoint *checkpoint, struct phx_err *err) PHX_CHECKED;
+
 /* inverse frequencies [Dh/2] in double, amplitude already resolved in config->rope. */
 void phx_rope_frequencies(const struct phx_model_config *config, double *inv_freq);
 

@@ -19,6 +19,11 @@ static int check(const struct phx_partition_request *q, struct phx_err *err)
         return phx_fail(err, PHX_E_INVALID, "block_tokens, max_step_rows and max_seqs must be at least 1");
     if (q->kv_dtype != PHX_DTYPE_F32 && q->kv_dtype != PHX_DTYPE_BF16)
         return phx_fail(err, PHX_E_INVALID, "the cache holds F32 or BF16");
+    if (q->config->n_experts > 0 && q->config->expert_dtype == PHX_DTYPE_MXFP4 &&
+        (q->config->dim % PHX_MX_BLOCK != 0 || q->config->ffn_dim % PHX_MX_BLOCK != 0))
+        return phx_fail(err, PHX_E_UNSUPPORTED, "MXFP4 experts need hidden_size %d and "
+                        "intermediate_size %d to be multiples of %d", q->config->dim,
+                        q->config->ffn_dim, PHX_MX_BLOCK);
     return 0;
 }
 
