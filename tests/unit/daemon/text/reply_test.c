@@ -6,37 +6,18 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "daemon/text/bytelevel.h"
 #include "daemon/text/chat.h"
 #include "rpc/base/mem.h"
+#include "tests/unit/daemon/text/byte_harmony.h"
 
 /* A harmony checkpoint: a byte tokenizer with the marks, as small models have. */
 static struct phx_text *open_harmony(void)
 {
-    static const char *const marks[] = {"<|startoftext|>", "<|endoftext|>", "<|return|>",
-                                        "<|constrain|>",   "<|channel|>",   "<|start|>",
-                                        "<|end|>",         "<|message|>",   "<|call|>"};
     struct phx_text *t = phx_mem_calloc(1, sizeof *t);
     struct phx_err   err = {0};
     struct phx_buf   json;
     phx_buf_init(&json, 0);
-    phx_buf_puts(&json, "{\"version\":\"1.0\",\"added_tokens\":[");
-    for (size_t i = 0; i < 9; i++)
-        phx_buf_printf(&json, "%s{\"id\":%zu,\"content\":\"%s\",\"special\":true}", i ? "," : "",
-                       256 + i, marks[i]);
-    phx_buf_puts(&json, "],\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
-                        "\"use_regex\":false},\"decoder\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":"
-                        "\"BPE\",\"merges\":[],\"vocab\":{");
-    for (int b = 0; b < 256; b++) {
-        char           byte = (char)b;
-        struct phx_buf spelled;
-        phx_buf_init(&spelled, 0);
-        phx_bytelevel_encode(&byte, 1, &spelled);
-        phx_buf_printf(&json, "%s\"%s%s\":%d", b ? "," : "",
-                       b == '"' || b == '\\' ? "\\" : "", spelled.data, b);
-        phx_buf_fini(&spelled);
-    }
-    phx_buf_puts(&json, "}}}");
+    put_byte_harmony(&json);
     assert_ok(phx_tokenizer_open_json(json.data, json.size, "bytes", &t->tokenizer, &err));
     assert_true(phx_harmony_init(&t->harmony, t->tokenizer));
     t->template.style = PHX_STYLE_HARMONY;
