@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The modules of a running phalanxd, as main.c opens them (top to bottom) and closes them (bottom up).
+ * Everything here lives on the loop thread. */
+#ifndef PHX_DAEMON_DAEMON_H
+#define PHX_DAEMON_DAEMON_H
+
+#include <stdint.h>
+
+struct phx_daemon {
+    struct event_base     *base;
+    struct phx_config     *config;
+    struct phx_metrics    *metrics;
+    struct phx_text       *text;
+    struct phx_store      *store;
+    struct phx_keys       *keys;
+    struct phx_license    *license;
+    struct phx_admission  *admission;
+    struct phx_fleet      *fleet;
+    struct phx_engine     *engine;
+    struct phx_rpc_server *rpc;
+    struct phx_api        *api;
+    const char            *model_name; /* as clients name it; borrowed from the config */
+    int64_t                started_wall_ns;
+};
+
+#endif
