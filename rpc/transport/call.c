@@ -282,10 +282,10 @@ static void complete_read(struct phx_rpc_call *call, bool is_ok)
 {
     if (is_ok && call->received != NULL)
         take_message(call);
-    else if (is_many(call))
-        phx_outbox_finish(&call->outbox, 0, "", -1); /* half-closed: the peer has said all */
+    else if (is_many(call) && call->has_events)
+        push_event(make_event(call, PHX_EVENT_HALF_CLOSED));
     else
-        phx_outbox_finish(&call->outbox, PHX_E_INVALID, "the call carries no request", -1);
+        phx_outbox_finish(&call->outbox, PHX_E_INVALID, "the call carries no message", -1);
     phx_call_release(call);
 }
 

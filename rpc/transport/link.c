@@ -54,6 +54,10 @@ void phx_link_event(struct phx_event *event)
         take_message(call, &event->u.link);
         return;
     }
+    if (event->kind == PHX_EVENT_HALF_CLOSED) {
+        phx_outbox_finish(&call->outbox, 0, "", -1);
+        return;
+    }
     call->is_closed = true;
     detach(call);
 }

@@ -176,6 +176,8 @@ static void handle(struct phx_event *event)
     case PHX_METHOD_REFLECTION:
         if (is_message)
             answer_reflection(event);
+        else
+            phx_outbox_finish(&call->outbox, 0, "", -1);
         break;
     case PHX_METHOD_HEALTH_CHECK:
         if (is_message)

@@ -89,7 +89,11 @@ struct phx_rpc_call {
     int                  watched_status; /* last one sent, -1 = none */
 };
 
-enum phx_event_kind { PHX_EVENT_MESSAGE = 1, PHX_EVENT_CLOSED };
+enum phx_event_kind {
+    PHX_EVENT_MESSAGE = 1,
+    PHX_EVENT_HALF_CLOSED, /* the peer has said all; what it said comes before this */
+    PHX_EVENT_CLOSED
+};
 
 struct phx_event {
     struct phx_rpc_call *call;

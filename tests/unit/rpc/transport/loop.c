@@ -115,7 +115,12 @@ static void *run(void *ctx)
     while (!atomic_load(&t->is_stopping)) {
         struct pollfd p = {.fd = phx_rpc_server_fd(t->server), .events = POLLIN};
 
+        int           health;
+
         (void)poll(&p, 1, 20);
+        health = atomic_exchange(&t->health, 0);
+        if (health != 0)
+            phx_rpc_server_set_serving(t->server, "", health == 1);
         if (!atomic_load(&t->is_deaf))
             phx_rpc_server_dispatch(t->server);
     }

@@ -30,6 +30,7 @@ struct test_loop {
     atomic_bool is_holding; /* requests are left open */
     atomic_bool is_deaf;    /* the loop does not dispatch */
     atomic_int  n_events;   /* messages of each stream */
+    atomic_int  health;     /* 1 serving, 2 not serving; 0 = leave it */
     atomic_int  busy_seen;  /* a send answered PHX_E_BUSY */
 };
 
