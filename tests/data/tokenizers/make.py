@@ -35,7 +35,7 @@ def texts():
     rng = random.Random(7)
     lines = [json.loads(x)["text"] for x in open(HERE / "o200k_vectors.jsonl", encoding="utf-8")]
     out = [x for x in rng.sample(lines, 60) if len(x) < 600]
-    out += ["", " ", "  ", "Hello", " Hello", "  Hello  world ", "a\n\nb\r\n c\t\td", "\n", "\n\n  \n x",
+    out += ["", " ", "  ", "Hello", " Hello", "  Hello  world ", "the time we take e t", "a\n\nb\r\n c\t\td", "\n", "\n\n  \n x",
             "I'll don't HE'S it\u2019s \u017f 'S", "1234567 12 3.14 \u0663\u0664", "e\u0301 \u00e9 \uac00 \u1112\u1161",
             "<s>x</s>", "a<|begin|>b", " <|begin|> x <|end|>  y", "<unk> <0x0A>", "<tool>call</tool>",
             "xwordx word words word", "\u2581\u2581a \u2581", "\u180e\u0085\u00a0\u3000x", "\U0001F600\u200d\U0001F525 \ud7a3",
@@ -148,8 +148,11 @@ def added(content, i):
             "normalized": False, "special": True}
 
 
-def sentence_piece(name, normalizer, pre_tokenizer, decoder, fallback=True):
+def sentence_piece(name, normalizer, pre_tokenizer, decoder, fallback=True, crosses=False):
     vocab, merges = sentence_pieces()
+    if crosses:  # a merge over the start of a word: texts must not be cut there
+        vocab["e" + MARK], vocab["e" + MARK + "t"] = len(vocab), len(vocab) + 1
+        merges = [["e", MARK], ["e" + MARK, "t"]] + merges
     if not fallback:
         vocab = {t: i for i, t in enumerate(t for t in vocab if not t.startswith("<0x"))}
     root = {"version": "1.0", "truncation": None, "padding": None,
@@ -179,6 +182,8 @@ def main():
     qwen()
     deepseek()
     sentence_piece("sp_legacy", legacy, None, {"type": "Sequence", "decoders": [replace, *tail, strip]})
+    sentence_piece("sp_cross", legacy, None, {"type": "Sequence", "decoders": [replace, *tail, strip]},
+                   crosses=True)
     sentence_piece("sp_first", None, metaspace("first", False),
                    {"type": "Sequence", "decoders": [replace, *tail, strip]})
     sentence_piece("sp_always", None, metaspace("always", True), metaspace("always", True), False)

@@ -52,7 +52,7 @@ TEMPLATES = {
                  "{{- ' ' + m.content + eos_token -}}{%- endif -%}{%- endfor -%}",
 }
 BASE = {"llama3": "llama3", "llama31": "llama3", "llama2": "sp_legacy", "chatml": "qwen",
-        "mistral01": "sp_legacy", "mistral02": "sp_first"}
+        "mistral01": "sp_first", "mistral02": "sp_legacy"}
 SPECIALS = {"llama3": ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>",
                        "<|eot_id|>", "<|eom_id|>"],
             "chatml": ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]}

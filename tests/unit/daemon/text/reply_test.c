@@ -11,7 +11,7 @@
 #include "tests/unit/daemon/text/byte_harmony.h"
 
 /* A harmony checkpoint: a byte tokenizer with the marks, as small models have. */
-static struct phx_text *open_harmony(void)
+static struct phx_text *open_harmony_in(const char *dir)
 {
     struct phx_text *t = phx_mem_calloc(1, sizeof *t);
     struct phx_err   err = {0};
@@ -22,9 +22,14 @@ static struct phx_text *open_harmony(void)
     assert_true(phx_harmony_init(&t->harmony, t->tokenizer));
     t->template.style = PHX_STYLE_HARMONY;
     t->think = t->think_end = -1;
-    assert_ok(phx_text_find_stops(t, "/no/such", &err));
+    assert_ok(phx_text_find_stops(t, dir, &err));
     phx_buf_fini(&json);
     return t;
+}
+
+static struct phx_text *open_harmony(void)
+{
+    return open_harmony_in("/no/such");
 }
 
 static void record(void *ctx, const struct phx_reply_event *e)
@@ -134,6 +139,27 @@ static void small_harmony_models_have_their_own_stop_ids(void **state)
     phx_text_close(t);
 }
 
+static void the_end_of_a_message_never_stops_a_generation(void **state)
+{
+    static const char config[] = "{\"eos_token_id\":[262,258,7]}"; /* 262 = <|end|> */
+    (void)state;
+    char           dir[] = "/tmp/phx_reply_test_XXXXXX";
+    struct phx_err err = {0};
+    assert_non_null(mkdtemp(dir));
+    char *path = phx_mem_printf("%s/generation_config.json", dir);
+    assert_ok(phx_file_write(path, config, sizeof config - 1, 0600, &err));
+    struct phx_text *t = open_harmony_in(dir);
+    size_t           n;
+    const int32_t   *ids = phx_text_stop_ids(t, &n);
+    static const int32_t want[] = {7, 257, 258, 264};
+    assert_int_equal(n, 4);
+    assert_memory_equal(ids, want, sizeof want);
+    phx_text_close(t);
+    (void)unlink(path);
+    (void)rmdir(dir);
+    phx_mem_free(path);
+}
+
 static void a_tool_result_must_answer_a_call(void **state)
 {
     (void)state;
@@ -233,6 +259,7 @@ int main(void)
         cmocka_unit_test(harmony_answers_become_neutral_events),
         cmocka_unit_test(calls_are_counted),
         cmocka_unit_test(small_harmony_models_have_their_own_stop_ids),
+        cmocka_unit_test(the_end_of_a_message_never_stops_a_generation),
         cmocka_unit_test(a_tool_result_must_answer_a_call),
         cmocka_unit_test(plain_answers_pass_and_thinking_is_set_apart),
         cmocka_unit_test(stop_strings_are_found_however_the_text_arrives),

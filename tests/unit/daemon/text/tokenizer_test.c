@@ -3,6 +3,7 @@
 #include "tests/unit/daemon/text/text_util.h"
 
 #include <jansson.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -70,8 +71,8 @@ static void tokenizer_json_equals_the_reference(void **state)
     static const struct {
         const char *name;
         size_t      n;
-    } files[] = {{"llama3", 405},    {"gpt2", 270},     {"qwen", 270},     {"deepseek", 270},
-                 {"sp_legacy", 405}, {"sp_first", 405}, {"sp_always", 405}};
+    } files[] = {{"llama3", 408},    {"gpt2", 272},     {"qwen", 272},      {"deepseek", 272},
+                 {"sp_legacy", 408}, {"sp_first", 408}, {"sp_always", 408}, {"sp_cross", 408}};
     (void)state;
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
         struct phx_err        err = {0};
@@ -194,6 +195,46 @@ static void one_long_word_is_merged_in_reasonable_time(void **state)
     phx_tokenizer_close(t);
 }
 
+/* Many threads, one tokenizer: each must get what one alone gets. */
+static void *encode_often(void *ctx)
+{
+    static const char           text[] = "Threads don't   share 12345 \xE4\xBD\xA0\xE5\xA5\xBD\n\nstate";
+    const struct phx_tokenizer *t = ctx;
+    struct phx_ids              first = {0};
+    struct phx_err              err;
+    for (int i = 0; i < 200; i++) {
+        struct phx_ids ids = {0};
+        if (phx_tokenizer_encode(t, text, sizeof text - 1, 0, &ids, &err))
+            return NULL;
+        bool same = i == 0 || (ids.n == first.n &&
+                               memcmp(ids.data, first.data, ids.n * sizeof *ids.data) == 0);
+        phx_ids_fini(i == 0 ? &first : &ids);
+        if (i == 0)
+            first = ids;
+        if (!same) {
+            phx_ids_fini(&first);
+            return NULL;
+        }
+    }
+    phx_ids_fini(&first);
+    return ctx;
+}
+
+static void one_tokenizer_serves_many_threads(void **state)
+{
+    (void)state;
+    struct phx_tokenizer *t = open_ranks(DATA "gpt2.tiktoken", "gpt2");
+    pthread_t             threads[4];
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, encode_often, t), 0);
+    for (int i = 0; i < 4; i++) {
+        void *result = NULL;
+        assert_int_equal(pthread_join(threads[i], &result), 0);
+        assert_ptr_equal(result, t);
+    }
+    phx_tokenizer_close(t);
+}
+
 static void bad_rank_files_are_refused(void **state)
 {
     static const struct {
@@ -235,6 +276,7 @@ int main(void)
         cmocka_unit_test(text_that_is_not_utf8_is_refused_with_its_offset),
         cmocka_unit_test(a_text_over_the_limit_is_refused),
         cmocka_unit_test(one_long_word_is_merged_in_reasonable_time),
+        cmocka_unit_test(one_tokenizer_serves_many_threads),
         cmocka_unit_test(bad_rank_files_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
