@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Private to shard/sched: one sequence and the scheduler's state. */
+#ifndef PHX_SHARD_SCHED_SEQ_H
+#define PHX_SHARD_SCHED_SEQ_H
+
+#include "shard/sched/sched.h"
+
+enum { RETRIES_MAX = 3 };
+
+struct seq {
+    uint64_t            id;
+    uint64_t            order;      /* of arrival */
+    int32_t             slot;       /* -1 while waiting */
+    int32_t             priority;
+    int32_t            *tokens;     /* room for max_total */
+    int32_t             n_tokens;   /* known */
+    int32_t             n_prompt;
+    int32_t             max_total;
+    int32_t             n_computed; /* positions whose keys and values are in the cache */
+    int32_t             cached_tokens;
+    int32_t             n_retries;
+    bool                is_planned; /* in an open plan */
+    bool                is_new;
+    bool                is_cancelled;
+    bool                has_output; /* a token of this submit was delivered */
+    struct phx_sampling sampling;   /* arrays copied */
+    uint8_t             salt[PHX_KV_SALT_BYTES];
+    struct phx_kv_seq   kv;
+};
+
+/* One open plan. */
+struct open_plan {
+    struct phx_plan plan;
+    struct seq    **seqs; /* [max_seqs], those of the plan */
+};
+
+struct phx_sched {
+    struct phx_sched_options options;
+    struct phx_kv_pool      *pool;
+    struct seq             **slots;      /* [max_seqs] */
+    struct seq             **waiting;    /* [max_waiting + max_seqs], best first */
+    int32_t                  n_waiting, n_running;
+    struct open_plan        *plans;      /* [n_inflight], a ring */
+    int32_t                  plan_first, n_plans;
+    struct phx_sched_event  *pending;    /* cancellations of waiting sequences */
+    int32_t                  n_pending, pending_max;
+    int32_t                  cursor;     /* slot where the next decode round starts */
+    uint64_t                 order, step, n_preempted;
+};
+
+/* Copies a submit into owned memory. */
+struct seq *phx_seq_create(const struct phx_submit *submit, const struct phx_sched_options *options);
+void        phx_seq_destroy(struct seq *s);
+
+/* Inserts by priority, then arrival. */
+void phx_sched_enqueue(struct phx_sched *s, struct seq *seq);
+/* Takes a running sequence out: frees slot and blocks. */
+void phx_sched_vacate(struct phx_sched *s, struct seq *seq);
+
+#endif
