@@ -59,7 +59,8 @@ static void render_schema(const uint8_t *data, size_t size)
     char          *text = phx_mem_calloc(1, size + 1);
     memcpy(text, data, size);
     phx_buf_init(&out, 16 << 20);
-    (void)phx_harmony_type(text, "schema", &out, &err); /* refusing is as good as rendering */
+    if (phx_harmony_type(text, "schema", &out, &err) != 0 && err.text[0] == '\0')
+        __builtin_trap(); /* refusing is as good as rendering, but with a reason */
     phx_buf_fini(&out);
     phx_mem_free(text);
 }
