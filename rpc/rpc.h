@@ -418,7 +418,8 @@ struct phx_rpc_server_options {
     struct phx_rpc_handlers handlers; /* copied */
     void *ctx;
     int32_t max_calls;           /* calls and links open at once; 0 = 1024; more are refused */
-    size_t  max_send_queue_bytes; /* unsent bytes per stream; 0 = 64 MiB; above, the peer is dropped */
+    size_t  max_send_queue_bytes; /* unsent bytes per link; 0 = 64 MiB; above, the peer is dropped.
+                                     Streams to clients: the same, but at most 4 MiB. */
 };
 
 /* Listens and starts the gRPC thread (all signals blocked in it).  PHX_E_IO when the address cannot be

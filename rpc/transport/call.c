@@ -6,6 +6,8 @@
 #include "rpc/base/log.h"
 #include "rpc/transport/server.h"
 
+enum { CLIENT_QUEUE_BYTES = 4 << 20 }; /* there may be a thousand clients, but few links */
+
 void phx_op_arm(struct phx_op *op)
 {
     phx_assert(!atomic_exchange(&op->is_armed, true));
@@ -159,6 +161,9 @@ static void complete_accept(struct phx_rpc_call *call, bool is_ok)
     call->outbox.hold = hold_for_send;
     call->outbox.owner = call;
     call->method = phx_method_find(call->details.method);
+    if (call->method != NULL && call->method->kind != PHX_METHOD_LINK &&
+        call->outbox.max_bytes > CLIENT_QUEUE_BYTES)
+        call->outbox.max_bytes = CLIENT_QUEUE_BYTES;
     start_close(call);
     problem = phx_call_identify(call);
     if (problem != NULL)

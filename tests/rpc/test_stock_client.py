@@ -124,7 +124,7 @@ def test_a_unary_call_and_its_refusal(server):
         assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
         assert caught.value.details() == "no replica is called r9"
         trailing = dict(caught.value.trailing_metadata())
-        assert trailing["phalanx-error"] == "LICENSE"
+        assert trailing["phalanx-error"] == "STATE"
         assert trailing["grpc-retry-pushback-ms"] == "1500"
 
 

@@ -165,8 +165,8 @@ static size_t capture(char *out, size_t size, const char *hostile)
     ssize_t n;
 
     assert_int_equal(dup2(fd, STDERR_FILENO), STDERR_FILENO);
-    phx_log(PHX_LOG_INFO, "test.event", "text=%s n=%d big=%llu size=%zu x=%.3f", hostile, -5,
-            (unsigned long long)INT64_MAX, (size_t)77, 1.5);
+    phx_log(PHX_LOG_INFO, "test.event", "text=%s n=%d big=%llu size=%zu x=%.3f more=%s last=%d",
+            hostile, -5, (unsigned long long)INT64_MAX, (size_t)77, 1.5, hostile, 1);
     assert_int_equal(dup2(saved, STDERR_FILENO), STDERR_FILENO);
     n = pread(fd, out, size - 1, 0);
     assert_true(n >= 0);
@@ -199,6 +199,8 @@ static void a_log_line_is_one_json_object_whatever_is_in_it(void **state)
     assert_true(capture(line, sizeof(line), hostile) <= 2048);
     root = json_loads(line + 3, 0, NULL);
     assert_non_null(root);
+    assert_non_null(json_object_get(root, "text")); /* cut short */
+    assert_null(json_object_get(root, "more"));     /* left out whole */
     json_decref(root);
 }
 

@@ -81,7 +81,7 @@ static void a_refusal_keeps_its_exact_code_and_text(void **state)
 
     (void)state;
     start(&f, NULL, 0);
-    assert_int_equal(phx_rpc_cluster_restart(f.client, 0, &target, &done, &f.err), PHX_E_LICENSE);
+    assert_int_equal(phx_rpc_cluster_restart(f.client, 0, &target, &done, &f.err), PHX_E_STATE);
     assert_string_equal(f.err.text, "no replica is called r9");
     stop(&f);
 }

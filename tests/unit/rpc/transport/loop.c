@@ -93,7 +93,7 @@ static void request(void *ctx, struct phx_rpc_call *call, const struct phx_rpc_r
         answer.u.done = (struct phx_cluster_done){2, (int32_t)r->u.target.timeout_ms};
         phx_rpc_reply(call, &answer);
     } else if (r->method == PHX_RPC_CLUSTER_RESTART) {
-        (void)phx_fail(&err, PHX_E_LICENSE, "no replica is called %s", r->u.target.replica_id);
+        (void)phx_fail(&err, PHX_E_STATE, "no replica is called %s", r->u.target.replica_id);
         phx_rpc_fail(call, &err, 1500);
     } else {
         answer_stream(t, call, (int)r->method);

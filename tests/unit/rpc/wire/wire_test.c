@@ -284,6 +284,27 @@ static void a_peer_that_breaks_a_limit_is_refused(void **state)
                  "Hello.model_name has 257 bytes");
 }
 
+static void a_peer_that_sends_too_long_a_list_is_refused(void **state)
+{
+    uint8_t             data[8200];
+    struct phx_link_msg r;
+
+    (void)state;
+    for (size_t n = PHX_RPC_CANCELS_MAX; n <= PHX_RPC_CANCELS_MAX + 1; n++) {
+        uint8_t head[] = {0x1a, (uint8_t)((n + 3) & 0x7f) | 0x80, (uint8_t)((n + 3) >> 7), /* cancel */
+                          0x0a, (uint8_t)(n & 0x7f) | 0x80, (uint8_t)(n >> 7)}; /* seq_ids, packed */
+        int     rc;
+
+        memcpy(data, head, sizeof(head));
+        memset(data + sizeof(head), 1, n);
+        rc = decode((struct bytes){data, sizeof(head) + n}, PHX_WIRE_FROM_DAEMON, &r);
+        if (n == PHX_RPC_CANCELS_MAX)
+            assert_int_equal(rc, 0);
+        else
+            assert_fails(rc, PHX_E_TOOBIG, "CancelSequences.seq_ids has 4097 items (limit 4096)");
+    }
+}
+
 static void lists_end_at_their_limit(void **state)
 {
     int32_t             *tokens = phx_arena_calloc(arena, PHX_RPC_TOKENS_MAX + 1, sizeof(*tokens));
@@ -475,6 +496,7 @@ int main(void)
         TEST(nul_and_bad_utf8_are_refused_by_field),
         TEST(strings_end_at_their_limit),
         TEST(a_peer_that_breaks_a_limit_is_refused),
+        TEST(a_peer_that_sends_too_long_a_list_is_refused),
         TEST(lists_end_at_their_limit),
         TEST(a_full_step_fits),
         TEST(sampling_values_out_of_range_are_named),
