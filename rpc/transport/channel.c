@@ -125,6 +125,8 @@ int phx_core_channel(const struct phx_rpc_client_options *options, grpc_channel 
     list[n++] = integer_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, PING_TIMEOUT_MS);
     list[n++] = integer_arg(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
     list[n++] = integer_arg(GRPC_ARG_ENABLE_RETRIES, 0); /* a call is never sent twice unseen */
+    list[n++] = integer_arg(GRPC_ARG_ENABLE_HTTP_PROXY, 0); /* not the environment's choice */
+    list[n++] = integer_arg(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1); /* nor the DNS server's */
     if (options->server_name != NULL) {
         list[n] = (grpc_arg){.type = GRPC_ARG_STRING, .key = GRPC_SSL_TARGET_NAME_OVERRIDE_ARG};
         list[n++].value.string = (char *)options->server_name;

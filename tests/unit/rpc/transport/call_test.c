@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -54,6 +55,22 @@ static void a_unary_call_is_answered_and_names_its_caller(void **state)
     assert_string_equal(f.loop.last_name, "rank-0");
     assert_string_equal(f.loop.last_bearer, "phx-token");
     stop(&f);
+}
+
+/* A proxy in the environment must not see a word of it. */
+static void proxies_in_the_environment_are_not_used(void **state)
+{
+    struct phx_cluster_state cluster;
+    struct fixture           f;
+
+    (void)state;
+    assert_int_equal(setenv("http_proxy", "http://127.0.0.1:1", 1), 0);
+    assert_int_equal(setenv("grpc_proxy", "http://127.0.0.1:1", 1), 0);
+    start(&f, NULL, 0);
+    assert_int_equal(phx_rpc_cluster_get(f.client, 0, f.arena, &cluster, &f.err), 0);
+    stop(&f);
+    assert_int_equal(unsetenv("http_proxy"), 0);
+    assert_int_equal(unsetenv("grpc_proxy"), 0);
 }
 
 static void arguments_and_answers_of_commands_arrive(void **state)
@@ -275,6 +292,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_unary_call_is_answered_and_names_its_caller),
+        cmocka_unit_test(proxies_in_the_environment_are_not_used),
         cmocka_unit_test(arguments_and_answers_of_commands_arrive),
         cmocka_unit_test(a_refusal_keeps_its_exact_code_and_text),
         cmocka_unit_test(a_bad_argument_is_refused_before_the_handler),
