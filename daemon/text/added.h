@@ -38,7 +38,7 @@ int  phx_added_put(struct phx_added *a, const char *content, size_t size,
 void phx_added_fini(struct phx_added *a);
 
 struct phx_added_hit {
-    size_t from, to; /* what the token replaces, stripped white space included */
+    size_t  from, to; /* what the token replaces, stripped white space included */
     int32_t id;
 };
 /* The next token in text[*at..size) that does not begin before `floor` (where the last hit ended).

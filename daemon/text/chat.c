@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include "daemon/text/json_field.h"
-#include "rpc/base/json.h"
 #include "rpc/base/mem.h"
 
 /* ---- the template's source ---- */
@@ -28,7 +27,8 @@ static const char *template_of(json_t *root)
     json_t     *value = json_object_get(root, "chat_template"), *item;
     const char *text = json_string_value(value);
     size_t      i;
-    json_array_foreach (value, i, item) {
+    json_array_foreach(value, i, item)
+    {
         const char *name = json_string_value(json_object_get(item, "name"));
         if (name && strcmp(name, "default") == 0)
             text = json_string_value(json_object_get(item, "template"));
@@ -44,7 +44,7 @@ static int read_template(const char *dir, struct phx_buf *source, struct phx_err
         char   *path = phx_mem_printf("%s/%s", dir, files[i]);
         json_t *root = NULL;
         if (access(path, F_OK) == 0)
-            rc = phx_json_load(&root, path, PHX_TEXT_FILE_BYTES_MAX, 0, err);
+            rc = phx_field_load_config(path, &root, err);
         const char *text = template_of(root);
         if (text)
             phx_buf_puts(source, text);

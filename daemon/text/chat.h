@@ -9,10 +9,10 @@
 
 struct phx_text {
     struct phx_tokenizer *tokenizer;
-    struct phx_harmony    harmony;  /* when style is HARMONY */
-    struct phx_template   template; /* its style is always set */
-    int32_t               think, think_end; /* "<think>" and "</think>", -1 = none */
-    struct phx_ids        stops;
+    struct phx_harmony    harmony;   /* when style is HARMONY */
+    struct phx_template template;    /* its style is always set */
+    int32_t        think, think_end; /* "<think>" and "</think>", -1 = none */
+    struct phx_ids stops;
 };
 
 /* PHX_E_INVALID naming the first bad field, PHX_E_UNSUPPORTED for what the format cannot say. */

@@ -7,7 +7,8 @@
 
 static bool is_name(const char *s)
 {
-    size_t n = s ? strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-") : 0;
+    size_t n =
+        s ? strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-") : 0;
     return n >= 1 && n <= 64 && s[n] == '\0';
 }
 
@@ -26,8 +27,8 @@ static bool is_date(const char *s)
 static int check_calls(const struct phx_chat_message *m, size_t i, struct phx_err *err)
 {
     if (m->n_calls > 0 && m->role != PHX_ROLE_ASSISTANT)
-        return phx_fail(err, PHX_E_INVALID, "messages[%zu].tool_calls: only an assistant calls tools",
-                        i);
+        return phx_fail(err, PHX_E_INVALID,
+                        "messages[%zu].tool_calls: only an assistant calls tools", i);
     for (size_t c = 0; c < m->n_calls; c++)
         if (!is_name(m->calls[c].name))
             return phx_fail(err, PHX_E_INVALID,

@@ -39,9 +39,7 @@ static int add_file(struct phx_text *t, const char *dir, const char *file, struc
     json_t *value = json_object_get(root, "eos_token_id");
     if (rc == 0 && value && !json_is_null(value) && !json_is_array(value))
         rc = add_value(t, value, path, err);
-    json_array_foreach (value, i, item)
-        if (rc == 0)
-            rc = add_value(t, item, path, err);
+    json_array_foreach(value, i, item) if (rc == 0) rc = add_value(t, item, path, err);
     json_decref(root);
     phx_mem_free(path);
     return rc;
@@ -66,7 +64,7 @@ int phx_text_find_stops(struct phx_text *t, const char *dir, struct phx_err *err
 {
     static const char *const extras[] = {"<|eot_id|>", "<|eom_id|>", "<|end_of_text|>",
                                          "<|im_end|>", "<|endoftext|>"};
-    int rc = add_file(t, dir, "config.json", err);
+    int                      rc = add_file(t, dir, "config.json", err);
     if (rc == 0)
         rc = add_file(t, dir, "generation_config.json", err);
     if (rc)

@@ -79,8 +79,8 @@ int phx_tokenizer_merge_piece(const struct phx_tokenizer *t, const char *piece, 
     }
     if (ids->n == start)
         return 0;
-    int rc = phx_merges_apply(&t->merges, ids->data + start, ids->n - start, &scratch->merge, &n,
-                              err);
+    int rc =
+        phx_merges_apply(&t->merges, ids->data + start, ids->n - start, &scratch->merge, &n, err);
     ids->n = start + n;
     return rc;
 }
@@ -193,7 +193,7 @@ int phx_tokenizer_encode(const struct phx_tokenizer *t, const char *text, size_t
                        .ids = ids,
                        .with_special = (flags & PHX_ENCODE_SPECIALS) != 0,
                        .is_inner = (flags & PHX_ENCODE_INNER) != 0};
-    size_t before = ids->n;
+    size_t        before = ids->n;
     if (flags & PHX_ENCODE_TEMPLATE)
         put_all(ids, &t->prefix);
     int rc = size_bytes ? encode_text(&e, text, size_bytes, err) : 0;

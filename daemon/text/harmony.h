@@ -16,7 +16,7 @@
 /* The marks by id; they differ between tokenizers and are looked up by name. */
 struct phx_harmony {
     const struct phx_tokenizer *tokenizer;
-    int32_t start, end, message, channel, constrain, ret, call;
+    int32_t                     start, end, message, channel, constrain, ret, call;
 };
 /* False when the tokenizer lacks one of the marks (then the model does not speak harmony). */
 bool phx_harmony_init(struct phx_harmony *h, const struct phx_tokenizer *t);
@@ -25,9 +25,9 @@ bool phx_harmony_init(struct phx_harmony *h, const struct phx_tokenizer *t);
 
 struct phx_harmony_message {
     enum phx_role role;
-    const char   *name;         /* tool: its full name ("functions.f"); others: author name or NULL */
-    const char   *recipient;    /* or NULL */
-    const char   *channel;      /* or NULL */
+    const char   *name;      /* tool: its full name ("functions.f"); others: author name or NULL */
+    const char   *recipient; /* or NULL */
+    const char   *channel;   /* or NULL */
     const char   *content_type; /* or NULL; "<|constrain|>json" has its mark placed */
     const char   *content;
 };
@@ -50,7 +50,8 @@ void phx_harmony_write_chat(const struct phx_harmony *h, struct phx_prompt *p,
 
 /* ---- reading ---- */
 
-#define PHX_HARMONY_HEADER_MAX 512 /* bytes; what a longer header says is lost, never the content */
+#define PHX_HARMONY_HEADER_MAX 512 /* bytes; what a longer header says is lost, never the content  \
+                                    */
 
 struct phx_harmony_header {
     char author[64];
@@ -86,7 +87,7 @@ struct phx_harmony_parser {
 void phx_harmony_parser_init(struct phx_harmony_parser *p, const struct phx_harmony *h,
                              phx_harmony_fn *fn, void *ctx);
 /* The prompt already holds the whole header and <|message|>. */
-void phx_harmony_parser_begin(struct phx_harmony_parser *p,
+void phx_harmony_parser_begin(struct phx_harmony_parser       *p,
                               const struct phx_harmony_header *header);
 void phx_harmony_parser_push(struct phx_harmony_parser *p, int32_t id);
 void phx_harmony_parser_end(struct phx_harmony_parser *p);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Reading harmony answers.  The reference parser is strict and turns a good answer with a slip in
- * its header into an error; models slip in a few percent of turns.  So nothing here fails: the parser
- * takes up again at the next mark, and text without a header counts as the answer. */
+ * its header into an error; models slip in a few percent of turns.  So nothing here fails: the
+ * parser takes up again at the next mark, and text without a header counts as the answer. */
 #include <string.h>
 
 #include "daemon/text/harmony.h"
@@ -33,7 +33,7 @@ static void take_channels(struct phx_harmony_header *header, char *text)
 {
     char *mark;
     while ((mark = strstr(text, CHANNEL)) != NULL) {
-        char  *value = mark + strlen(CHANNEL);
+        char *value = mark + strlen(CHANNEL);
         value += strspn(value, " \t\r\n");
         size_t size = strcspn(value, " \t\r\n<");
         if (size > 0)

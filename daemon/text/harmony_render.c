@@ -194,13 +194,13 @@ static void write_tool(const struct phx_harmony *h, struct phx_prompt *p,
         return;
     }
     (void)snprintf(full, sizeof full, "functions.%s", name);
-    phx_harmony_write_message(h, p,
-                              &(struct phx_harmony_message){.role = PHX_ROLE_TOOL,
-                                                            .name = full,
-                                                            .recipient = "assistant",
-                                                            .channel = "commentary",
-                                                            .content =
-                                                                content_of(&chat->messages[i])});
+    phx_harmony_write_message(
+        h, p,
+        &(struct phx_harmony_message){.role = PHX_ROLE_TOOL,
+                                      .name = full,
+                                      .recipient = "assistant",
+                                      .channel = "commentary",
+                                      .content = content_of(&chat->messages[i])});
 }
 
 static void write_one(const struct phx_harmony *h, struct phx_prompt *p,
@@ -223,9 +223,9 @@ static void write_one(const struct phx_harmony *h, struct phx_prompt *p,
         if (p->rc == 0)
             p->rc = phx_harmony_developer_text(&bare, content_of(m), &text, p->err);
         if (p->rc == 0)
-            phx_harmony_write_message(h, p,
-                                      &(struct phx_harmony_message){.role = PHX_ROLE_DEVELOPER,
-                                                                    .content = text.data});
+            phx_harmony_write_message(
+                h, p,
+                &(struct phx_harmony_message){.role = PHX_ROLE_DEVELOPER, .content = text.data});
         phx_buf_fini(&text);
     }
 }

@@ -91,7 +91,8 @@ static void put_union(struct phx_buf *out, const json_t *variants, int indent)
 {
     const json_t *variant;
     size_t        i;
-    json_array_foreach ((json_t *)variants, i, variant) {
+    json_array_foreach((json_t *)variants, i, variant)
+    {
         phx_buf_putc(out, '\n');
         put_indent(out, indent);
         phx_buf_puts(out, " | ");
@@ -118,7 +119,8 @@ static void put_union_property(struct phx_buf *out, const char *key, const json_
     }
     put_indent(out, indent);
     phx_buf_printf(out, "%s%s:\n", key, is_required ? "" : "?");
-    json_array_foreach ((json_t *)variants, i, variant) {
+    json_array_foreach((json_t *)variants, i, variant)
+    {
         const char *note = text_of(variant, "description");
         if ((i == 0 && is_above) || (note && description && strcmp(note, description) == 0))
             note = NULL;
@@ -147,20 +149,20 @@ static void put_property_notes(struct phx_buf *out, const json_t *value, int ind
         put_comment(out, indent, description);
     if (json_array_size(examples) > 0)
         put_comment(out, indent, "Examples:");
-    json_array_foreach ((json_t *)examples, i, example)
-        if (json_is_string(example)) {
-            put_indent(out, indent);
-            phx_buf_printf(out, "// - \"%s\"\n", json_string_value(example));
-        }
+    json_array_foreach((json_t *)examples, i, example) if (json_is_string(example))
+    {
+        put_indent(out, indent);
+        phx_buf_printf(out, "// - \"%s\"\n", json_string_value(example));
+    }
 }
 
 static bool is_required(const json_t *schema, const char *key)
 {
     const json_t *list = json_object_get(schema, "required"), *item;
     size_t        i;
-    json_array_foreach ((json_t *)list, i, item)
-        if (json_is_string(item) && strcmp(json_string_value(item), key) == 0)
-            return true;
+    json_array_foreach((json_t *)list, i,
+                       item) if (json_is_string(item) &&
+                                 strcmp(json_string_value(item), key) == 0) return true;
     return false;
 }
 
@@ -171,7 +173,8 @@ static void put_object(struct phx_buf *out, const json_t *schema, int indent)
     if (text_of(schema, "description"))
         put_comment(out, indent, text_of(schema, "description"));
     phx_buf_puts(out, "{\n");
-    json_object_foreach (json_object_get(schema, "properties"), key, value) {
+    json_object_foreach(json_object_get(schema, "properties"), key, value)
+    {
         const json_t *variants = json_object_get(value, "oneOf");
         put_property_notes(out, value, indent);
         if (json_is_array(variants)) {
@@ -196,9 +199,8 @@ static void put_enum(struct phx_buf *out, const json_t *schema)
 {
     const json_t *item;
     size_t        i, n = 0;
-    json_array_foreach (json_object_get(schema, "enum"), i, item)
-        if (json_is_string(item))
-            phx_buf_printf(out, "%s\"%s\"", n++ ? " | " : "", json_string_value(item));
+    json_array_foreach(json_object_get(schema, "enum"), i, item) if (json_is_string(item))
+        phx_buf_printf(out, "%s\"%s\"", n++ ? " | " : "", json_string_value(item));
     if (n == 0)
         phx_buf_puts(out, "string");
 }
@@ -207,7 +209,8 @@ static bool put_type_list(struct phx_buf *out, const json_t *types)
 {
     const json_t *item;
     size_t        i, n = 0;
-    json_array_foreach ((json_t *)types, i, item) {
+    json_array_foreach((json_t *)types, i, item)
+    {
         const char *name = json_string_value(item);
         if (name)
             phx_buf_printf(out, "%s%s", n++ ? " | " : "",
@@ -252,7 +255,7 @@ int phx_harmony_type(const char *schema, const char *where, struct phx_buf *out,
                      struct phx_err *err)
 {
     json_t *root = NULL;
-    int rc = phx_json_parse(&root, schema, strlen(schema), PHX_TEXT_BYTES_MAX, 0, where, err);
+    int     rc = phx_json_parse(&root, schema, strlen(schema), PHX_TEXT_BYTES_MAX, 0, where, err);
     if (rc == 0 && !json_is_object(root))
         rc = phx_fail(err, PHX_E_INVALID, "%s must be a JSON schema object", where);
     if (rc == 0)

@@ -3,11 +3,32 @@
 
 #include <string.h>
 
+#include "daemon/text/text.h"
+#include "rpc/base/buf.h"
+
+int phx_field_load_config(const char *path, json_t **out, struct phx_err *err)
+{
+    struct phx_buf file;
+    json_error_t   why;
+    *out = NULL;
+    phx_buf_init(&file, PHX_TEXT_FILE_BYTES_MAX);
+    int rc = phx_buf_read_file(&file, path, PHX_TEXT_FILE_BYTES_MAX, err);
+    if (rc == 0)
+        *out = json_loadb(file.data, file.size, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL,
+                          &why);
+    if (rc == 0 && !*out)
+        rc = phx_fail(err, PHX_E_FORMAT, "%s: not valid JSON (line %d, column %d)", path, why.line,
+                      why.column);
+    phx_buf_fini(&file);
+    return rc;
+}
+
 int phx_field_only(json_t *object, const char *const *keys, const char *where, struct phx_err *err)
 {
     const char *key;
     json_t     *value;
-    json_object_foreach (object, key, value) {
+    json_object_foreach(object, key, value)
+    {
         size_t i = 0;
         while (keys[i] && strcmp(keys[i], key) != 0)
             i++;

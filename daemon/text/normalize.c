@@ -84,7 +84,8 @@ int phx_normalizer_parse(struct phx_normalizer *n, json_t *value, const char *wh
     size_t  i;
     if (!json_is_array(list))
         return phx_fail(err, PHX_E_FORMAT, "%s: normalizer Sequence has no \"normalizers\"", where);
-    json_array_foreach (list, i, item) {
+    json_array_foreach(list, i, item)
+    {
         int rc = parse_step(n, item, where, err);
         if (rc)
             return rc;
@@ -111,9 +112,9 @@ static int run_unicode(const struct phx_normal_step *step, struct phx_buf *text,
     if (i == text->size)
         return 0; /* ASCII is its own normal form in all four */
     utf8proc_uint8_t *form = NULL;
-    utf8proc_ssize_t  size = utf8proc_map((const utf8proc_uint8_t *)text->data,
-                                          (utf8proc_ssize_t)text->size, &form,
-                                          (utf8proc_option_t)step->utf8proc_options);
+    utf8proc_ssize_t  size =
+        utf8proc_map((const utf8proc_uint8_t *)text->data, (utf8proc_ssize_t)text->size, &form,
+                     (utf8proc_option_t)step->utf8proc_options);
     if (size < 0)
         return phx_fail(err, PHX_E_NOMEM, "Unicode normalization failed: %s",
                         utf8proc_errmsg(size));

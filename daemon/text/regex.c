@@ -33,9 +33,9 @@ int phx_regex_compile(const char *pattern, const char *where, struct phx_regex *
     pcre2_set_newline(context, PCRE2_NEWLINE_LF);
     int         code = 0;
     PCRE2_SIZE  at = 0;
-    pcre2_code *re = pcre2_compile((PCRE2_SPTR)(text.data ? text.data : ""), text.size,
-                                   PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C,
-                                   &code, &at, context);
+    pcre2_code *re = pcre2_compile(
+        (PCRE2_SPTR)(text.data ? text.data : ""), text.size,
+        PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code, &at, context);
     pcre2_compile_context_free(context);
     phx_buf_fini(&text);
     if (!re) {
@@ -92,8 +92,10 @@ int phx_regex_find(const struct phx_regex *re, struct phx_regex_state *s, const 
     if (rc == PCRE2_ERROR_NOMATCH)
         return 0;
     if (rc < 0)
-        return phx_fail(err, PHX_E_LIMIT, "the tokenizer's split pattern gave up at byte %zu "
-                        "(PCRE2 error %d)", start, rc);
+        return phx_fail(err, PHX_E_LIMIT,
+                        "the tokenizer's split pattern gave up at byte %zu "
+                        "(PCRE2 error %d)",
+                        start, rc);
     const PCRE2_SIZE *span = pcre2_get_ovector_pointer(s->match);
     *from = span[0];
     *to = span[1];

@@ -38,7 +38,8 @@ static void emit(struct phx_reply *r, enum phx_reply_kind kind, const char *data
 
 /* ---- harmony ---- */
 
-/* The function a recipient means, or NULL.  The channel is not asked: models also call on analysis. */
+/* The function a recipient means, or NULL.  The channel is not asked: models also call on analysis.
+ */
 static const char *call_name(const struct phx_reply *r, const char *recipient)
 {
     if (strncmp(recipient, "functions.", 10) == 0 && recipient[10])
@@ -105,8 +106,7 @@ static void emit_delta(struct phx_reply *r)
 
 static void push_plain(struct phx_reply *r, int32_t id)
 {
-    if (r->is_chat && r->text->think >= 0 &&
-        (id == r->text->think || id == r->text->think_end)) {
+    if (r->is_chat && r->text->think >= 0 && (id == r->text->think || id == r->text->think_end)) {
         phx_detok_flush(r->detok, &r->delta);
         emit_delta(r);
         r->part = id == r->text->think ? PART_REASONING : PART_CONTENT;

@@ -121,9 +121,9 @@ static int run_metaspace(const struct run *r, size_t i, const char *text, size_t
 {
     const struct phx_split_step *step = &r->splitter->steps[i];
     size_t                       n = strlen(step->literal);
-    bool wants = step->prepend == PHX_PREPEND_ALWAYS ||
-                 (step->prepend == PHX_PREPEND_FIRST && is_start);
-    bool has = text[0] == ' ' || (size >= n && memcmp(text, step->literal, n) == 0);
+    bool                         wants =
+        step->prepend == PHX_PREPEND_ALWAYS || (step->prepend == PHX_PREPEND_FIRST && is_start);
+    bool           has = text[0] == ' ' || (size >= n && memcmp(text, step->literal, n) == 0);
     struct phx_buf out;
     phx_buf_init(&out, 0);
     if (wants && !has)

@@ -50,8 +50,8 @@ struct phx_splitter {
 };
 
 /* Reads the "pre_tokenizer" value (may be NULL or null).  PHX_E_UNSUPPORTED by name. */
-int  phx_splitter_parse(struct phx_splitter *s, json_t *value, const char *where,
-                        struct phx_err *err) PHX_CHECKED;
+int phx_splitter_parse(struct phx_splitter *s, json_t *value, const char *where,
+                       struct phx_err *err) PHX_CHECKED;
 /* One isolating pattern in front of ByteLevel: what a rank file's encoding does. */
 int  phx_splitter_set_pattern(struct phx_splitter *s, const char *pattern, const char *where,
                               struct phx_err *err) PHX_CHECKED;

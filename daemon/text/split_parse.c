@@ -42,10 +42,10 @@ static int parse_split(struct phx_splitter *s, json_t *value, const char *where,
     static const char *const keys[] = {"type", "pattern", "behavior", "invert", NULL};
     static const char *const rules[] = {"Isolated", "Removed", "MergedWithPrevious",
                                         "MergedWithNext", "Contiguous"};
-    json_t     *pattern = json_object_get(value, "pattern");
-    const char *regex = json_string_value(json_object_get(pattern, "Regex"));
-    const char *literal = json_string_value(json_object_get(pattern, "String"));
-    const char *behavior = phx_field_text(value, "behavior", where, err);
+    json_t                  *pattern = json_object_get(value, "pattern");
+    const char              *regex = json_string_value(json_object_get(pattern, "Regex"));
+    const char              *literal = json_string_value(json_object_get(pattern, "String"));
+    const char              *behavior = phx_field_text(value, "behavior", where, err);
     if (!behavior)
         return PHX_E_FORMAT;
     int                    rc = phx_field_only(value, keys, where, err);
@@ -104,8 +104,8 @@ static int parse_digits(struct phx_splitter *s, json_t *value, const char *where
 static int parse_metaspace(struct phx_splitter *s, json_t *value, const char *where,
                            struct phx_err *err)
 {
-    static const char *const keys[] = {"type",           "replacement", "add_prefix_space",
-                                       "prepend_scheme", "split",       "str_rep", NULL};
+    static const char *const keys[] = {
+        "type", "replacement", "add_prefix_space", "prepend_scheme", "split", "str_rep", NULL};
     const char *marker = phx_field_text(value, "replacement", where, err);
     const char *scheme = json_string_value(json_object_get(value, "prepend_scheme"));
     bool        has_prefix = true, is_splitting = true;
@@ -119,7 +119,8 @@ static int parse_metaspace(struct phx_splitter *s, json_t *value, const char *wh
     if (rc)
         return rc;
     if (marker[0] == '\0' || strlen(marker) > 4)
-        return phx_fail(err, PHX_E_FORMAT, "%s: Metaspace replacement must be one character", where);
+        return phx_fail(err, PHX_E_FORMAT, "%s: Metaspace replacement must be one character",
+                        where);
     if (scheme && strcmp(scheme, "always") != 0 && strcmp(scheme, "first") != 0 &&
         strcmp(scheme, "never") != 0)
         return phx_fail(err, PHX_E_UNSUPPORTED, "%s: prepend_scheme \"%.40s\" is not known", where,
@@ -137,8 +138,7 @@ static int parse_metaspace(struct phx_splitter *s, json_t *value, const char *wh
     return 0;
 }
 
-static int parse_step(struct phx_splitter *s, json_t *value, const char *where,
-                      struct phx_err *err)
+static int parse_step(struct phx_splitter *s, json_t *value, const char *where, struct phx_err *err)
 {
     static const struct {
         const char *type;
@@ -173,7 +173,8 @@ int phx_splitter_parse(struct phx_splitter *s, json_t *value, const char *where,
     if (!json_is_array(list))
         return phx_fail(err, PHX_E_FORMAT, "%s: pre-tokenizer Sequence has no \"pretokenizers\"",
                         where);
-    json_array_foreach (list, i, item) {
+    json_array_foreach(list, i, item)
+    {
         int rc = parse_step(s, item, where, err);
         if (rc)
             return rc;

@@ -28,7 +28,8 @@ static enum phx_style guess(const char *source)
         return has(source, "Cutting Knowledge Date") ? PHX_STYLE_LLAMA31 : PHX_STYLE_LLAMA3;
     if (has(source, "<|im_start|>") && has(source, "<|im_end|>"))
         return PHX_STYLE_CHATML;
-    if (!has(source, "[INST]") || has(source, "[AVAILABLE_TOOLS]") || has(source, "[SYSTEM_PROMPT]"))
+    if (!has(source, "[INST]") || has(source, "[AVAILABLE_TOOLS]") ||
+        has(source, "[SYSTEM_PROMPT]"))
         return PHX_STYLE_NONE;
     if (has(source, "<<SYS>>"))
         return PHX_STYLE_LLAMA2;
@@ -227,8 +228,10 @@ static bool alternates(struct phx_prompt *p, const struct phx_chat *chat, size_t
     for (size_t i = first; i < chat->n_messages; i++) {
         enum phx_role want = (i - first) % 2 == 0 ? PHX_ROLE_USER : PHX_ROLE_ASSISTANT;
         if (chat->messages[i].role != want) {
-            phx_prompt_fail(p, PHX_E_INVALID, "messages[%zu].role: this model's format needs user "
-                            "and assistant in turn", i);
+            phx_prompt_fail(p, PHX_E_INVALID,
+                            "messages[%zu].role: this model's format needs user "
+                            "and assistant in turn",
+                            i);
             return false;
         }
     }
@@ -268,7 +271,8 @@ static void write_mistral(const struct phx_template *tpl, struct run *r,
     bool   is_02 = tpl->style == PHX_STYLE_MISTRAL02;
     size_t first = is_system(&chat->messages[0]) ? 1 : 0;
     if (first == 1 && !is_02) {
-        phx_prompt_fail(r->p, PHX_E_UNSUPPORTED, "messages[0].role: this model's chat template has "
+        phx_prompt_fail(r->p, PHX_E_UNSUPPORTED,
+                        "messages[0].role: this model's chat template has "
                         "no system message");
         return;
     }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Chat templates (private to daemon/text).  A checkpoint's template is a program; it is recognised by
- * its marks, never run.  The closed list below is rendered natively. */
+ * Chat templates (private to daemon/text).  A checkpoint's template is a program; it is recognised
+ * by its marks, never run.  The closed list below is rendered natively. */
 #ifndef PHX_DAEMON_TEXT_TEMPLATE_H
 #define PHX_DAEMON_TEXT_TEMPLATE_H
 
@@ -27,8 +27,8 @@ struct phx_template {
     int32_t        open, close, turn_end; /* header marks and end of turn; -1 where not used */
 };
 
-/* Recognises `source` for this tokenizer.  style NONE when the template is unknown, or the tokenizer
- * lacks one of its marks. */
+/* Recognises `source` for this tokenizer.  style NONE when the template is unknown, or the
+ * tokenizer lacks one of its marks. */
 void phx_template_recognise(struct phx_template *tpl, const char *source,
                             const struct phx_tokenizer *t);
 void phx_template_fini(struct phx_template *tpl);

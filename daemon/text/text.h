@@ -52,7 +52,8 @@ int phx_tokenizer_open_json(const char *json, size_t size_bytes, const char *nam
  * unknown name (the message lists the known ones). */
 int phx_tokenizer_open_ranks(const char *path, const char *encoding, struct phx_tokenizer **out,
                              struct phx_err *err) PHX_CHECKED;
-/* The i-th encoding name ("o200k_base", "o200k_harmony", "cl100k_base", "gpt2"), NULL at the end. */
+/* The i-th encoding name ("o200k_base", "o200k_harmony", "cl100k_base", "gpt2"), NULL at the end.
+ */
 const char *phx_encoding_name(size_t i);
 
 void phx_tokenizer_close(struct phx_tokenizer *t); /* NULL is allowed */
@@ -125,9 +126,9 @@ struct phx_tool_call {
 
 struct phx_chat_message {
     enum phx_role role;
-    const char   *name;      /* NULL; author name, or for a tool message the function's name */
-    const char   *content;   /* NULL counts as empty */
-    const char   *reasoning; /* assistant: the reasoning it gave with this message, or NULL */
+    const char   *name;         /* NULL; author name, or for a tool message the function's name */
+    const char   *content;      /* NULL counts as empty */
+    const char   *reasoning;    /* assistant: the reasoning it gave with this message, or NULL */
     const char   *tool_call_id; /* tool: which call this answers (or give name) */
     const struct phx_tool_call *calls; /* assistant */
     size_t                      n_calls;
@@ -145,14 +146,14 @@ struct phx_chat {
     size_t                         n_messages;
     const struct phx_tool         *tools; /* offered functions; for tool_choice "none" give none */
     size_t                         n_tools;
-    const char     *forced_tool; /* NULL, or the function the answer must call */
-    enum phx_effort effort;
-    const char     *date;     /* "YYYY-MM-DD" or NULL for none (keeps prompts cacheable) */
-    const char     *identity; /* first line of a harmony system message; NULL = the default */
-    const char     *knowledge_cutoff; /* NULL = the default, "" = none */
-    const char     *schema_name;      /* structured output hint: NULL, or a name with ... */
-    const char     *schema_description; /* ... NULL or one line, and */
-    const char     *schema;             /* ... JSON schema text */
+    const char                    *forced_tool; /* NULL, or the function the answer must call */
+    enum phx_effort                effort;
+    const char *date;               /* "YYYY-MM-DD" or NULL for none (keeps prompts cacheable) */
+    const char *identity;           /* first line of a harmony system message; NULL = the default */
+    const char *knowledge_cutoff;   /* NULL = the default, "" = none */
+    const char *schema_name;        /* structured output hint: NULL, or a name with ... */
+    const char *schema_description; /* ... NULL or one line, and */
+    const char *schema;             /* ... JSON schema text */
 };
 
 struct phx_text;
@@ -167,8 +168,8 @@ const struct phx_tokenizer *phx_text_tokenizer(const struct phx_text *t); /* bor
 /* "harmony", "llama3", "llama3.1", "llama2", "chatml", "mistral-v0.1", "mistral-v0.2", or "none" */
 const char *phx_text_chat_name(const struct phx_text *t);
 bool        phx_text_has_chat(const struct phx_text *t);
-bool        phx_text_has_reasoning(const struct phx_text *t); /* effort and reasoning mean something */
-bool        phx_text_has_tools(const struct phx_text *t);
+bool phx_text_has_reasoning(const struct phx_text *t); /* effort and reasoning mean something */
+bool phx_text_has_tools(const struct phx_text *t);
 /* Ids that end a generation: union of config, generation config, tokenizer and the chat format's
  * own, ascending.  Borrowed until close. */
 const int32_t *phx_text_stop_ids(const struct phx_text *t, size_t *n);
@@ -208,7 +209,7 @@ struct phx_reply;
  * only.  fn is called from push and end on the caller's thread. */
 struct phx_reply *phx_reply_create(const struct phx_text *t, const struct phx_chat *chat,
                                    phx_reply_fn *fn, void *ctx);
-void phx_reply_destroy(struct phx_reply *r); /* NULL is allowed; no events */
+void              phx_reply_destroy(struct phx_reply *r); /* NULL is allowed; no events */
 /* The next generated token, stop tokens included (harmony needs them).  Never fails: what a model
  * should not have written is read as leniently as possible. */
 void phx_reply_push(struct phx_reply *r, int32_t id);
@@ -222,11 +223,11 @@ size_t phx_reply_call_count(const struct phx_reply *r);
 /* Scans a stream of text for the caller's stop strings.  Text that may be the start of one is held
  * back until it is known. */
 struct phx_stop;
-#define PHX_STOP_STRINGS_MAX     16
+#define PHX_STOP_STRINGS_MAX      16
 #define PHX_STOP_STRING_BYTES_MAX 1024
 /* PHX_E_INVALID for an empty or too long string or too many.  The strings are copied. */
-int phx_stop_create(const char *const *strings, size_t n, struct phx_stop **out,
-                    struct phx_err *err) PHX_CHECKED;
+int  phx_stop_create(const char *const *strings, size_t n, struct phx_stop **out,
+                     struct phx_err *err) PHX_CHECKED;
 void phx_stop_destroy(struct phx_stop *s); /* NULL is allowed */
 /* Appends to *out the text that is safe to send.  True once a stop string was found: the text
  * before it has been appended, everything after it is dropped, and later calls add nothing. */

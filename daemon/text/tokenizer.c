@@ -90,8 +90,8 @@ static bool has_inner_marker(const struct phx_vocab *v)
 int phx_tokenizer_finish(struct phx_tokenizer *t, struct phx_err *err)
 {
     int32_t marker = phx_vocab_find(&t->vocab, PHX_MARKER, 3);
-    t->cuts_words = !t->is_byte_level && !t->ignores_merges && marker >= 0 &&
-                    !has_inner_marker(&t->vocab);
+    t->cuts_words =
+        !t->is_byte_level && !t->ignores_merges && marker >= 0 && !has_inner_marker(&t->vocab);
     return mark_whole_tokens(t, err);
 }
 
@@ -104,8 +104,8 @@ int32_t phx_tokenizer_id(const struct phx_tokenizer *t, const char *content)
 {
     size_t size = strlen(content);
     for (size_t i = 0; i < t->added.n + t->added_normalized.n; i++) {
-        int32_t id = i < t->added.n ? t->added.tokens[i].id
-                                    : t->added_normalized.tokens[i - t->added.n].id;
+        int32_t id =
+            i < t->added.n ? t->added.tokens[i].id : t->added_normalized.tokens[i - t->added.n].id;
         if (t->vocab.tokens[id].size == size &&
             memcmp(phx_vocab_bytes(&t->vocab, id), content, size) == 0)
             return id;

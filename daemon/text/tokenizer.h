@@ -21,10 +21,10 @@
 
 /* How token bytes become text. */
 struct phx_decoder {
-    bool is_byte_level;      /* bytes of all tokens form one stream */
-    bool has_byte_fallback;  /* <0xHH> tokens are bytes */
-    int  strip_spaces;       /* leading spaces to drop at the start of a text (Strip) */
-    bool is_first_unspaced;  /* Metaspace: the first token loses its word markers */
+    bool is_byte_level;     /* bytes of all tokens form one stream */
+    bool has_byte_fallback; /* <0xHH> tokens are bytes */
+    int  strip_spaces;      /* leading spaces to drop at the start of a text (Strip) */
+    bool is_first_unspaced; /* Metaspace: the first token loses its word markers */
 };
 
 struct phx_tokenizer {

@@ -88,8 +88,7 @@ static int show_token(struct parse *p, int32_t id, struct phx_buf *text)
     const char           *s = phx_vocab_bytes(&t->vocab, id);
     phx_buf_clear(text);
     for (size_t i = 0; i < token->size;) {
-        bool is_marker =
-            p->has_marker && token->size - i >= 3 && memcmp(s + i, PHX_MARKER, 3) == 0;
+        bool is_marker = p->has_marker && token->size - i >= 3 && memcmp(s + i, PHX_MARKER, 3) == 0;
         phx_buf_putc(text, is_marker ? ' ' : s[i]);
         i += is_marker ? 3 : 1;
     }
@@ -129,9 +128,8 @@ int phx_tokenizer_read_decoder(struct phx_tokenizer *t, json_t *root, const char
     if (!type)
         return phx_fail(err, PHX_E_UNSUPPORTED, "%s: there is no decoder", where);
     if (strcmp(type, "Sequence") == 0) {
-        json_array_foreach (json_object_get(value, "decoders"), i, item)
-            if (rc == 0)
-                rc = parse_step(&p, item);
+        json_array_foreach(json_object_get(value, "decoders"), i, item) if (rc == 0) rc =
+            parse_step(&p, item);
     } else {
         rc = parse_step(&p, value);
     }

@@ -12,8 +12,7 @@
 
 /* The ids a template's special token stands for. */
 static int put_template_token(json_t *processor, json_t *token, struct phx_ids *out,
-                              const struct phx_tokenizer *t, const char *where,
-                              struct phx_err *err)
+                              const struct phx_tokenizer *t, const char *where, struct phx_err *err)
 {
     const char *name = phx_field_text(token, "id", where, err);
     if (!name)
@@ -24,7 +23,8 @@ static int put_template_token(json_t *processor, json_t *token, struct phx_ids *
     if (!json_is_array(ids) || json_array_size(ids) == 0)
         return phx_fail(err, PHX_E_FORMAT, "%s: post_processor has no ids for a special token",
                         where);
-    json_array_foreach (ids, i, id) {
+    json_array_foreach(ids, i, id)
+    {
         if (!json_is_integer(id) || !phx_vocab_has(&t->vocab, json_integer_value(id)))
             return phx_fail(err, PHX_E_FORMAT, "%s: post_processor names an id without a token",
                             where);
@@ -39,7 +39,8 @@ static int read_template(struct phx_tokenizer *t, json_t *value, const char *whe
     json_t *item;
     size_t  i;
     int     n_sequences = 0;
-    json_array_foreach (json_object_get(value, "single"), i, item) {
+    json_array_foreach(json_object_get(value, "single"), i, item)
+    {
         json_t *special = json_object_get(item, "SpecialToken");
         json_t *sequence = json_object_get(item, "Sequence");
         if (sequence)
@@ -73,11 +74,12 @@ int phx_tokenizer_read_post(struct phx_tokenizer *t, json_t *value, const char *
     if (strcmp(type, "TemplateProcessing") == 0)
         return read_template(t, value, where, err);
     if (strcmp(type, "Sequence") != 0)
-        return phx_fail(err, PHX_E_UNSUPPORTED, "%s: post_processor type \"%.40s\" is not supported",
-                        where, type);
+        return phx_fail(err, PHX_E_UNSUPPORTED,
+                        "%s: post_processor type \"%.40s\" is not supported", where, type);
     json_t *item;
     size_t  i;
-    json_array_foreach (json_object_get(value, "processors"), i, item) {
+    json_array_foreach(json_object_get(value, "processors"), i, item)
+    {
         const char *inner = json_string_value(json_object_get(item, "type"));
         if (inner && strcmp(inner, "Sequence") == 0)
             return phx_fail(err, PHX_E_UNSUPPORTED, "%s: nested post_processor Sequence", where);
@@ -95,8 +97,8 @@ static int read_named(const struct phx_tokenizer *t, json_t *config, const char 
                       const char *where, int32_t *id, struct phx_err *err)
 {
     json_t     *value = json_object_get(config, key);
-    const char *name = json_string_value(json_is_object(value) ? json_object_get(value, "content")
-                                                               : value);
+    const char *name =
+        json_string_value(json_is_object(value) ? json_object_get(value, "content") : value);
     if (!name)
         return 0;
     *id = phx_tokenizer_id(t, name);
@@ -149,9 +151,9 @@ int phx_tokenizer_read_config(struct phx_tokenizer *t, json_t *config, const cha
 
 static int check_root(json_t *root, const char *where, struct phx_err *err)
 {
-    static const char *const keys[] = {"version",        "truncation",    "padding",
-                                       "added_tokens",   "normalizer",    "pre_tokenizer",
-                                       "post_processor", "decoder",       "model", NULL};
+    static const char *const keys[] = {
+        "version",       "truncation",     "padding", "added_tokens", "normalizer",
+        "pre_tokenizer", "post_processor", "decoder", "model",        NULL};
     if (!json_is_object(root))
         return phx_fail(err, PHX_E_FORMAT, "%s: not a JSON object", where);
     const char *version = phx_field_text(root, "version", where, err);
@@ -230,7 +232,7 @@ int phx_tokenizer_open_dir(const char *dir, struct phx_tokenizer **out, struct p
     path = phx_mem_printf("%s/tokenizer_config.json", dir);
     if (rc == 0 && access(path, F_OK) == 0) {
         json_t *config = NULL;
-        rc = phx_json_load(&config, path, PHX_TEXT_FILE_BYTES_MAX, 0, err);
+        rc = phx_field_load_config(path, &config, err);
         if (rc == 0)
             rc = phx_tokenizer_read_config(*out, config, path, err);
         json_decref(config);

@@ -27,16 +27,17 @@ static int read_vocab(struct phx_tokenizer *t, json_t *vocab, const char *where,
     json_t        *value;
     int            rc = 0;
     phx_buf_init(&bytes, 0);
-    json_object_foreach (vocab, key, value) {
+    json_object_foreach(vocab, key, value)
+    {
         bool is_raw = false;
         if (!json_is_integer(value)) {
             rc = phx_fail(err, PHX_E_FORMAT, "%s: model.vocab has an id that is no integer", where);
             break;
         }
         key_bytes(t, key, strlen(key), &bytes, &is_raw);
-        rc = phx_vocab_add(&t->vocab, where, json_integer_value(value),
-                           bytes.data ? bytes.data : "", bytes.size, is_raw ? PHX_TOKEN_RAW : 0,
-                           err);
+        rc =
+            phx_vocab_add(&t->vocab, where, json_integer_value(value), bytes.data ? bytes.data : "",
+                          bytes.size, is_raw ? PHX_TOKEN_RAW : 0, err);
         if (rc)
             break;
     }
@@ -51,7 +52,7 @@ static int read_flags(json_t *item, const char *where, struct phx_added_token *t
 {
     static const char *const keys[] = {"id",     "content",    "single_word", "lstrip",
                                        "rstrip", "normalized", "special",     NULL};
-    int rc = phx_field_only(item, keys, where, err);
+    int                      rc = phx_field_only(item, keys, where, err);
     if (rc == 0)
         rc = phx_field_bool(item, "special", where, &token->is_special, err);
     *is_normalized = !token->is_special;
@@ -105,7 +106,8 @@ static int read_added(struct phx_tokenizer *t, json_t *list, json_t *vocab, cons
     size_t  i;
     if (list && !json_is_null(list) && !json_is_array(list))
         return phx_fail(err, PHX_E_FORMAT, "%s: added_tokens must be a list", where);
-    json_array_foreach (list, i, item) {
+    json_array_foreach(list, i, item)
+    {
         struct phx_added_token token = {0};
         bool                   is_normalized = false;
         json_t                *id = json_object_get(item, "id");
@@ -121,9 +123,8 @@ static int read_added(struct phx_tokenizer *t, json_t *list, json_t *vocab, cons
         if (rc)
             return rc;
         token.id = (int32_t)json_integer_value(id);
-        rc = is_normalized
-                 ? put_normalized(t, content, token, where, err)
-                 : phx_added_put(&t->added, content, strlen(content), token, where, err);
+        rc = is_normalized ? put_normalized(t, content, token, where, err)
+                           : phx_added_put(&t->added, content, strlen(content), token, where, err);
         if (rc)
             return rc;
     }
@@ -171,13 +172,13 @@ static int read_merge(struct phx_tokenizer *t, json_t *item, size_t rank, struct
     if (!t->is_byte_level)
         phx_buf_put(bytes, right, right_size);
     if (is_left_raw || is_right_raw || left_id < 0 || cut == 0 || right_size == 0)
-        return phx_fail(err, PHX_E_FORMAT, "%s: merge %zu names a token that is not in the vocabulary",
-                        where, rank);
+        return phx_fail(err, PHX_E_FORMAT,
+                        "%s: merge %zu names a token that is not in the vocabulary", where, rank);
     int32_t right_id = phx_vocab_find(&t->vocab, bytes->data + cut, bytes->size - cut);
     int32_t id = phx_vocab_find(&t->vocab, bytes->data, bytes->size);
     if (right_id < 0 || id < 0)
-        return phx_fail(err, PHX_E_FORMAT, "%s: merge %zu names a token that is not in the vocabulary",
-                        where, rank);
+        return phx_fail(err, PHX_E_FORMAT,
+                        "%s: merge %zu names a token that is not in the vocabulary", where, rank);
     /* Ordinary text must never become a special token, whatever the merges say. */
     if (!(t->vocab.tokens[id].flags & PHX_TOKEN_SPECIAL))
         phx_merges_put(&t->merges, left_id, right_id, (uint32_t)rank, id);
@@ -210,8 +211,8 @@ static int read_byte_ids(struct phx_tokenizer *t, const char *where, struct phx_
             (void)snprintf(name, sizeof name, "<0x%02X>", (unsigned)b);
         int32_t id = phx_vocab_find(&t->vocab, name, t->is_byte_level ? 1 : strlen(name));
         if (id < 0 && t->is_byte_level)
-            return phx_fail(err, PHX_E_UNSUPPORTED, "%s: the vocabulary has no token for byte 0x%02X",
-                            where, (unsigned)b);
+            return phx_fail(err, PHX_E_UNSUPPORTED,
+                            "%s: the vocabulary has no token for byte 0x%02X", where, (unsigned)b);
         t->byte_ids[b] = id;
     }
     return 0;
@@ -227,8 +228,9 @@ static int read_options(struct phx_tokenizer *t, json_t *model, const char *wher
     static const char *const off[] = {"dropout", "continuing_subword_prefix", "end_of_word_suffix"};
     const char              *type = json_string_value(json_object_get(model, "type"));
     if (!type || strcmp(type, "BPE") != 0)
-        return phx_fail(err, PHX_E_UNSUPPORTED, "%s: model type \"%.40s\" is not supported (only BPE)",
-                        where, type ? type : "(none)");
+        return phx_fail(err, PHX_E_UNSUPPORTED,
+                        "%s: model type \"%.40s\" is not supported (only BPE)", where,
+                        type ? type : "(none)");
     int rc = phx_field_only(model, keys, where, err);
     for (size_t i = 0; i < sizeof off / sizeof off[0] && rc == 0; i++)
         if (!phx_field_is_off(model, off[i]))

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Tiktoken rank files: lines of base64(bytes) SP rank.  A rank is the token's id and its merge
- * priority.  Each token's ways to be split in two are found once, at open, so that encoding uses the
- * same pair table as tokenizer.json: neighbours l, r may merge exactly when their bytes together are
- * a token, with that token's rank. */
+ * priority.  Each token's ways to be split in two are found once, at open, so that encoding uses
+ * the same pair table as tokenizer.json: neighbours l, r may merge exactly when their bytes
+ * together are a token, with that token's rank. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,13 +24,13 @@ struct encoding {
 
 #define CONTRACTION "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 #define PATTERN_O200K                                                                              \
-    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*"                                     \
-    "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+" CONTRACTION "?"                                                  \
-    "|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+"                                    \
-    "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*" CONTRACTION "?"                                                  \
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*"                                  \
+    "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+" CONTRACTION "?"                                               \
+    "|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+"                                 \
+    "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*" CONTRACTION "?"                                               \
     "|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 #define PATTERN_CL100K                                                                             \
-    CONTRACTION "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"           \
+    CONTRACTION "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"        \
                 "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
 static const struct special gpt2_specials[] = {{"<|endoftext|>", 50256}};
@@ -41,18 +41,27 @@ static const struct special cl100k_specials[] = {{"<|endoftext|>", 100257},
                                                  {"<|endofprompt|>", 100276}};
 static const struct special o200k_specials[] = {{"<|endoftext|>", 199999},
                                                 {"<|endofprompt|>", 200018}};
-static const struct special harmony_specials[] = {
-    {"<|startoftext|>", 199998},     {"<|endoftext|>", 199999},
-    {"<|reserved_200000|>", 200000}, {"<|reserved_200001|>", 200001},
-    {"<|return|>", 200002},          {"<|constrain|>", 200003},
-    {"<|reserved_200004|>", 200004}, {"<|channel|>", 200005},
-    {"<|start|>", 200006},           {"<|end|>", 200007},
-    {"<|message|>", 200008},         {"<|reserved_200009|>", 200009},
-    {"<|reserved_200010|>", 200010}, {"<|reserved_200011|>", 200011},
-    {"<|call|>", 200012},            {"<|reserved_200013|>", 200013},
-    {"<|reserved_200014|>", 200014}, {"<|reserved_200015|>", 200015},
-    {"<|reserved_200016|>", 200016}, {"<|reserved_200017|>", 200017},
-    {"<|endofprompt|>", 200018}};
+static const struct special harmony_specials[] = {{"<|startoftext|>", 199998},
+                                                  {"<|endoftext|>", 199999},
+                                                  {"<|reserved_200000|>", 200000},
+                                                  {"<|reserved_200001|>", 200001},
+                                                  {"<|return|>", 200002},
+                                                  {"<|constrain|>", 200003},
+                                                  {"<|reserved_200004|>", 200004},
+                                                  {"<|channel|>", 200005},
+                                                  {"<|start|>", 200006},
+                                                  {"<|end|>", 200007},
+                                                  {"<|message|>", 200008},
+                                                  {"<|reserved_200009|>", 200009},
+                                                  {"<|reserved_200010|>", 200010},
+                                                  {"<|reserved_200011|>", 200011},
+                                                  {"<|call|>", 200012},
+                                                  {"<|reserved_200013|>", 200013},
+                                                  {"<|reserved_200014|>", 200014},
+                                                  {"<|reserved_200015|>", 200015},
+                                                  {"<|reserved_200016|>", 200016},
+                                                  {"<|reserved_200017|>", 200017},
+                                                  {"<|endofprompt|>", 200018}};
 
 #define LIST(a) (a), sizeof(a) / sizeof((a)[0])
 static const struct encoding encodings[] = {
@@ -180,8 +189,8 @@ static int add_specials(struct phx_tokenizer *t, const struct encoding *e, const
     for (size_t i = 0; i < e->n_specials; i++) {
         const struct special  *s = &e->specials[i];
         struct phx_added_token token = {.id = s->id, .is_special = true};
-        int rc = phx_vocab_add(&t->vocab, path, s->id, s->name, strlen(s->name),
-                               PHX_TOKEN_SPECIAL | PHX_TOKEN_ADDED | PHX_TOKEN_RAW, err);
+        uint32_t               flags = PHX_TOKEN_SPECIAL | PHX_TOKEN_ADDED | PHX_TOKEN_RAW;
+        int rc = phx_vocab_add(&t->vocab, path, s->id, s->name, strlen(s->name), flags, err);
         if (rc == 0)
             rc = phx_added_put(&t->added, s->name, strlen(s->name), token, path, err);
         if (rc)
@@ -228,8 +237,10 @@ int phx_tokenizer_open_ranks(const char *path, const char *encoding, struct phx_
         if (strcmp(encodings[i].name, encoding) == 0)
             e = &encodings[i];
     if (!e)
-        return phx_fail(err, PHX_E_NOTFOUND, "encoding \"%.40s\" is not one of o200k_base, "
-                        "o200k_harmony, cl100k_base, gpt2", encoding);
+        return phx_fail(err, PHX_E_NOTFOUND,
+                        "encoding \"%.40s\" is not one of o200k_base, "
+                        "o200k_harmony, cl100k_base, gpt2",
+                        encoding);
     struct phx_tokenizer *t = phx_tokenizer_create();
     int                   rc = fill(t, path, e, err);
     if (rc) {

@@ -62,7 +62,8 @@ int phx_vocab_add(struct phx_vocab *v, const char *where, int64_t id, const char
 
 static uint64_t mix(uint64_t a, uint64_t b)
 {
-    __extension__ unsigned __int128 p = (unsigned __int128)(a ^ 0x9E3779B97F4A7C15u) * (b ^ 0xD6E8FEB86659FD93u);
+    __extension__ unsigned __int128 p =
+        (unsigned __int128)(a ^ 0x9E3779B97F4A7C15u) * (b ^ 0xD6E8FEB86659FD93u);
     return (uint64_t)p ^ (uint64_t)(p >> 64);
 }
 

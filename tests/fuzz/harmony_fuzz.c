@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Answers no model should write, and tool schemas nobody should send.  First byte even: the rest are
- * tokens (F0 to F8 stand for the marks); odd: the rest is a JSON schema. */
+ * Answers no model should write, and tool schemas nobody should send.  First byte even: the rest
+ * are tokens (F0 to F8 stand for the marks); odd: the rest is a JSON schema. */
 #include <stdint.h>
 #include <string.h>
 
@@ -44,8 +44,9 @@ static void parse(const uint8_t *data, size_t size)
     bool                      is_open = false;
     phx_harmony_parser_init(&p, &harmony, check, &is_open);
     for (size_t i = 0; i < size; i++)
-        phx_harmony_parser_push(
-            &p, data[i] >= 0xF0 && data[i] < 0xF0 + BYTE_HARMONY_MARKS ? data[i] - 0xF0 + 256 : data[i]);
+        phx_harmony_parser_push(&p, data[i] >= 0xF0 && data[i] < 0xF0 + BYTE_HARMONY_MARKS
+                                        ? data[i] - 0xF0 + 256
+                                        : data[i]);
     phx_harmony_parser_end(&p);
     if (is_open)
         __builtin_trap();

@@ -8,8 +8,9 @@
 
 static void use(const struct phx_tokenizer *t)
 {
-    static const char *const texts[] = {"Hello  world\n\n 123 don't", "<s>a</s><|x|> \xE4\xBD\xA0\xC3\xA9",
-                                        "\xE2\x96\x81\xF0\x9F\x98\x80\t ", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
+    static const char *const texts[] = {
+        "Hello  world\n\n 123 don't", "<s>a</s><|x|> \xE4\xBD\xA0\xC3\xA9",
+        "\xE2\x96\x81\xF0\x9F\x98\x80\t ", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         for (unsigned flags = 0; flags < 4; flags++) {
             struct phx_ids ids = {0};
@@ -34,7 +35,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct phx_tokenizer *t = NULL;
     struct phx_err        err = {0};
-    int rc = phx_tokenizer_open_json((const char *)data, size, "fuzz", &t, &err);
+    int                   rc = phx_tokenizer_open_json((const char *)data, size, "fuzz", &t, &err);
     if (rc == 0)
         use(t);
     else if (t != NULL || err.text[0] == '\0')

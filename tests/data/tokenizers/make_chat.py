@@ -103,6 +103,7 @@ def build(name):
     bos, eos = {"llama3": ("<|begin_of_text|>", "<|end_of_text|>"), "chatml": (None, "<|im_end|>")}.get(
         BASE[name] if BASE[name] == "llama3" else name, ("<s>", "</s>"))
     config = {"bos_token": bos, "eos_token": {"content": eos}, "pad_token": None,
+              "model_max_length": 1000000000000000019884624838656,
               "chat_template": TEMPLATES[name]}
     if name == "llama2":
         config["add_bos_token"], config["add_eos_token"] = True, False

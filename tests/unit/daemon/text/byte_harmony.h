@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * A tokenizer.json of the 256 bytes (id = byte) and the harmony marks (256 on), as small models have. */
+ * A tokenizer.json of the 256 bytes (id = byte) and the harmony marks (256 on), as small models
+ * have. */
 #ifndef PHX_TESTS_BYTE_HARMONY_H
 #define PHX_TESTS_BYTE_HARMONY_H
 
@@ -17,9 +18,10 @@ static inline void put_byte_harmony(struct phx_buf *json)
     for (int i = 0; i < BYTE_HARMONY_MARKS; i++)
         phx_buf_printf(json, "%s{\"id\":%d,\"content\":\"%s\",\"special\":true}", i ? "," : "",
                        256 + i, marks[i]);
-    phx_buf_puts(json, "],\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
-                       "\"use_regex\":false},\"decoder\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":"
-                       "\"BPE\",\"merges\":[],\"vocab\":{");
+    phx_buf_puts(json,
+                 "],\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
+                 "\"use_regex\":false},\"decoder\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":"
+                 "\"BPE\",\"merges\":[],\"vocab\":{");
     for (int b = 0; b < 256; b++) {
         char           byte = (char)b;
         struct phx_buf spelled;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Chat formats against golden prompts of the reference, requests that cannot be rendered, stop ids. */
+ * Chat formats against golden prompts of the reference, requests that cannot be rendered, stop ids.
+ */
 #include "tests/unit/daemon/text/text_util.h"
 
 #include <jansson.h>
@@ -27,11 +28,14 @@ static void fill(json_t *root, struct phx_chat_message *messages, struct phx_cha
     size_t  i;
     *chat = (struct phx_chat){.messages = messages,
                               .date = json_string_value(json_object_get(root, "date"))};
-    json_array_foreach (json_object_get(root, "messages"), i, item) {
+    json_array_foreach(json_object_get(root, "messages"), i, item)
+    {
         const char *role = json_string_value(json_object_get(item, "role"));
         assert_true(i < MESSAGES_MAX);
         messages[i] = (struct phx_chat_message){
-            .role = *role == 's' ? PHX_ROLE_SYSTEM : *role == 'u' ? PHX_ROLE_USER : PHX_ROLE_ASSISTANT,
+            .role = *role == 's'   ? PHX_ROLE_SYSTEM
+                    : *role == 'u' ? PHX_ROLE_USER
+                                   : PHX_ROLE_ASSISTANT,
             .content = json_string_value(json_object_get(item, "content"))};
         chat->n_messages = i + 1;
     }
@@ -74,14 +78,14 @@ static void check_golden(const struct phx_text *t, json_t *root, const char *nam
 static void prompts_equal_the_references(void **state)
 {
     static const char *const names[][2] = {
-        {"llama3", "llama3"},       {"llama31", "llama3.1"},       {"llama2", "llama2"},
-        {"chatml", "chatml"},       {"mistral01", "mistral-v0.1"}, {"mistral02", "mistral-v0.2"}};
+        {"llama3", "llama3"}, {"llama31", "llama3.1"},       {"llama2", "llama2"},
+        {"chatml", "chatml"}, {"mistral01", "mistral-v0.1"}, {"mistral02", "mistral-v0.2"}};
     (void)state;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         struct phx_text *t = open_chat(names[i][0]);
-        char            *path = phx_mem_printf(DATA "chat/%s/golden.jsonl", names[i][0]), *line = NULL;
-        size_t           capacity = 0, n = 0;
-        FILE            *file = fopen(path, "r");
+        char  *path = phx_mem_printf(DATA "chat/%s/golden.jsonl", names[i][0]), *line = NULL;
+        size_t capacity = 0, n = 0;
+        FILE  *file = fopen(path, "r");
         assert_non_null(file);
         assert_string_equal(phx_text_chat_name(t), names[i][1]);
         assert_true(phx_text_has_chat(t));
@@ -115,7 +119,8 @@ static void the_stop_set_is_a_union(void **state)
     phx_text_close(t);
 }
 
-static void refuse(const struct phx_text *t, const struct phx_chat *chat, int code, const char *names)
+static void refuse(const struct phx_text *t, const struct phx_chat *chat, int code,
+                   const char *names)
 {
     struct phx_err err = {0};
     struct phx_ids ids = {0};
@@ -206,7 +211,8 @@ static void special_strings_in_content_stay_text(void **state)
     struct phx_ids          ids = {0};
     assert_ok(phx_text_render(t, &chat, &ids, &err));
     assert_int_equal(count(&ids, phx_tokenizer_id(phx_text_tokenizer(t), "<|eot_id|>")), 1);
-    assert_int_equal(count(&ids, phx_tokenizer_id(phx_text_tokenizer(t), "<|start_header_id|>")), 2);
+    assert_int_equal(count(&ids, phx_tokenizer_id(phx_text_tokenizer(t), "<|start_header_id|>")),
+                     2);
     phx_ids_fini(&ids);
     phx_text_close(t);
 }
@@ -215,10 +221,10 @@ static void special_strings_in_content_stay_text(void **state)
 static void a_model_without_template_still_completes(void **state)
 {
     (void)state;
-    char            dir[] = "/tmp/phx_chat_test_XXXXXX";
-    struct phx_err  err = {0};
-    struct phx_buf  file;
-    struct phx_ids  ids = {0};
+    char           dir[] = "/tmp/phx_chat_test_XXXXXX";
+    struct phx_err err = {0};
+    struct phx_buf file;
+    struct phx_ids ids = {0};
     assert_non_null(mkdtemp(dir));
     char *path = phx_mem_printf("%s/tokenizer.json", dir);
     phx_buf_init(&file, 0);

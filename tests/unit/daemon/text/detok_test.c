@@ -50,11 +50,17 @@ static void check_lossy(const char *bytes, bool is_per_byte, const char *want)
 static void what_is_not_utf8_is_repaired(void **state)
 {
     (void)state;
-    check_lossy("a\xFF" "b", false, "a" R "b");
-    check_lossy("\xE2\x82" "b", false, R "b");
+    check_lossy("a\xFF"
+                "b",
+                false, "a" R "b");
+    check_lossy("\xE2\x82"
+                "b",
+                false, R "b");
     check_lossy("\xE2\x82", false, R);
     check_lossy("\xE2\x82", true, R R);
-    check_lossy("\xF0\x9F\x98" "x", true, R R R "x");
+    check_lossy("\xF0\x9F\x98"
+                "x",
+                true, R R R "x");
     check_lossy("\xC0\x80", false, R R);
     check_lossy("\xED\xA0\x80", false, R R R);
     check_lossy("\xF0\x80\x80", false, R R R);
@@ -140,8 +146,9 @@ static void byte_tokens_that_form_no_character_become_replacements(void **state)
     struct phx_buf        out;
     assert_ok(phx_tokenizer_open_file(DATA "sp_legacy.json", &t, &err));
     int32_t a = phx_tokenizer_id(t, "a"), e2 = phx_tokenizer_id(t, "<0xE2>");
-    int32_t ids[] = {e2, phx_tokenizer_id(t, "<0x82>"), a, e2, phx_tokenizer_id(t, "<0x82>"),
-                     phx_tokenizer_id(t, "<0xAC>"), e2};
+    int32_t ids[] = {e2, phx_tokenizer_id(t, "<0x82>"), a,
+                     e2, phx_tokenizer_id(t, "<0x82>"), phx_tokenizer_id(t, "<0xAC>"),
+                     e2};
     phx_buf_init(&out, 0);
     phx_tokenizer_decode(t, ids, sizeof ids / sizeof ids[0], 0, &out);
     assert_string_equal(out.data, R R "a\xE2\x82\xAC" R);

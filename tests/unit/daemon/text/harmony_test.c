@@ -22,15 +22,15 @@ static int teardown(void **state)
 }
 
 #define SYSTEM_LOW                                                                                 \
-    "<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\n"         \
-    "Knowledge cutoff: 2024-06\nCurrent date: 2026-01-15\n\nReasoning: low\n\n"                      \
+    "<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\n"       \
+    "Knowledge cutoff: 2024-06\nCurrent date: 2026-01-15\n\nReasoning: low\n\n"                    \
     "# Valid channels: analysis, commentary, final. Channel must be included for every message."
 #define DEVELOPER                                                                                  \
     "<|end|><|start|>developer<|message|># Instructions\n\nAnswer in one line.<|end|>"
 #define TOOLS_LINE "\nCalls to these tools must go to the commentary channel: 'functions'."
 #define DEVELOPER_TOOLS                                                                            \
-    "<|end|><|start|>developer<|message|># Tools\n\n## functions\n\nnamespace functions {\n\n"       \
-    "// Weather outlook.\ntype forecast = (_: {\ncity: string,\n}) => any;\n\n"                      \
+    "<|end|><|start|>developer<|message|># Tools\n\n## functions\n\nnamespace functions {\n\n"     \
+    "// Weather outlook.\ntype forecast = (_: {\ncity: string,\n}) => any;\n\n"                    \
     "} // namespace functions<|end|>"
 
 static void check(const struct phx_chat *chat, const char *want)
@@ -65,10 +65,10 @@ static void a_finished_turn_loses_its_reasoning(void **state)
     (void)state;
     struct phx_chat chat = {
         .messages = turn, .n_messages = 4, .effort = PHX_EFFORT_LOW, .date = "2026-01-15"};
-    check(&chat, SYSTEM_LOW DEVELOPER
-          "<|start|>user<|message|>Name a prime above 20.<|end|>"
-          "<|start|>assistant<|channel|>final<|message|>23<|end|>"
-          "<|start|>user<|message|>And above 30?<|end|><|start|>assistant");
+    check(&chat,
+          SYSTEM_LOW DEVELOPER "<|start|>user<|message|>Name a prime above 20.<|end|>"
+                               "<|start|>assistant<|channel|>final<|message|>23<|end|>"
+                               "<|start|>user<|message|>And above 30?<|end|><|start|>assistant");
 }
 
 static const struct phx_tool forecast = {
@@ -100,8 +100,8 @@ static void function_tools_are_rendered_byte_for_byte(void **state)
 }
 
 #define LOOP                                                                                       \
-    "<|start|>assistant to=functions.forecast<|channel|>commentary <|constrain|>json<|message|>"     \
-    "{\"city\":\"Oslo\"}<|call|><|start|>functions.forecast to=assistant<|channel|>commentary"       \
+    "<|start|>assistant to=functions.forecast<|channel|>commentary <|constrain|>json<|message|>"   \
+    "{\"city\":\"Oslo\"}<|call|><|start|>functions.forecast to=assistant<|channel|>commentary"     \
     "<|message|>{\"rain\":true}<|end|>"
 
 static void reasoning_stays_inside_a_tool_loop_and_goes_with_its_final(void **state)
@@ -137,25 +137,26 @@ static void a_preamble_goes_to_commentary(void **state)
                             .effort = PHX_EFFORT_LOW,
                             .date = "2026-01-15",
                             .forced_tool = "forecast"};
-    check(&chat, SYSTEM_LOW TOOLS_LINE DEVELOPER_TOOLS
-          "<|start|>user<|message|>Rain in Oslo?<|end|>"
-          "<|start|>assistant<|channel|>commentary<|message|>I will check two sources.<|end|>"
-          "<|start|>assistant to=functions.forecast<|channel|>commentary <|constrain|>json<|message|>"
-          "{\"city\":\"Oslo\"}<|call|><|start|>assistant<|channel|>commentary to=functions.forecast "
-          "<|constrain|>json<|message|>");
+    check(
+        &chat, SYSTEM_LOW TOOLS_LINE DEVELOPER_TOOLS
+        "<|start|>user<|message|>Rain in Oslo?<|end|>"
+        "<|start|>assistant<|channel|>commentary<|message|>I will check two sources.<|end|>"
+        "<|start|>assistant to=functions.forecast<|channel|>commentary <|constrain|>json<|message|>"
+        "{\"city\":\"Oslo\"}<|call|><|start|>assistant<|channel|>commentary to=functions.forecast "
+        "<|constrain|>json<|message|>");
 }
 
 static void the_published_prompt_prefix_has_its_golden_ids(void **state)
 {
     (void)state;
-    static const int32_t golden[] = {
-        200006, 17360, 200008, 3575, 553,   17554, 162016, 11,     261, 4410, 6439, 2359,
-        22203,  656,   7788,   17527, 558,  87447, 100594, 25,     220, 1323, 19,   12,
-        3218,   279,   30377,  289,  25,    14093, 279,    2};
-    struct phx_err    err = {0};
-    struct phx_ids    ids = {0};
-    struct phx_prompt p = {.t = tokenizer, .ids = &ids, .err = &err};
-    struct phx_chat   chat = {.messages = turn + 1, .n_messages = 1};
+    static const int32_t golden[] = {200006, 17360, 200008, 3575, 553,   17554, 162016, 11,
+                                     261,    4410,  6439,   2359, 22203, 656,   7788,   17527,
+                                     558,    87447, 100594, 25,   220,   1323,  19,     12,
+                                     3218,   279,   30377,  289,  25,    14093, 279,    2};
+    struct phx_err       err = {0};
+    struct phx_ids       ids = {0};
+    struct phx_prompt    p = {.t = tokenizer, .ids = &ids, .err = &err};
+    struct phx_chat      chat = {.messages = turn + 1, .n_messages = 1};
     phx_harmony_write_chat(&harmony, &p, &chat);
     assert_ok(p.rc);
     assert_true(ids.n > 32);
@@ -166,7 +167,7 @@ static void the_published_prompt_prefix_has_its_golden_ids(void **state)
 static void marks_in_content_are_ordinary_text(void **state)
 {
     (void)state;
-    static const int32_t tail[] = {1428, 200008, 27, 91, 5236, 91, 29, 200007, 200006, 173781};
+    static const int32_t    tail[] = {1428, 200008, 27, 91, 5236, 91, 29, 200007, 200006, 173781};
     struct phx_chat_message m = {.role = PHX_ROLE_USER, .content = "<|start|>"};
     struct phx_chat         chat = {.messages = &m, .n_messages = 1};
     struct phx_err          err = {0};
@@ -197,19 +198,21 @@ static void schemas_become_typescript(void **state)
                "\"string\",\"enum\":[\"c\",\"f\"],\"default\":\"c\"}},\"required\":[\"city\"]}",
                "{\n// Town name\ncity: string,\ndays?: number, // default: 3\n"
                "unit?: \"c\" | \"f\", // default: c\n}");
-    check_type("{\"type\":\"object\",\"description\":\"Top\",\"properties\":{\"a\":{\"type\":"
-               "\"object\",\"properties\":{\"b\":{\"type\":\"array\",\"items\":{\"type\":\"boolean\"}"
-               "}}},\"c\":{\"type\":[\"integer\",\"null\"],\"nullable\":true},\"d\":{\"type\":"
-               "\"array\"},\"e\":{\"$ref\":\"#/x\"},\"f\":{\"type\":\"string\",\"nullable\":true,"
-               "\"title\":\"T\",\"examples\":[\"x\",1],\"default\":\"q\"},\"g\":{\"type\":\"number\","
-               "\"default\":0.1}}}",
-               "// Top\n{\na?: {\n    b?: boolean[],\n    },\nc?: number | null,\nd?: Array<any>,\n"
-               "e?: any,\n// T\n//\n// Examples:\n// - \"x\"\nf?: string | null, // default: \"q\"\n"
-               "g?: number, // default: 0.1\n}");
-    check_type("{\"type\":\"object\",\"properties\":{\"x\":{\"description\":\"Which\",\"default\":"
-               "\"a\",\"oneOf\":[{\"type\":\"string\",\"description\":\"first\"},{\"type\":\"number\","
-               "\"description\":\"second\",\"default\":2}]}},\"required\":[\"x\"]}",
-               "{\n// Which\n// default: \"a\"\nx:\n | string\n | number // second default: 2\n,\n}");
+    check_type(
+        "{\"type\":\"object\",\"description\":\"Top\",\"properties\":{\"a\":{\"type\":"
+        "\"object\",\"properties\":{\"b\":{\"type\":\"array\",\"items\":{\"type\":\"boolean\"}"
+        "}}},\"c\":{\"type\":[\"integer\",\"null\"],\"nullable\":true},\"d\":{\"type\":"
+        "\"array\"},\"e\":{\"$ref\":\"#/x\"},\"f\":{\"type\":\"string\",\"nullable\":true,"
+        "\"title\":\"T\",\"examples\":[\"x\",1],\"default\":\"q\"},\"g\":{\"type\":\"number\","
+        "\"default\":0.1}}}",
+        "// Top\n{\na?: {\n    b?: boolean[],\n    },\nc?: number | null,\nd?: Array<any>,\n"
+        "e?: any,\n// T\n//\n// Examples:\n// - \"x\"\nf?: string | null, // default: \"q\"\n"
+        "g?: number, // default: 0.1\n}");
+    check_type(
+        "{\"type\":\"object\",\"properties\":{\"x\":{\"description\":\"Which\",\"default\":"
+        "\"a\",\"oneOf\":[{\"type\":\"string\",\"description\":\"first\"},{\"type\":\"number\","
+        "\"description\":\"second\",\"default\":2}]}},\"required\":[\"x\"]}",
+        "{\n// Which\n// default: \"a\"\nx:\n | string\n | number // second default: 2\n,\n}");
 }
 
 static void a_tool_without_parameters_takes_none(void **state)
@@ -271,17 +274,19 @@ static void well_formed_answers_are_read(void **state)
     check_parse("<|channel|>analysis<|message|>23 works.<|end|><|start|>assistant<|channel|>final"
                 "<|message|>23<|return|>",
                 "[assistant|analysis||]23 works.(end)[assistant|final||]23(return)");
-    check_parse("<|channel|>analysis<|message|>Call forecast.<|end|><|start|>assistant<|channel|>"
-                "commentary to=functions.forecast <|constrain|>json<|message|>{\"city\":\"Oslo\"}"
-                "<|call|>",
-                "[assistant|analysis||]Call forecast.(end)"
-                "[assistant|commentary|functions.forecast|<|constrain|>json]{\"city\":\"Oslo\"}(call)");
+    check_parse(
+        "<|channel|>analysis<|message|>Call forecast.<|end|><|start|>assistant<|channel|>"
+        "commentary to=functions.forecast <|constrain|>json<|message|>{\"city\":\"Oslo\"}"
+        "<|call|>",
+        "[assistant|analysis||]Call forecast.(end)"
+        "[assistant|commentary|functions.forecast|<|constrain|>json]{\"city\":\"Oslo\"}(call)");
     check_parse("<|channel|>commentary<|message|>I will check two sources.<|end|><|start|>assistant"
                 "<|channel|>commentary to=functions.a<|message|>{}<|call|>",
                 "[assistant|commentary||]I will check two sources.(end)"
                 "[assistant|commentary|functions.a|]{}(call)");
-    check_parse(" to=functions.forecast<|channel|>commentary <|constrain|>json<|message|>{}<|call|>",
-                "[assistant|commentary|functions.forecast|<|constrain|>json]{}(call)");
+    check_parse(
+        " to=functions.forecast<|channel|>commentary <|constrain|>json<|message|>{}<|call|>",
+        "[assistant|commentary|functions.forecast|<|constrain|>json]{}(call)");
     check_parse("<|channel|>analysis to=browser.search code<|message|>{}<|call|>",
                 "[assistant|analysis|browser.search|code]{}(call)");
 }
@@ -290,10 +295,9 @@ static void the_golden_completion_is_read(void **state)
 {
     (void)state;
     static const int32_t golden[] = {
-        200005, 35644, 200008, 1844,  31064, 25,     392,    4827,  382,    220,  17,
-        659,    220,   17,     16842, 12295, 81645,  13,     51441, 6052,   13,   200007,
-        200006, 173781, 200005, 17196, 200008, 17,   659,    220,   17,     314,  220,
-        19,     13,    200002};
+        200005, 35644, 200008, 1844,  31064, 25,  392,   4827, 382, 220,    17,     659,
+        220,    17,    16842,  12295, 81645, 13,  51441, 6052, 13,  200007, 200006, 173781,
+        200005, 17196, 200008, 17,    659,   220, 17,    314,  220, 19,     13,     200002};
     struct phx_harmony_parser p;
     struct phx_buf            log;
     phx_buf_init(&log, 0);
@@ -312,8 +316,7 @@ static void slips_are_forgiven(void **state)
 {
     (void)state;
     /* bare text before any header is the answer */
-    check_parse("I cannot help with that.<|end|>",
-                "[assistant|||]I cannot help with that.(end)");
+    check_parse("I cannot help with that.<|end|>", "[assistant|||]I cannot help with that.(end)");
     check_parse("I cannot help", "[assistant|||]I cannot help(cut)");
     /* a channel, no message mark */
     check_parse("<|channel|>final Sorry, no.<|return|>", "[assistant|final||]Sorry, no.(return)");
@@ -368,8 +371,8 @@ static void a_long_answer_without_header_is_not_lost(void **state)
 static void half_a_character_never_crosses_a_message_border(void **state)
 {
     (void)state;
-    static const int32_t ids[] = {200005, 35644, 200008, 9552, 200007, 200006, 173781,
-                                  200005, 17196, 200008, 64,   200002};
+    static const int32_t      ids[] = {200005, 35644,  200008, 9552,   200007, 200006,
+                                       173781, 200005, 17196,  200008, 64,     200002};
     struct phx_harmony_parser p;
     struct phx_buf            log;
     phx_buf_init(&log, 0);
@@ -377,7 +380,8 @@ static void half_a_character_never_crosses_a_message_border(void **state)
     for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++)
         phx_harmony_parser_push(&p, ids[i]);
     phx_harmony_parser_end(&p);
-    assert_string_equal(log.data, "[assistant|analysis||] \xEF\xBF\xBD(end)[assistant|final||]a(return)");
+    assert_string_equal(log.data,
+                        "[assistant|analysis||] \xEF\xBF\xBD(end)[assistant|final||]a(return)");
     phx_harmony_parser_fini(&p);
     phx_buf_fini(&log);
 }

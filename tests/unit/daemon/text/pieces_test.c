@@ -21,9 +21,9 @@ static void patterns_are_rewritten_or_refused(void **state)
                 {"[\\]\\-a]", "[\\]\\-a]"},
                 {"{", "\\{"},
                 {"\\pZ", "[\\p{Z}]"}};
-    static const char *const bad[] = {"\\w", "\\bx", "[a[b]]", "[a&&b]", "a{1,2}+", "(?P<n>x)",
-                                      "[^\\S]", "\\p{Greek}", "(*UTF)", "a{,3}", "\\K", "[\\P{L}]",
-                                      "(?m)x", "\\1", "[]a]"};
+    static const char *const bad[] = {"\\w",      "\\bx",     "[a[b]]",     "[a&&b]", "a{1,2}+",
+                                      "(?P<n>x)", "[^\\S]",   "\\p{Greek}", "(*UTF)", "a{,3}",
+                                      "\\K",      "[\\P{L}]", "(?m)x",      "\\1",    "[]a]"};
     static const char *const broken[] = {"a\\", "[a", "\\p{L", "\\x{}", "\\u12", "\\p"};
     (void)state;
     struct phx_err err = {0};
@@ -60,16 +60,16 @@ static void check_find(const char *pattern, const char *text, int want)
 static void classes_follow_the_references_unicode(void **state)
 {
     (void)state;
-    check_find("^\\s$", "\xC2\x85", 1);             /* U+0085 is white space */
-    check_find("^\\s$", "\xE1\xA0\x8E", 0);         /* U+180E is not (PCRE2 thinks so) */
+    check_find("^\\s$", "\xC2\x85", 1);     /* U+0085 is white space */
+    check_find("^\\s$", "\xE1\xA0\x8E", 0); /* U+180E is not (PCRE2 thinks so) */
     check_find("^\\S$", "\xE1\xA0\x8E", 1);
-    check_find("^\\p{L}$", "\xE1\xB2\x89", 1);      /* U+1C89 came with Unicode 16 */
+    check_find("^\\p{L}$", "\xE1\xB2\x89", 1); /* U+1C89 came with Unicode 16 */
     check_find("^[^\\p{L}]$", "\xE1\xB2\x89", 0);
     check_find("^\\P{L}$", "\xE1\xB2\x89", 0);
     check_find("^\\p{Lu}$", "\xE1\xB2\x89", 1);
     check_find("^\\d$", "\xD9\xA3", 1);
-    check_find("(?i:'s)", "'\xC5\xBF", 1);          /* long s */
-    check_find("x$", "x\ny", 1);                    /* lines end at LF */
+    check_find("(?i:'s)", "'\xC5\xBF", 1); /* long s */
+    check_find("x$", "x\ny", 1);           /* lines end at LF */
 }
 
 /* ---- splits ---- */
@@ -101,7 +101,7 @@ static void check_split(const char *json, const char *text, bool is_start, const
 }
 
 #define SPLIT(behavior, invert)                                                                    \
-    "{\"type\":\"Split\",\"pattern\":{\"String\":\"-\"},\"behavior\":\"" behavior                     \
+    "{\"type\":\"Split\",\"pattern\":{\"String\":\"-\"},\"behavior\":\"" behavior                  \
     "\",\"invert\":" invert "}"
 
 /* The expected pieces are those of the reference for "the-final--countdown". */
@@ -120,8 +120,8 @@ static void every_split_behaviour_cuts_like_the_reference(void **state)
 }
 
 #define METASPACE(scheme, split)                                                                   \
-    "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"" scheme "\",\"split\":" split \
-    "}"
+    "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"" scheme                   \
+    "\",\"split\":" split "}"
 
 static void metaspace_marks_words(void **state)
 {

@@ -55,8 +55,8 @@ static void record(void *ctx, const struct phx_reply_event *e)
 static void check(const struct phx_text *t, const struct phx_chat *chat, const char *completion,
                   const char *want)
 {
-    struct phx_ids    ids = encode(phx_text_tokenizer(t), completion, PHX_ENCODE_SPECIALS);
-    struct phx_buf    log;
+    struct phx_ids ids = encode(phx_text_tokenizer(t), completion, PHX_ENCODE_SPECIALS);
+    struct phx_buf log;
     phx_buf_init(&log, 0);
     struct phx_reply *r = phx_reply_create(t, chat, record, &log);
     for (size_t i = 0; i < ids.n; i++)
@@ -76,9 +76,11 @@ static void harmony_answers_become_neutral_events(void **state)
     (void)state;
     struct phx_text *t = open_harmony();
     struct phx_chat  chat = {.messages = &hello, .n_messages = 1, .tools = &tool, .n_tools = 1};
-    check(t, &chat, "<|channel|>analysis<|message|>think\xC3\xA9<|end|><|start|>assistant<|channel|>"
-                    "final<|message|>say<|return|>",
-          "R:think\xC3\xA9" "C:say.");
+    check(t, &chat,
+          "<|channel|>analysis<|message|>think\xC3\xA9<|end|><|start|>assistant<|channel|>"
+          "final<|message|>say<|return|>",
+          "R:think\xC3\xA9"
+          "C:say.");
     check(t, &chat, "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{}<|call|>",
           "call fA:{}/0.");
     /* on the analysis channel too, and without the namespace when it was offered */
@@ -88,8 +90,9 @@ static void harmony_answers_become_neutral_events(void **state)
     check(t, &chat, "<|channel|>commentary to=functions.f<|message|>{\"a", "call fA:{\"a/0?.");
     check(t, &chat, "<|channel|>analysis<|message|>thin", "R:thin.");
     /* a preamble is shown; a tool nobody offered is not */
-    check(t, &chat, "<|channel|>commentary<|message|>Wait.<|end|><|start|>assistant<|channel|>"
-                    "analysis to=browser.search code<|message|>q<|call|>",
+    check(t, &chat,
+          "<|channel|>commentary<|message|>Wait.<|end|><|start|>assistant<|channel|>"
+          "analysis to=browser.search code<|message|>q<|call|>",
           "C:Wait.R:q.");
     /* somebody else's turn is not shown */
     check(t, &chat, "<|channel|>final<|message|>a<|end|><|start|>user<|message|>b<|end|>", "C:a.");
@@ -103,14 +106,15 @@ static void harmony_answers_become_neutral_events(void **state)
 static void calls_are_counted(void **state)
 {
     (void)state;
-    struct phx_text  *t = open_harmony();
-    struct phx_chat   chat = {.messages = &hello, .n_messages = 1};
-    struct phx_buf    log;
-    struct phx_ids    ids = encode(t->tokenizer,
-                                   "<|channel|>commentary to=functions.f<|message|>{}<|call|>"
-                                   "<|start|>assistant<|channel|>commentary to=functions.g<|message|>"
-                                   "[]<|call|>",
-                                   PHX_ENCODE_SPECIALS);
+    struct phx_text *t = open_harmony();
+    struct phx_chat  chat = {.messages = &hello, .n_messages = 1};
+    struct phx_buf   log;
+    struct phx_ids   ids = encode(t->tokenizer,
+                                  "<|channel|>commentary to=functions.f<|message|>{}<|call|>"
+                                    "<|start|>assistant<|channel|>"
+                                "commentary to=functions.g<|message|>"
+                                    "[]<|call|>",
+                                  PHX_ENCODE_SPECIALS);
     phx_buf_init(&log, 0);
     struct phx_reply *r = phx_reply_create(t, &chat, record, &log);
     for (size_t i = 0; i < ids.n; i++)
@@ -148,9 +152,9 @@ static void the_end_of_a_message_never_stops_a_generation(void **state)
     assert_non_null(mkdtemp(dir));
     char *path = phx_mem_printf("%s/generation_config.json", dir);
     assert_ok(phx_file_write(path, config, sizeof config - 1, 0600, &err));
-    struct phx_text *t = open_harmony_in(dir);
-    size_t           n;
-    const int32_t   *ids = phx_text_stop_ids(t, &n);
+    struct phx_text     *t = open_harmony_in(dir);
+    size_t               n;
+    const int32_t       *ids = phx_text_stop_ids(t, &n);
     static const int32_t want[] = {7, 257, 258, 264};
     assert_int_equal(n, 4);
     assert_memory_equal(ids, want, sizeof want);

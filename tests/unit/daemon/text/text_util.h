@@ -3,7 +3,8 @@
 #ifndef PHX_TESTS_TEXT_UTIL_H
 #define PHX_TESTS_TEXT_UTIL_H
 
-/* clang-format off: cmocka needs these four before it */
+/* cmocka needs these four before it */
+/* clang-format off */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

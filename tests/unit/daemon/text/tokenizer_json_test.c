@@ -19,15 +19,16 @@ static void edit(json_t *root, const char *path, const char *value)
     assert_non_null(new_value);
     for (; (next = strtok_r(NULL, "/", &save)) != NULL; key = next)
         at = json_is_array(at) ? json_array_get(at, (size_t)atoi(key)) : json_object_get(at, key);
-    int rc = !json_is_array(at)                          ? json_object_set_new(at, key, new_value)
-             : (size_t)atoi(key) < json_array_size(at)   ? json_array_set_new(at, (size_t)atoi(key), new_value)
-                                                         : json_array_append_new(at, new_value);
+    int rc = !json_is_array(at) ? json_object_set_new(at, key, new_value)
+             : (size_t)atoi(key) < json_array_size(at)
+                 ? json_array_set_new(at, (size_t)atoi(key), new_value)
+                 : json_array_append_new(at, new_value);
     assert_int_equal(rc, 0);
 }
 
 static int open_edited(const char *file, const char *path, const char *value, struct phx_err *err)
 {
-    char  *name = phx_mem_printf(DATA "%s.json", file);
+    char   *name = phx_mem_printf(DATA "%s.json", file);
     json_t *root = json_load_file(name, 0, NULL);
     assert_non_null(root);
     if (path)
@@ -58,7 +59,8 @@ static void what_cannot_be_honoured_is_refused_by_name(void **state)
         {"llama3", "surprise", "1", PHX_E_UNSUPPORTED, "surprise"},
         {"llama3", "truncation", "{\"max_length\":5}", PHX_E_UNSUPPORTED, "truncation"},
         {"llama3", "padding", "{\"strategy\":{\"Fixed\":5}}", PHX_E_UNSUPPORTED, "padding"},
-        {"llama3", "normalizer", "{\"type\":\"BertNormalizer\"}", PHX_E_UNSUPPORTED, "BertNormalizer"},
+        {"llama3", "normalizer", "{\"type\":\"BertNormalizer\"}", PHX_E_UNSUPPORTED,
+         "BertNormalizer"},
         {"llama3", "normalizer", "{\"type\":\"Lowercase\"}", PHX_E_UNSUPPORTED, "Lowercase"},
         {"llama3", "pre_tokenizer", "{\"type\":\"UnicodeScripts\"}", PHX_E_UNSUPPORTED,
          "UnicodeScripts"},
@@ -126,8 +128,9 @@ static void a_missing_byte_is_refused(void **state)
 
 static void what_is_not_json_is_refused(void **state)
 {
-    static const char *const bad[] = {"", "{", "[]", "null", "{\"version\":\"1.0\",\"version\":\"1.0\"}",
-                                      "{\"version\":1}", "{}"};
+    static const char *const bad[] = {
+        "",  "{", "[]", "null", "{\"version\":\"1.0\",\"version\":\"1.0\"}", "{\"version\":1}",
+        "{}"};
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         struct phx_tokenizer *t = NULL;

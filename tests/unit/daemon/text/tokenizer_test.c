@@ -10,16 +10,17 @@
 #include "rpc/base/mem.h"
 
 /* One line of a vector file: text, ids, and perhaps flags and what decoding gives. */
-static void check_vector(const struct phx_tokenizer *t, json_t *root, const char *where, size_t line)
+static void check_vector(const struct phx_tokenizer *t, json_t *root, const char *where,
+                         size_t line)
 {
-    json_t     *text = json_object_get(root, "text"), *want = json_object_get(root, "ids");
-    json_t     *shown = json_object_get(root, "decoded");
-    unsigned    flags = (unsigned)json_integer_value(json_object_get(root, "flags"));
+    json_t        *text = json_object_get(root, "text"), *want = json_object_get(root, "ids");
+    json_t        *shown = json_object_get(root, "decoded");
+    unsigned       flags = (unsigned)json_integer_value(json_object_get(root, "flags"));
     struct phx_err err = {0};
     struct phx_ids ids = {0};
     struct phx_buf back;
-    assert_ok(phx_tokenizer_encode(t, json_string_value(text), json_string_length(text), flags, &ids,
-                                   &err));
+    assert_ok(phx_tokenizer_encode(t, json_string_value(text), json_string_length(text), flags,
+                                   &ids, &err));
     for (size_t i = 0; i < ids.n && i < json_array_size(want); i++)
         if (ids.data[i] != json_integer_value(json_array_get(want, i)))
             fail_msg("%s:%zu: id %zu is %d", where, line, i, ids.data[i]);
@@ -142,15 +143,16 @@ static void special_looking_text_is_never_special(void **state)
 
 static void text_that_is_not_utf8_is_refused_with_its_offset(void **state)
 {
-    static const char *const bad[] = {"ab\xFFz", "ab\xC0\x80", "ab\xED\xA0\x80", "ab\xF4\x90\x80\x80",
-                                      "ab\xE2\x82"};
+    static const char *const bad[] = {"ab\xFFz", "ab\xC0\x80", "ab\xED\xA0\x80",
+                                      "ab\xF4\x90\x80\x80", "ab\xE2\x82"};
     (void)state;
     struct phx_tokenizer *t = open_ranks(DATA "gpt2.tiktoken", "gpt2");
     struct phx_ids        ids = {0};
     struct phx_err        err = {0};
     phx_ids_put(&ids, 7);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        assert_int_equal(phx_tokenizer_encode(t, bad[i], strlen(bad[i]), 0, &ids, &err), PHX_E_FORMAT);
+        assert_int_equal(phx_tokenizer_encode(t, bad[i], strlen(bad[i]), 0, &ids, &err),
+                         PHX_E_FORMAT);
         assert_non_null(strstr(err.text, "byte 2"));
         assert_int_equal(ids.n, 1);
     }
@@ -198,7 +200,7 @@ static void one_long_word_is_merged_in_reasonable_time(void **state)
 /* Many threads, one tokenizer: each must get what one alone gets. */
 static void *encode_often(void *ctx)
 {
-    static const char           text[] = "Threads don't   share 12345 \xE4\xBD\xA0\xE5\xA5\xBD\n\nstate";
+    static const char text[] = "Threads don't   share 12345 \xE4\xBD\xA0\xE5\xA5\xBD\n\nstate";
     const struct phx_tokenizer *t = ctx;
     struct phx_ids              first = {0};
     struct phx_err              err;
@@ -240,10 +242,10 @@ static void bad_rank_files_are_refused(void **state)
     static const struct {
         const char *text;
         const char *names;
-    } files[] = {{"IQ== 0\nIg== x\n", "line 2"},  {"IQ== 0\nIg==\n", "line 2"},
-                 {"IQ= 0\n", "line 1"},           {"IQ== 0\nIg== 0\n", "token id 0"},
-                 {"IQ== 9999999\n", "9999999"},   {"IQ== 0\nIg== 1\n", "ranks 0 to"},
-                 {"I!== 0\n", "line 1"},          {"", "ranks 0 to"}};
+    } files[] = {{"IQ== 0\nIg== x\n", "line 2"}, {"IQ== 0\nIg==\n", "line 2"},
+                 {"IQ= 0\n", "line 1"},          {"IQ== 0\nIg== 0\n", "token id 0"},
+                 {"IQ== 9999999\n", "9999999"},  {"IQ== 0\nIg== 1\n", "ranks 0 to"},
+                 {"I!== 0\n", "line 1"},         {"", "ranks 0 to"}};
     (void)state;
     char path[] = "/tmp/phx_ranks_XXXXXX";
     int  fd = mkstemp(path);
