@@ -68,10 +68,41 @@ static void every_layout_gives_the_same_bits(void **state)
     assert_true(n_layouts >= 50);
 }
 
+static int count_memory(struct phx_rank *rank, void *ctx, struct phx_err *err)
+{
+    struct phx_model_memory m;
+    const char             *name = ctx;
+    uint64_t kv = rank->part->kv_bytes_per_block * (uint64_t)rank->options->n_blocks;
+    phx_model_memory(rank->model, &m);
+    if (m.weights_bytes != rank->part->weights_bytes || m.kv_bytes != kv ||
+        m.scratch_bytes != rank->part->scratch_bytes)
+        return phx_fail(err, PHX_E_STATE, "%s, rank %d: planned %llu + %llu + %llu, has %llu + %llu + %llu",
+                        name, rank->part->rank, (unsigned long long)rank->part->weights_bytes,
+                        (unsigned long long)kv, (unsigned long long)rank->part->scratch_bytes,
+                        (unsigned long long)m.weights_bytes, (unsigned long long)m.kv_bytes,
+                        (unsigned long long)m.scratch_bytes);
+    return 0;
+}
+
+static void the_partition_counts_what_is_allocated(void **state)
+{
+    (void)state;
+    for (int32_t i = 0; i < CASES; i++)
+        for (int32_t j = 0; j < 4; j++) {
+            struct golden            g = golden_load(case_names[i]);
+            struct phx_ranks_options o = harness_options(&g, 1 + j % 2, 1 + j / 2);
+            struct phx_err           err = {0};
+            if (phx_ranks_run(&o, count_memory, (void *)(uintptr_t)case_names[i], &err) != 0)
+                fail_msg("%s", err.text);
+            golden_free(&g);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(logits_agree_with_the_reference),
+        cmocka_unit_test(the_partition_counts_what_is_allocated),
         cmocka_unit_test(every_layout_gives_the_same_bits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -61,6 +61,8 @@ static const struct edit edits[] = {
     {"llama-mha-f32", ST, "layers.3.mlp.up_proj.weight\":{\"dtype\":\"F32\",\"shape\":[128,32]",
      "layers.3.mlp.up_proj.weight\":{\"dtype\":\"F32\",\"shape\":[32,128]",
      "up_proj.weight has shape [32, 128], config.json asks for [128, 32]"},
+    {"llama-mha-f32", "config.json", "\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true ",
+     "lm_head.weight differs from model.embed_tokens.weight"},
     {"llama-linear-bias-f32", "config.json", "\"attention_bias\": true", "\"attention_bias\":false",
      "self_attn.k_proj.bias is not part of a llama model of 2 layers"},
     {"llama-linear-bias-f32", "config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1",
@@ -106,25 +108,57 @@ static void a_checkpoint_that_is_not_the_model_is_refused_by_name(void **state)
     assert_int_equal(load(scratch, &err), PHX_E_STATE); /* the unedited copy loads */
 }
 
+/* Where the bytes of a tensor begin and end in the file in memory. */
+static void find_tensor(const struct phx_buf *b, const char *name, size_t *first, size_t *end)
+{
+    uint64_t header = 0;
+    long     from = 0, to = 0;
+    memcpy(&header, b->data, sizeof header);
+    const char *at = memmem(b->data, b->size, name, strlen(name));
+    assert_non_null(at);
+    at = strstr(at, "data_offsets\":[");
+    assert_int_equal(sscanf(at, "data_offsets\":[%ld,%ld", &from, &to), 2);
+    *first = 8 + header + (size_t)from;
+    *end = 8 + header + (size_t)to;
+}
+
+/* Exporters write a tied head twice: the second copy is accepted when it is one. */
+static void a_tied_head_that_equals_the_embedding_is_accepted(void **state)
+{
+    struct phx_err err = {0};
+    struct phx_buf b;
+    char          *path = phx_mem_printf("%s/%s", scratch, ST);
+    size_t         head, head_end, table, table_end;
+    (void)state;
+    copy_edited("llama-mha-f32", "config.json", "\"tie_word_embeddings\": false",
+                "\"tie_word_embeddings\": true ");
+    copy_edited("llama-mha-f32", ST, NULL, NULL);
+    phx_buf_init(&b, 0);
+    assert_int_equal(phx_buf_read_file(&b, path, 1 << 24, &err), 0);
+    find_tensor(&b, "lm_head.weight", &head, &head_end);
+    find_tensor(&b, "model.embed_tokens.weight", &table, &table_end);
+    assert_int_equal(head_end - head, table_end - table);
+    memcpy(b.data + head, b.data + table, head_end - head);
+    assert_int_equal(phx_file_write(path, b.data, b.size, 0600, &err), 0);
+    assert_int_equal(load(scratch, &err), PHX_E_STATE);
+    phx_buf_fini(&b);
+    phx_mem_free(path);
+}
+
 /* A scale byte of 255 is a NaN for 32 weights. */
 static void a_nan_scale_is_refused_by_name(void **state)
 {
     struct phx_err err = {0};
     struct phx_buf b;
-    char *path = phx_mem_printf("%s/%s", scratch, ST);
-    long  first = 0;
+    char          *path = phx_mem_printf("%s/%s", scratch, ST);
+    size_t         first, end;
     (void)state;
     copy_edited("gpt-oss-window-f32", "config.json", NULL, NULL);
     copy_edited("gpt-oss-window-f32", ST, NULL, NULL);
     phx_buf_init(&b, 0);
     assert_int_equal(phx_buf_read_file(&b, path, 1 << 24, &err), 0);
-    const char *at = memmem(b.data, b.size, "layers.3.mlp.experts.down_proj_scales", 37);
-    assert_non_null(at);
-    at = strstr(at, "data_offsets\":[");
-    assert_int_equal(sscanf(at, "data_offsets\":[%ld", &first), 1);
-    uint64_t header = 0;
-    memcpy(&header, b.data, sizeof header);
-    b.data[8 + header + (size_t)first + 5] = (char)255;
+    find_tensor(&b, "layers.3.mlp.experts.down_proj_scales", &first, &end);
+    b.data[first + 5] = (char)255;
     assert_int_equal(phx_file_write(path, b.data, b.size, 0600, &err), 0);
     assert_int_equal(load(scratch, &err), PHX_E_FORMAT);
     assert_non_null(strstr(err.text, "model.layers.3.mlp.experts.down_proj_scales: expert 0"));
@@ -148,6 +182,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_checkpoint_that_is_not_the_model_is_refused_by_name),
+        cmocka_unit_test(a_tied_head_that_equals_the_embedding_is_accepted),
         cmocka_unit_test(a_nan_scale_is_refused_by_name),
     };
     return cmocka_run_group_tests(tests, NULL, clean_up);
