@@ -154,7 +154,9 @@ def generation_config():
 
 def export(flat, folder):
     os.makedirs(folder, exist_ok=True)
-    save_file(tensors(flat), os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
+    weights = os.path.join(folder, "model.safetensors")
+    save_file(tensors(flat), weights, metadata={"format": "pt"})
+    os.chmod(weights, 0o644)  # the writer leaves it private
     for name, value in (("config", config()), ("generation_config", generation_config()),
                         ("tokenizer", tokenizer()), ("tokenizer_config", tokenizer_config())):
         with open(os.path.join(folder, name + ".json"), "w", encoding="utf-8") as f:
@@ -164,10 +166,10 @@ def export(flat, folder):
 
 def main():
     a = argparse.ArgumentParser(description=__doc__)
-    a.add_argument("checkpoint", help="last.pt of train.py")
+    a.add_argument("checkpoint", nargs="+", help="last.pt of train.py; several are averaged")
     a.add_argument("folder", help="the model folder to write")
     args = a.parse_args()
-    export(torch.load(args.checkpoint)["params"], args.folder)
+    export(torch.stack([torch.load(c)["params"] for c in args.checkpoint]).mean(0), args.folder)
 
 
 if __name__ == "__main__":

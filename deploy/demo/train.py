@@ -12,7 +12,9 @@ import ctypes
 import math
 import os
 import random
+import shlex
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -361,6 +363,8 @@ def work(rank, args, lib, params, slots, sums, barrier, start):
     leaves = {k: t.detach().requires_grad_() for k, t in p.items()}
     for k, t in leaves.items():
         t.grad = own[k]
+    if args.more:
+        data.WEIGHTS[args.more] *= 3
     optimiser = Optimiser(p, g, rank, args.world)
     source = batches(random.Random(args.seed * 1000 + rank), args.tokens)
     checks = {k: held_out_batches(99, k, 60) for k in KINDS} if rank == 0 else {}
@@ -396,16 +400,17 @@ def work(rank, args, lib, params, slots, sums, barrier, start):
                 f"{k} {exact(p, b):.0f}" for k, b in checks.items()), flush=True)
         if rank == 0 and elapsed - saved > 120:
             saved = elapsed
-            save(args.out, params, step, tokens * args.world, elapsed, args)
+            save(args, params, step, tokens * args.world, elapsed)
     if rank == 0:
-        save(args.out, params, step, tokens * args.world, elapsed, args)
+        save(args, params, step, tokens * args.world, elapsed)
         print("end", flush=True)
 
 
-def save(folder, params, step, tokens, elapsed, args):
-    path = os.path.join(folder, "last.pt")
-    torch.save({"params": params.clone(), "step": step, "tokens": tokens, "seconds": elapsed,
-                "seed": args.seed, "minutes": args.minutes}, path + ".new")
+def save(args, params, step, tokens, elapsed):
+    """Parameters, and every run that led to them."""
+    path = os.path.join(args.out, "last.pt")
+    run = {"command": args.command, "step": step, "tokens": tokens, "seconds": elapsed, "world": args.world}
+    torch.save({"params": params.clone(), "runs": args.runs + [run]}, path + ".new")
     os.replace(path + ".new", path)
 
 
@@ -419,8 +424,10 @@ def main():
     a.add_argument("--tokens", type=int, default=3000, help="example tokens per batch and process")
     a.add_argument("--muon-lr", type=float, default=0.015)
     a.add_argument("--adam-lr", type=float, default=3e-3)
+    a.add_argument("--more", choices=list(data.WEIGHTS), help="draw this task three times as often")
     a.add_argument("--check", type=float, default=100, help="seconds between held-out checks")
     args = a.parse_args()
+    args.runs, args.command = [], "train.py " + shlex.join(sys.argv[1:])
     os.makedirs(args.out, exist_ok=True)
     # For the processes started below: keep freed memory, keep every planned matrix product.
     os.environ.update(MALLOC_MMAP_THRESHOLD_="33554432", MALLOC_TRIM_THRESHOLD_="8000000000",
@@ -428,7 +435,9 @@ def main():
     torch.manual_seed(args.seed)
     params = torch.empty(count()).share_memory_()
     if args.start:
-        params.copy_(torch.load(args.start)["params"])
+        before = torch.load(args.start)
+        params.copy_(before["params"])
+        args.runs = before["runs"]
     else:
         initialise(views(params))
     slots = torch.zeros(args.world, count()).share_memory_()
