@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The head: plans steps, runs its own part of each, and turns results into token events. */
+#include <string.h>
+
+#include "rpc/base/clock.h"
+#include "rpc/base/log.h"
+#include "rpc/base/mem.h"
+#include "shard/step/stage.h"
+
+enum { OPEN_RING = 512, WAITING_MAX = 4096 };
+
+struct phx_head {
+    struct phx_step         *s;
+    struct phx_plan_limits   limits;
+    struct phx_sched        *sched;
+    struct phx_plan_encoder *encoder;
+    struct phx_buf           plan;
+    struct phx_buf           bytes; /* of a result on its way out */
+    unsigned char           *inbox; /* of a result that came in */
+    struct phx_result        result;
+    struct phx_sampled      *sampled; /* [max_seqs] */
+    struct phx_sched_event  *events;
+    struct phx_token_out    *tokens;  /* of the message in the making */
+    struct phx_logprob      *logprobs;
+    int32_t                  n_tokens, n_logprobs, max_tokens;
+    struct phx_link_step     last;    /* statistics of the newest completed step */
+    uint64_t                 n_preempted, hit_tokens, comm_bytes;
+    int64_t                  started_ns[OPEN_RING]; /* of open plans, by step modulo */
+    int32_t                  rows[OPEN_RING][2];    /* prefill, decode */
+    int                      n_open;
+};
+
+int phx_head_create(struct phx_step *s, struct phx_head **out, struct phx_err *err)
+{
+    const struct phx_sched_options options = {
+        .max_seqs = s->options->max_seqs,
+        .max_waiting = WAITING_MAX,
+        .max_rows = s->options->max_rows,
+        .max_context = s->max_context,
+        .block_tokens = s->options->block_tokens,
+        .n_blocks = s->n_blocks,
+        .n_inflight = s->options->pp,
+        .vocab_size = s->config.vocab_size,
+        .has_prefix_cache = s->options->has_prefix_cache,
+    };
+    struct phx_head *h = phx_mem_calloc(1, sizeof(*h));
+    size_t           n = (size_t)options.max_seqs;
+    int              rc = phx_sched_create(&options, &h->sched, err);
+
+    *out = NULL;
+    h->s = s;
+    phx_step_plan_limits(s, &h->limits);
+    h->encoder = phx_plan_encoder_create(&h->limits);
+    phx_buf_init(&h->plan, phx_plan_max_bytes(&h->limits));
+    phx_buf_init(&h->bytes, phx_result_max_bytes(options.max_seqs));
+    h->result.tokens = phx_mem_calloc(n, sizeof(*h->result.tokens));
+    h->inbox = phx_mem_calloc(1, phx_result_max_bytes(options.max_seqs));
+    h->sampled = phx_mem_calloc(n, sizeof(*h->sampled));
+    h->events = phx_mem_calloc(n + WAITING_MAX, sizeof(*h->events));
+    h->max_tokens = PHX_TOKEN_EVENTS_MAX;
+    h->tokens = phx_mem_calloc((size_t)h->max_tokens, sizeof(*h->tokens));
+    h->logprobs = phx_mem_calloc(n * PHX_TOP_LOGPROBS_MAX, sizeof(*h->logprobs));
+    if (rc != 0) {
+        phx_head_destroy(h);
+        return rc;
+    }
+    *out = h;
+    return 0;
+}
+
+void phx_head_destroy(struct phx_head *h)
+{
+    if (h == NULL)
+        return;
+    phx_sched_destroy(h->sched);
+    phx_plan_encoder_destroy(h->encoder);
+    phx_buf_fini(&h->plan);
+    phx_buf_fini(&h->bytes);
+    phx_mem_free(h->result.tokens);
+    phx_mem_free(h->inbox);
+    phx_mem_free(h->sampled);
+    phx_mem_free(h->events);
+    phx_mem_free(h->tokens);
+    phx_mem_free(h->logprobs);
+    phx_mem_free(h);
+}
+
+static struct phx_token_out *add_token(struct phx_head *h)
+{
+    phx_assert(h->n_tokens < h->max_tokens);
+    h->tokens[h->n_tokens] = (struct phx_token_out){.token = -1, .error_text = ""};
+    return &h->tokens[h->n_tokens++];
+}
+
+void phx_head_submit(struct phx_head *h, const struct phx_submit *submit)
+{
+    struct phx_err        err = {0};
+    struct phx_token_out *t;
+    int                   rc = phx_sched_submit(h->sched, submit, &err);
+
+    if (rc == 0 || h->n_tokens >= h->max_tokens / 2) /* the message is nearly full of refusals */
+        return;
+    t = add_token(h);
+    t->seq_id = submit->seq_id;
+    t->finish = PHX_FINISH_ERROR;
+    t->error_code = rc;
+    t->error_text = rc == PHX_E_BUSY ? "the replica's queue is full"
+                                     : "the sequence does not fit this replica";
+    phx_log(PHX_LOG_WARN, "step.submit.refuse", "seq=%llu reason=%s",
+            (unsigned long long)submit->seq_id, err.text);
+}
+
+void phx_head_cancel(struct phx_head *h, uint64_t seq_id)
+{
+    phx_sched_cancel(h->sched, seq_id);
+}
+
+bool phx_head_has_work(const struct phx_head *h)
+{
+    struct phx_sched_stats stats;
+
+    phx_sched_stats(h->sched, &stats);
+    return stats.n_running + stats.n_waiting + stats.n_open_plans + h->n_tokens > 0;
+}
+
+static void put_event(struct phx_head *h, const struct phx_sched_event *e)
+{
+    struct phx_token_out *t = add_token(h);
+
+    t->seq_id = e->seq_id;
+    t->token = e->token;
+    t->index = e->index > 0 ? e->index : 0;
+    t->cached_tokens = e->cached_tokens;
+    t->finish = e->finish;
+    if (e->finish == PHX_FINISH_ERROR) {
+        t->error_code = PHX_E_INTERNAL;
+        t->error_text = "the step failed repeatedly; see the rank's log";
+    }
+    for (int32_t i = 0; e->token >= 0 && i < h->result.n_tokens; i++) {
+        const struct phx_result_token *r = &h->result.tokens[i];
+
+        if (r->slot != e->slot)
+            continue;
+        t->logprob = r->logprob < 0 ? r->logprob : 0;
+        t->top = h->logprobs + h->n_logprobs;
+        t->n_top = r->n_top;
+        for (int32_t j = 0; j < r->n_top; j++)
+            h->logprobs[h->n_logprobs++] = (struct phx_logprob){
+                r->top_ids[j], r->top_logprobs[j] < 0 ? r->top_logprobs[j] : 0};
+    }
+}
+
+static int start_plan(struct phx_head *h, const struct phx_plan *plan, struct phx_err *err)
+{
+    const struct phx_result *result;
+    bool                     is_stop;
+    size_t                   size;
+    int                      rc;
+
+    phx_buf_clear(&h->plan);
+    phx_plan_encode(h->encoder, h->sched, plan, &h->plan);
+    rc = phx_buf_check(&h->plan, "step plan", err);
+    if (rc != 0)
+        return rc;
+    h->started_ns[plan->step % OPEN_RING] = phx_clock_mono_ns();
+    h->rows[plan->step % OPEN_RING][0] = plan->n_prefill_rows;
+    h->rows[plan->step % OPEN_RING][1] = plan->n_decode_rows;
+    h->n_open++;
+    size = h->plan.size;
+    rc = phx_comm_bcast(h->s->comm, h->plan.data, h->plan.size, &size);
+    if (rc != 0)
+        return phx_fail(err, rc, "broadcast of a plan: %s", phx_err_text(rc));
+    rc = phx_stage_run(h->s->stage, h->plan.data, h->plan.size, &is_stop, &result, err);
+    if (rc != 0 || result == NULL)
+        return rc;
+    phx_buf_clear(&h->bytes);
+    phx_result_encode(result, &h->bytes);
+    rc = phx_comm_result_send(h->s->comm, h->bytes.data, h->bytes.size);
+    return rc == 0 ? 0 : phx_fail(err, rc, "tokens of a step: %s", phx_err_text(rc));
+}
+
+static void measure(struct phx_head *h, uint64_t step)
+{
+    struct phx_sched_stats stats;
+    struct phx_step_stats *out = &h->last.stats;
+    int64_t  us = (phx_clock_mono_ns() - h->started_ns[step % OPEN_RING]) / 1000;
+    uint64_t bytes = phx_comm_bytes(h->s->comm);
+
+    phx_sched_stats(h->sched, &stats);
+    *out = (struct phx_step_stats){
+        .n_running = stats.n_running,
+        .n_waiting = stats.n_waiting,
+        .n_preempted = (int32_t)(stats.n_preempted - h->n_preempted),
+        .kv_blocks_used = stats.kv.n_used,
+        .kv_blocks_total = stats.kv.n_blocks,
+        .prefix_hit_tokens = stats.kv.hit_tokens - h->hit_tokens,
+        .step_us = us < UINT32_MAX ? (uint32_t)us : UINT32_MAX,
+        .n_prefill_tokens = h->rows[step % OPEN_RING][0],
+        .n_decode_tokens = h->rows[step % OPEN_RING][1],
+        .bytes_comm = bytes - h->comm_bytes,
+    };
+    h->n_preempted = stats.n_preempted;
+    h->hit_tokens = stats.kv.hit_tokens;
+    h->comm_bytes = bytes;
+    h->last.step = step;
+}
+
+static int complete_oldest(struct phx_head *h, struct phx_err *err)
+{
+    size_t  size = 0, capacity = phx_result_max_bytes(h->limits.max_seqs);
+    int32_t n;
+    int     rc;
+
+    rc = phx_comm_result_recv(h->s->comm, h->inbox, capacity, &size, -1);
+    if (rc != 0)
+        return phx_fail(err, rc, "waiting for tokens: %s", phx_err_text(rc));
+    rc = phx_result_decode(h->inbox, size, h->limits.max_seqs, h->limits.vocab_size, &h->result,
+                           err);
+    if (rc != 0)
+        return rc;
+    for (int32_t i = 0; i < h->result.n_tokens; i++)
+        h->sampled[i] =
+            (struct phx_sampled){h->result.tokens[i].slot, h->result.tokens[i].token};
+    n = phx_sched_complete(h->sched, h->sampled, h->result.n_tokens, h->result.code, h->events);
+    h->n_open--;
+    for (int32_t i = 0; i < n; i++)
+        put_event(h, &h->events[i]);
+    measure(h, h->result.step);
+    return 0;
+}
+
+static void take_cancelled(struct phx_head *h)
+{
+    int32_t n = phx_sched_drain_events(h->sched, h->events);
+
+    for (int32_t i = 0; i < n; i++)
+        put_event(h, &h->events[i]);
+}
+
+int phx_head_run(struct phx_head *h, struct phx_link_step *out, struct phx_err *err)
+{
+    const struct phx_plan *plan;
+    int                    rc = 0;
+
+    h->n_logprobs = 0;
+    while (rc == 0 && (plan = phx_sched_plan(h->sched)) != NULL)
+        rc = start_plan(h, plan, err);
+    if (rc == 0 && h->n_open > 0)
+        rc = complete_oldest(h, err);
+    if (rc == 0)
+        take_cancelled(h);
+    *out = h->last;
+    out->tokens = h->tokens;
+    out->n_tokens = h->n_tokens;
+    h->n_tokens = 0; /* the array stays as it is until the next call */
+    return rc;
+}
+
+void phx_head_stop(struct phx_head *h)
+{
+    size_t size;
+
+    phx_buf_clear(&h->plan);
+    phx_plan_encode_stop(&h->plan);
+    size = h->plan.size;
+    if (phx_comm_bcast(h->s->comm, h->plan.data, h->plan.size, &size) != 0)
+        phx_log(PHX_LOG_WARN, "step.stop.fail", "reason=%s", "a peer is gone already");
+}

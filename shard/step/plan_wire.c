@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "shard/step/plan_wire.h"
+
+#include <string.h>
+
+#include "rpc/base/mem.h"
+
+enum { FLAG_NEW = 1, FLAG_SAMPLED = 2, HEADER_BYTES = 24, SEQ_BYTES = 24, NEW_BYTES = 48 };
+
+static const uint32_t MAGIC = 0x31584850u; /* "PHX1" */
+
+size_t phx_plan_max_bytes(const struct phx_plan_limits *l)
+{
+    size_t per_seq = SEQ_BYTES + NEW_BYTES + PHX_BIAS_MAX * sizeof(struct phx_bias) +
+                     ((size_t)l->max_context + (size_t)l->max_blocks) * sizeof(int32_t);
+
+    /* every sequence new in one step, bounded by what the cache can hold at once */
+    return HEADER_BYTES + (size_t)l->max_seqs * (per_seq < 65536 ? per_seq : 65536) +
+           ((size_t)l->max_context + (size_t)l->n_blocks * 33) * sizeof(int32_t);
+}
+
+/* ---- encoding ------------------------------------------------------------------------------- */
+
+struct known {
+    int32_t n_tokens, n_blocks;
+};
+
+struct phx_plan_encoder {
+    struct known *slots;
+};
+
+struct phx_plan_encoder *phx_plan_encoder_create(const struct phx_plan_limits *limits)
+{
+    struct phx_plan_encoder *e = phx_mem_calloc(1, sizeof(*e));
+
+    e->slots = phx_mem_calloc((size_t)limits->max_seqs, sizeof(*e->slots));
+    return e;
+}
+
+void phx_plan_encoder_destroy(struct phx_plan_encoder *e)
+{
+    if (e == NULL)
+        return;
+    phx_mem_free(e->slots);
+    phx_mem_free(e);
+}
+
+static void put_u32(struct phx_buf *out, uint32_t v)
+{
+    phx_buf_put(out, &v, sizeof(v)); /* hosts of one cluster are little-endian; checked at start */
+}
+
+static void put_i32(struct phx_buf *out, int32_t v)
+{
+    phx_buf_put(out, &v, sizeof(v));
+}
+
+static void put_sampling(struct phx_buf *out, const struct phx_sampling *s)
+{
+    phx_buf_put(out, &s->temperature, 4);
+    phx_buf_put(out, &s->top_p, 4);
+    phx_buf_put(out, &s->min_p, 4);
+    phx_buf_put(out, &s->presence_penalty, 4);
+    phx_buf_put(out, &s->frequency_penalty, 4);
+    phx_buf_put(out, &s->repetition_penalty, 4);
+    put_i32(out, s->top_k);
+    phx_buf_put(out, &s->seed, 8);
+    put_i32(out, s->n_logprobs);
+    put_i32(out, s->n_bias);
+    phx_buf_put(out, s->bias, (size_t)s->n_bias * sizeof(*s->bias));
+}
+
+static void put_seq(struct phx_plan_encoder *e, const struct phx_sched *sched,
+                    const struct phx_plan_seq *p, struct phx_buf *out)
+{
+    struct phx_sched_seq_info info;
+    struct known             *known = &e->slots[p->slot];
+
+    phx_assert(phx_sched_info(sched, p->slot, &info));
+    if (p->is_new)
+        *known = (struct known){0, 0};
+    put_i32(out, p->slot);
+    put_u32(out, (p->is_new ? FLAG_NEW : 0u) | (p->is_sampled ? FLAG_SAMPLED : 0u));
+    put_i32(out, p->pos);
+    put_i32(out, p->n_rows);
+    put_i32(out, info.n_tokens - known->n_tokens);
+    phx_buf_put(out, info.tokens + known->n_tokens,
+                (size_t)(info.n_tokens - known->n_tokens) * sizeof(int32_t));
+    put_i32(out, p->n_blocks - known->n_blocks);
+    phx_buf_put(out, p->blocks + known->n_blocks,
+                (size_t)(p->n_blocks - known->n_blocks) * sizeof(int32_t));
+    if (p->is_new) {
+        put_i32(out, info.n_prompt);
+        put_sampling(out, info.sampling);
+    }
+    *known = (struct known){info.n_tokens, p->n_blocks};
+}
+
+static void put_header(struct phx_buf *out, enum phx_plan_kind kind, uint64_t step, int32_t n_seqs,
+                       int32_t n_rows)
+{
+    put_u32(out, MAGIC);
+    put_u32(out, (uint32_t)kind);
+    phx_buf_put(out, &step, sizeof(step));
+    put_i32(out, n_seqs);
+    put_i32(out, n_rows);
+}
+
+void phx_plan_encode(struct phx_plan_encoder *e, const struct phx_sched *sched,
+                     const struct phx_plan *plan, struct phx_buf *out)
+{
+    put_header(out, PHX_PLAN_STEP, plan->step, plan->n_seqs, plan->n_rows);
+    for (int32_t i = 0; i < plan->n_seqs; i++)
+        put_seq(e, sched, &plan->seqs[i], out);
+}
+
+void phx_plan_encode_stop(struct phx_buf *out)
+{
+    put_header(out, PHX_PLAN_STOP, 0, 0, 0);
+}
+
+/* ---- decoding ------------------------------------------------------------------------------- */
+
+struct phx_plan_decoder {
+    struct phx_plan_limits limits;
+    struct phx_wire_plan   plan;
+    bool                  *has_slot; /* [max_seqs] slots of this plan, to refuse doubles */
+};
+
+struct phx_plan_decoder *phx_plan_decoder_create(const struct phx_plan_limits *limits)
+{
+    struct phx_plan_decoder *d = phx_mem_calloc(1, sizeof(*d));
+
+    d->limits = *limits;
+    d->plan.seqs = phx_mem_calloc((size_t)limits->max_seqs, sizeof(*d->plan.seqs));
+    d->has_slot = phx_mem_calloc((size_t)limits->max_seqs, sizeof(*d->has_slot));
+    return d;
+}
+
+void phx_plan_decoder_destroy(struct phx_plan_decoder *d)
+{
+    if (d == NULL)
+        return;
+    phx_mem_free(d->plan.seqs);
+    phx_mem_free(d->has_slot);
+    phx_mem_free(d);
+}
+
+struct reader {
+    const unsigned char *at;
+    size_t               left;
+    struct phx_err      *err;
+    int                  code;
+};
+
+static bool fail(struct reader *r, const char *field)
+{
+    if (r->code == 0)
+        r->code = phx_fail(r->err, PHX_E_FORMAT, "step plan: %s is wrong or cut off", field);
+    return false;
+}
+
+static bool get(struct reader *r, void *out, size_t size, const char *field)
+{
+    if (r->code != 0 || r->left < size)
+        return fail(r, field);
+    memcpy(out, r->at, size);
+    r->at += size;
+    r->left -= size;
+    return true;
+}
+
+static bool get_int(struct reader *r, int32_t *out, int32_t min, int32_t max, const char *field)
+{
+    return get(r, out, sizeof(*out), field) && ((*out >= min && *out <= max) || fail(r, field));
+}
+
+/* A counted list of 32-bit integers, each in [0, limit).  The message is 4-byte aligned throughout. */
+static bool get_list(struct reader *r, const int32_t **out, int32_t *n, int32_t max, int32_t limit,
+                     const char *field)
+{
+    if (!get_int(r, n, 0, max, field))
+        return false;
+    if (r->left / sizeof(int32_t) < (size_t)*n)
+        return fail(r, field);
+    *out = (const int32_t *)(const void *)r->at;
+    for (int32_t i = 0; i < *n; i++)
+        if ((*out)[i] < 0 || (*out)[i] >= limit)
+            return fail(r, field);
+    r->at += (size_t)*n * sizeof(int32_t);
+    r->left -= (size_t)*n * sizeof(int32_t);
+    return true;
+}
+
+static bool get_sampling(struct reader *r, struct phx_sampling *s)
+{
+    phx_sampling_init(s);
+    if (!get(r, &s->temperature, 4, "temperature") || !get(r, &s->top_p, 4, "top_p") ||
+        !get(r, &s->min_p, 4, "min_p") || !get(r, &s->presence_penalty, 4, "presence_penalty") ||
+        !get(r, &s->frequency_penalty, 4, "frequency_penalty") ||
+        !get(r, &s->repetition_penalty, 4, "repetition_penalty") ||
+        !get(r, &s->top_k, 4, "top_k") || !get(r, &s->seed, 8, "seed") ||
+        !get(r, &s->n_logprobs, 4, "n_logprobs") ||
+        !get_int(r, &s->n_bias, 0, PHX_BIAS_MAX, "n_bias"))
+        return false;
+    if (r->left / sizeof(*s->bias) < (size_t)s->n_bias)
+        return fail(r, "bias");
+    s->bias = (const struct phx_bias *)(const void *)r->at;
+    r->at += (size_t)s->n_bias * sizeof(*s->bias);
+    r->left -= (size_t)s->n_bias * sizeof(*s->bias);
+    if (phx_sampling_check(s, r->err) != 0) {
+        r->code = PHX_E_FORMAT;
+        return false;
+    }
+    return true;
+}
+
+static bool get_seq(struct phx_plan_decoder *d, struct reader *r, struct phx_wire_seq *s,
+                    int32_t rows_left)
+{
+    const struct phx_plan_limits *l = &d->limits;
+    uint32_t                      flags;
+
+    memset(s, 0, sizeof(*s));
+    if (!get_int(r, &s->slot, 0, l->max_seqs - 1, "slot") || !get(r, &flags, 4, "flags") ||
+        (flags & ~3u) != 0)
+        return fail(r, "flags");
+    if (d->has_slot[s->slot])
+        return fail(r, "slot (doubled)");
+    d->has_slot[s->slot] = true;
+    s->is_new = (flags & FLAG_NEW) != 0;
+    s->is_sampled = (flags & FLAG_SAMPLED) != 0;
+    if (!get_int(r, &s->pos, 0, l->max_context - 1, "pos") ||
+        !get_int(r, &s->n_rows, 1, rows_left, "n_rows") ||
+        !get_list(r, &s->tokens, &s->n_tokens, l->max_context, l->vocab_size, "tokens") ||
+        !get_list(r, &s->blocks, &s->n_blocks, l->max_blocks, l->n_blocks, "blocks"))
+        return false;
+    if (!s->is_new)
+        return true;
+    return get_int(r, &s->n_prompt, 1, l->max_context, "n_prompt") && get_sampling(r, &s->sampling);
+}
+
+int phx_plan_decode(struct phx_plan_decoder *d, const void *data, size_t size,
+                    const struct phx_wire_plan **plan, struct phx_err *err)
+{
+    struct reader         r = {data, size, err, 0};
+    struct phx_wire_plan *p = &d->plan;
+    uint32_t              magic = 0, kind = 0;
+    int32_t               n_rows = 0;
+
+    *plan = NULL;
+    memset(d->has_slot, 0, (size_t)d->limits.max_seqs * sizeof(*d->has_slot));
+    if (!get(&r, &magic, 4, "magic") || magic != MAGIC)
+        (void)fail(&r, "magic");
+    if (!get(&r, &kind, 4, "kind") || (kind != PHX_PLAN_STEP && kind != PHX_PLAN_STOP))
+        (void)fail(&r, "kind");
+    if (!get(&r, &p->step, 8, "step") ||
+        !get_int(&r, &p->n_seqs, 0, d->limits.max_seqs, "n_seqs") ||
+        !get_int(&r, &p->n_rows, 0, d->limits.max_rows, "n_rows"))
+        return r.code;
+    p->kind = (enum phx_plan_kind)kind;
+    for (int32_t i = 0; i < p->n_seqs; i++) {
+        if (!get_seq(d, &r, &p->seqs[i], p->n_rows - n_rows))
+            return r.code;
+        n_rows += p->seqs[i].n_rows;
+    }
+    if (r.code == 0 && (n_rows != p->n_rows || r.left != 0))
+        (void)fail(&r, "n_rows or the end");
+    if (r.code == 0)
+        *plan = p;
+    return r.code;
+}

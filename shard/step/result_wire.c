@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Sampled tokens as bytes:  u64 step  i32 code  i32 n_tokens, then per token
+ *   i32 slot  i32 token  f32 logprob  i32 n_top  n_top x (i32 id, f32 logprob) */
+#include <string.h>
+
+#include "shard/step/stage.h"
+
+enum { HEADER_BYTES = 16, TOKEN_BYTES = 16 };
+
+size_t phx_result_max_bytes(int32_t max_seqs)
+{
+    return HEADER_BYTES + (size_t)max_seqs * (TOKEN_BYTES + 8 * PHX_TOP_LOGPROBS_MAX);
+}
+
+void phx_result_encode(const struct phx_result *r, struct phx_buf *out)
+{
+    phx_buf_put(out, &r->step, 8);
+    phx_buf_put(out, &r->code, 4);
+    phx_buf_put(out, &r->n_tokens, 4);
+    for (int32_t i = 0; i < r->n_tokens; i++) {
+        const struct phx_result_token *t = &r->tokens[i];
+
+        phx_buf_put(out, &t->slot, 4);
+        phx_buf_put(out, &t->token, 4);
+        phx_buf_put(out, &t->logprob, 4);
+        phx_buf_put(out, &t->n_top, 4);
+        for (int32_t j = 0; j < t->n_top; j++) {
+            phx_buf_put(out, &t->top_ids[j], 4);
+            phx_buf_put(out, &t->top_logprobs[j], 4);
+        }
+    }
+}
+
+static bool get(const unsigned char **at, size_t *left, void *out, size_t size)
+{
+    if (*left < size)
+        return false;
+    memcpy(out, *at, size);
+    *at += size;
+    *left -= size;
+    return true;
+}
+
+static bool get_token(const unsigned char **at, size_t *left, int32_t max_seqs, int32_t vocab_size,
+                      struct phx_result_token *t)
+{
+    if (!get(at, left, &t->slot, 4) || !get(at, left, &t->token, 4) ||
+        !get(at, left, &t->logprob, 4) || !get(at, left, &t->n_top, 4))
+        return false;
+    if (t->slot < 0 || t->slot >= max_seqs || t->token < -1 || t->token >= vocab_size ||
+        t->n_top < 0 || t->n_top > PHX_TOP_LOGPROBS_MAX)
+        return false;
+    for (int32_t j = 0; j < t->n_top; j++)
+        if (!get(at, left, &t->top_ids[j], 4) || !get(at, left, &t->top_logprobs[j], 4) ||
+            t->top_ids[j] < 0 || t->top_ids[j] >= vocab_size)
+            return false;
+    return true;
+}
+
+int phx_result_decode(const void *data, size_t size, int32_t max_seqs, int32_t vocab_size,
+                      struct phx_result *r, struct phx_err *err)
+{
+    const unsigned char *at = data;
+
+    if (!get(&at, &size, &r->step, 8) || !get(&at, &size, &r->code, 4) ||
+        !get(&at, &size, &r->n_tokens, 4) || r->n_tokens < 0 || r->n_tokens > max_seqs ||
+        r->code > 0)
+        return phx_fail(err, PHX_E_FORMAT, "step result: the header is wrong or cut off");
+    for (int32_t i = 0; i < r->n_tokens; i++)
+        if (!get_token(&at, &size, max_seqs, vocab_size, &r->tokens[i]))
+            return phx_fail(err, PHX_E_FORMAT, "step result: token %d is wrong or cut off", i);
+    if (size != 0)
+        return phx_fail(err, PHX_E_FORMAT, "step result: %zu bytes too many", size);
+    return 0;
+}

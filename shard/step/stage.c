@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "shard/step/stage.h"
+
+#include <string.h>
+
+#include "rpc/base/log.h"
+#include "rpc/base/mem.h"
+
+/* One running sequence as the plans told it. */
+struct slot {
+    int32_t            *tokens;
+    int32_t             n_tokens, capacity;
+    int32_t            *blocks; /* [max_blocks] */
+    int32_t             n_blocks;
+    int32_t             n_prompt;
+    struct phx_sampling sampling;
+    struct phx_bias    *bias; /* [PHX_BIAS_MAX], made when first needed */
+    bool                is_known;
+};
+
+struct phx_stage {
+    struct phx_step         *s;
+    struct phx_plan_limits   limits;
+    struct phx_plan_decoder *decoder;
+    struct slot             *slots;
+    struct phx_sampler      *sampler; /* on the sampler rank */
+    float                   *logits;  /* [max_seqs, V] */
+    struct phx_result        result;
+    /* the batch of the step */
+    int32_t *tokens, *row, *n_rows, *pos, *table, *logit_rows;
+};
+
+void phx_step_plan_limits(const struct phx_step *s, struct phx_plan_limits *limits)
+{
+    *limits = (struct phx_plan_limits){
+        .max_seqs = s->options->max_seqs,
+        .max_rows = s->options->max_rows,
+        .max_context = s->max_context,
+        .max_blocks = (s->max_context + s->options->block_tokens - 1) / s->options->block_tokens,
+        .n_blocks = s->n_blocks,
+        .vocab_size = s->config.vocab_size,
+    };
+}
+
+bool phx_stage_is_sampler(const struct phx_stage *g)
+{
+    return g->sampler != NULL;
+}
+
+int phx_stage_create(struct phx_step *s, const struct phx_plan_limits *limits, struct phx_stage **out,
+                     struct phx_err *err)
+{
+    struct phx_stage      *g = phx_mem_calloc(1, sizeof(*g));
+    const struct phx_part *part = &s->parts[s->rank];
+    size_t                 n = (size_t)limits->max_seqs, rows = (size_t)limits->max_rows;
+    int                    rc = 0;
+
+    g->s = s;
+    g->limits = *limits;
+    g->decoder = phx_plan_decoder_create(limits);
+    g->slots = phx_mem_calloc(n, sizeof(*g->slots));
+    g->tokens = phx_mem_calloc(rows, sizeof(int32_t));
+    g->row = phx_mem_calloc(n, sizeof(int32_t));
+    g->n_rows = phx_mem_calloc(n, sizeof(int32_t));
+    g->pos = phx_mem_calloc(n, sizeof(int32_t));
+    g->logit_rows = phx_mem_calloc(n, sizeof(int32_t));
+    g->table = phx_mem_try(n * (size_t)limits->max_blocks, sizeof(int32_t));
+    if (g->table == NULL)
+        rc = phx_fail(err, PHX_E_NOMEM, "block tables of %d sequences of %d blocks",
+                      limits->max_seqs, limits->max_blocks);
+    if (rc == 0 && part->tp == 0 && part->pp == part->pp_size - 1) {
+        rc = phx_sampler_create(limits->vocab_size, &g->sampler, err);
+        g->result.tokens = phx_mem_calloc(n, sizeof(*g->result.tokens));
+        g->logits = phx_mem_try(n * (size_t)limits->vocab_size, sizeof(float));
+        if (rc == 0 && g->logits == NULL)
+            rc = phx_fail(err, PHX_E_NOMEM, "logits of %d sequences; lower max_seqs",
+                          limits->max_seqs);
+    }
+    *out = rc == 0 ? g : NULL;
+    if (rc != 0)
+        phx_stage_destroy(g);
+    return rc;
+}
+
+void phx_stage_destroy(struct phx_stage *g)
+{
+    if (g == NULL)
+        return;
+    for (int32_t i = 0; i < g->limits.max_seqs; i++) {
+        phx_mem_free(g->slots[i].tokens);
+        phx_mem_free(g->slots[i].blocks);
+        phx_mem_free(g->slots[i].bias);
+    }
+    phx_plan_decoder_destroy(g->decoder);
+    phx_sampler_destroy(g->sampler);
+    phx_mem_free(g->slots);
+    phx_mem_free(g->logits);
+    phx_mem_free(g->result.tokens);
+    phx_mem_free(g->tokens);
+    phx_mem_free(g->row);
+    phx_mem_free(g->n_rows);
+    phx_mem_free(g->pos);
+    phx_mem_free(g->table);
+    phx_mem_free(g->logit_rows);
+    phx_mem_free(g);
+}
+
+static void renew_slot(struct phx_stage *g, struct slot *slot, const struct phx_wire_seq *w)
+{
+    if (slot->blocks == NULL)
+        slot->blocks = phx_mem_calloc((size_t)g->limits.max_blocks, sizeof(int32_t));
+    slot->n_tokens = 0;
+    slot->n_blocks = 0;
+    slot->n_prompt = w->n_prompt;
+    slot->sampling = w->sampling;
+    if (w->sampling.n_bias > 0) {
+        if (slot->bias == NULL)
+            slot->bias = phx_mem_calloc(PHX_BIAS_MAX, sizeof(*slot->bias));
+        memcpy(slot->bias, w->sampling.bias, (size_t)w->sampling.n_bias * sizeof(*slot->bias));
+    }
+    slot->sampling.bias = slot->bias;
+    slot->is_known = true;
+}
+
+/* Grows by doubling, so that a long answer costs few moves. */
+static void append_tokens(struct slot *slot, const int32_t *tokens, int32_t n)
+{
+    if (slot->n_tokens + n > slot->capacity) {
+        slot->capacity = 2 * (slot->n_tokens + n) > 256 ? 2 * (slot->n_tokens + n) : 256;
+        slot->tokens = phx_mem_realloc(slot->tokens, (size_t)slot->capacity, sizeof(int32_t));
+    }
+    if (n > 0)
+        memcpy(slot->tokens + slot->n_tokens, tokens, (size_t)n * sizeof(int32_t));
+    slot->n_tokens += n;
+}
+
+static int update_slot(struct phx_stage *g, const struct phx_wire_seq *w, struct phx_err *err)
+{
+    struct slot *slot = &g->slots[w->slot];
+
+    if (w->is_new)
+        renew_slot(g, slot, w);
+    if (!slot->is_known || w->n_tokens > g->limits.max_context - slot->n_tokens ||
+        w->n_blocks > g->limits.max_blocks - slot->n_blocks)
+        return phx_fail(err, PHX_E_FORMAT, "step plan: slot %d is unknown or overflows", w->slot);
+    append_tokens(slot, w->tokens, w->n_tokens);
+    if (w->n_blocks > 0)
+        memcpy(slot->blocks + slot->n_blocks, w->blocks, (size_t)w->n_blocks * sizeof(int32_t));
+    slot->n_blocks += w->n_blocks;
+    if (w->n_rows > slot->n_tokens - w->pos ||
+        (int64_t)slot->n_blocks * g->s->options->block_tokens < w->pos + w->n_rows)
+        return phx_fail(err, PHX_E_FORMAT, "step plan: slot %d has no tokens or blocks for its rows",
+                        w->slot);
+    return 0;
+}
+
+static int build_batch(struct phx_stage *g, const struct phx_wire_plan *plan, struct phx_batch *batch,
+                       struct phx_err *err)
+{
+    int32_t stride = g->limits.max_blocks;
+
+    *batch = (struct phx_batch){
+        .tokens = g->tokens,
+        .spans = {plan->n_seqs, g->row, g->n_rows, g->pos, g->table, stride},
+        .logit_rows = g->logit_rows,
+    };
+    for (int32_t i = 0; i < plan->n_seqs; i++) {
+        const struct phx_wire_seq *w = &plan->seqs[i];
+        const struct slot         *slot = &g->slots[w->slot];
+        int                        rc = update_slot(g, w, err);
+
+        if (rc != 0)
+            return rc;
+        memcpy(g->tokens + batch->n_rows, slot->tokens + w->pos, (size_t)w->n_rows * sizeof(int32_t));
+        g->row[i] = batch->n_rows;
+        g->n_rows[i] = w->n_rows;
+        g->pos[i] = w->pos;
+        memcpy(g->table + (size_t)i * (size_t)stride, slot->blocks,
+               (size_t)slot->n_blocks * sizeof(int32_t));
+        batch->n_rows += w->n_rows;
+        if (w->is_sampled)
+            g->logit_rows[batch->n_logits++] = batch->n_rows - 1;
+    }
+    return 0;
+}
+
+static int sample_one(struct phx_stage *g, const struct phx_wire_seq *w, float *logits,
+                      struct phx_result_token *t, struct phx_err *err)
+{
+    const struct slot       *slot = &g->slots[w->slot];
+    struct phx_sample_input  in = {logits, slot->tokens, slot->n_tokens, slot->n_prompt,
+                                   &slot->sampling, 0};
+    struct phx_sample_output out;
+    int                      rc = phx_sample(g->sampler, &in, &out, err);
+
+    *t = (struct phx_result_token){.slot = w->slot, .token = out.token, .logprob = out.logprob,
+                                   .n_top = out.n_top};
+    memcpy(t->top_ids, out.top_ids, sizeof(t->top_ids));
+    memcpy(t->top_logprobs, out.top_logprobs, sizeof(t->top_logprobs));
+    return rc;
+}
+
+static void sample_all(struct phx_stage *g, const struct phx_wire_plan *plan)
+{
+    g->result.n_tokens = 0;
+    for (int32_t i = 0; i < plan->n_seqs; i++) {
+        struct phx_err err = {0};
+        int32_t        n = g->result.n_tokens;
+
+        if (!plan->seqs[i].is_sampled)
+            continue;
+        if (sample_one(g, &plan->seqs[i], g->logits + (size_t)n * (size_t)g->limits.vocab_size,
+                       &g->result.tokens[n], &err) != 0) /* token -1 ends that sequence alone */
+            phx_log(PHX_LOG_ERROR, "step.sample.fail", "slot=%d reason=%s", plan->seqs[i].slot,
+                    err.text);
+        g->result.n_tokens++;
+    }
+}
+
+int phx_stage_run(struct phx_stage *g, const void *data, size_t size, bool *is_stop,
+                  const struct phx_result **result, struct phx_err *err)
+{
+    const struct phx_wire_plan *plan;
+    struct phx_batch            batch;
+    struct phx_err              dropped = {0};
+    int                         rc = phx_plan_decode(g->decoder, data, size, &plan, err);
+
+    *result = NULL;
+    *is_stop = false;
+    if (rc != 0)
+        return rc;
+    if (plan->kind == PHX_PLAN_STOP) {
+        *is_stop = true;
+        return 0;
+    }
+    rc = build_batch(g, plan, &batch, err);
+    if (rc != 0)
+        return rc;
+    rc = phx_model_step(g->s->model, &batch,
+                        phx_view(g->logits, batch.n_logits, g->limits.vocab_size), &dropped);
+    if (rc == PHX_E_PEER) {
+        if (err != NULL)
+            *err = dropped;
+        return rc;
+    }
+    if (rc != 0)
+        phx_log(PHX_LOG_ERROR, "step.drop", "step=%llu reason=%s", (unsigned long long)plan->step,
+                dropped.text);
+    if (g->sampler == NULL)
+        return 0;
+    g->result.step = plan->step;
+    g->result.code = rc;
+    g->result.n_tokens = 0;
+    if (rc == 0)
+        sample_all(g, plan);
+    *result = &g->result;
+    return 0;
+}

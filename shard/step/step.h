@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The loop of a rank: plans from the head, the model's part of a step, samples back to the head.
+ *
+ * Rank 0 (the head) owns the scheduler.  Each plan is encoded, broadcast, and run by every rank from its
+ * bytes, the head's own included, so that there is one path.  tp 0 of the last stage samples. */
+#ifndef PHX_SHARD_STEP_H
+#define PHX_SHARD_STEP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "rpc/base/err.h"
+#include "rpc/rpc.h"
+#include "shard/comm/comm.h"
+#include "shard/model/model.h"
+#include "shard/sched/sched.h"
+
+enum { PHX_TOKEN_EVENTS_MAX = 8192 };
+
+/* What phalanx-rank was started with. */
+struct phx_step_options {
+    const char    *model_dir;
+    int32_t        tp, pp;
+    const char    *backend, *isa;
+    int32_t        n_threads;
+    enum phx_dtype kv_dtype;
+    int32_t        kv_blocks;       /* 0 = from kv_memory or the free memory */
+    int64_t        kv_memory_bytes; /* per rank; 0 = automatic */
+    int32_t        block_tokens;
+    int32_t        max_seqs, max_rows, max_context; /* max_context 0 = the model's, bounded */
+    bool           has_prefix_cache;
+    /* the daemon's address and how to join, or NULL with a script */
+    const char    *join, *join_token_file, *tls_ca_file, *tls_cert_file, *tls_key_file, *replica_id;
+    const char    *script_file;
+};
+
+/* Everything a rank has open. */
+struct phx_step {
+    const struct phx_step_options *options;
+    struct phx_checkpoint         *checkpoint;
+    struct phx_model_config        config;
+    struct phx_part               *parts; /* [tp * pp] */
+    struct phx_backend            *backend;
+    struct phx_comm               *comm;
+    struct phx_model              *model;
+    struct phx_stage              *stage;
+    int32_t                        n_blocks, max_context;
+    int32_t                        rank;
+};
+
+/* Opens checkpoint, config, partition, comm and backend; phx_step_load() then the weights (it may take
+ * long; progress is called meanwhile) and agrees with all ranks that everybody could. */
+int  phx_step_open(const struct phx_step_options *options, struct phx_step *s, struct phx_err *err)
+    PHX_CHECKED;
+int  phx_step_load(struct phx_step *s, void (*progress)(void *ctx, uint64_t done, uint64_t total),
+                   void *ctx, struct phx_err *err) PHX_CHECKED;
+void phx_step_close(struct phx_step *s);
+
+/* Followers: runs plans until the head says stop (0) or a peer is gone. */
+int phx_step_follow(struct phx_step *s, struct phx_err *err) PHX_CHECKED;
+
+/* ---- the head ------------------------------------------------------------------------------- */
+
+struct phx_head;
+
+int  phx_head_create(struct phx_step *s, struct phx_head **out, struct phx_err *err) PHX_CHECKED;
+void phx_head_destroy(struct phx_head *h);
+/* Refusals come back as a token with finish ERROR at the next run. */
+void phx_head_submit(struct phx_head *h, const struct phx_submit *submit);
+void phx_head_cancel(struct phx_head *h, uint64_t seq_id);
+bool phx_head_has_work(const struct phx_head *h);
+/* Starts plans as far as the pipeline has room and completes the oldest.  *out is borrowed until the next
+ * call; n_tokens 0 is possible.  PHX_E_PEER: leave. */
+int phx_head_run(struct phx_head *h, struct phx_link_step *out, struct phx_err *err) PHX_CHECKED;
+/* Tells the followers to leave. */
+void phx_head_stop(struct phx_head *h);
+
+/* Serves the daemon over RankLink until it says stop or is gone; script: runs a file of requests. */
+int phx_step_serve(struct phx_step *s, struct phx_err *err) PHX_CHECKED;
+int phx_step_script(struct phx_step *s, struct phx_err *err) PHX_CHECKED;
+
+#endif
