@@ -26,7 +26,7 @@ void phx_forward_sum(struct phx_model *m, struct phx_tensor x)
         phx_forward_fail(m, code, "sum over the tensor group", phx_err_text(code));
 }
 
-/* Each rank looks up the rows of its part of the vocabulary and has zeros elsewhere: the sum is exact. */
+/* Each rank looks up the rows of its part of the vocabulary, zeros elsewhere: the sum is exact. */
 void phx_forward_embed(struct phx_model *m, const struct phx_step *s)
 {
     phx_embed      (m->backend, s->x, s->batch->tokens, m->weights.embedding, m->part.vocab.first);

@@ -25,7 +25,7 @@ static int alloc_tensor(struct phx_model *m, int32_t rows, int32_t columns, stru
     return 0;
 }
 
-/* cos and sin of position * frequency in float32, as the reference computes them, times the amplitude. */
+/* cos and sin of position * frequency, rounded to float32 as in the reference, times the amplitude. */
 static int make_rope(struct phx_model *m, struct phx_err *err)
 {
     const struct phx_rope_config *rope = &m->config->rope;
@@ -280,9 +280,9 @@ static struct phx_step step_of(const struct phx_model *m, const struct phx_batch
     return s;
 }
 
-/* A failed stage sends, instead of its garbage, a first row whose every element is one quiet NaN that no
- * arithmetic makes (hardware makes 0x7fc00000 and 0xffc00000) with the code in its low byte: no extra
- * message in the common case, and impossible to take for data. */
+/* A failed stage sends, instead of its garbage, a first row whose every element is one quiet NaN that
+ * no arithmetic makes (hardware makes 0x7fc00000 and 0xffc00000) with the code in its low byte: no
+ * extra message in the common case, and impossible to take for data. */
 enum { MARK = 0x7fe5a500, MARK_MASK = 0x7fffff00 };
 
 static void mark_failed(struct phx_tensor x, int code)

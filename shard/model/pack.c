@@ -144,7 +144,7 @@ static int check_scales(const struct phx_rect *r, const struct phx_weight_source
     return 0;
 }
 
-/* Rows at a time: all of them where the source is not row-major, else whole panels of about chunk_bytes. */
+/* Rows at a time: all where the source is not row-major, else whole panels of about chunk_bytes. */
 static int32_t chunk_rows(const struct phx_packer *p, const struct phx_rect *r)
 {
     if (r->lie != PHX_LIE_OUT_IN)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Which slices of which tensors a rank holds.  Names are bound to roles here and nowhere else; how bytes
- * become packed weights is pack.c's business. */
+ * Which slices of which tensors a rank holds.  Names are bound to roles here and nowhere else; how
+ * bytes become packed weights is pack.c's business. */
 #include <stdio.h>
 #include <string.h>
 

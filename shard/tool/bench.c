@@ -174,7 +174,8 @@ static void print_text(const struct command *c, const struct phx_bench_result *r
            result->n_threads, r->ranks.backend, result->isa);
     printf("load      %s in %.2f s: %.2f GB/s\n", weights, t.load_seconds,
            fraction((double)t.weights_bytes / 1e9, t.load_seconds));
-    printf("memory    weights, cache and scratch %s   resident %s   at most %s\n", slice, resident, peak);
+    printf("memory    weights, cache and scratch %s   resident %s   at most %s\n", slice, resident,
+           peak);
     printf("prefill   %8.2f tokens/s   %.0f GFLOP/s: %.1f %% of peak, %.1f %% of fma\n",
            result->prefill_tokens_per_s, t.prefill_gflop_s,
            100 * fraction(t.prefill_gflop_s, t.peak_gflop_s),
@@ -267,7 +268,7 @@ static int bench_engine(int argc, char **argv)
 int main(int argc, char **argv)
 {
     static const char usage[] = "Usage: phalanx-bench engine DIR [OPTION...]\n\n"
-                                "  engine     prefill and decode speed beside this machine's ceilings\n\n"
+                                "  engine     prefill and decode beside this machine's ceilings\n\n"
                                 "`phalanx-bench engine --help` tells more.\n";
     argp_err_exit_status = PHX_TOOL_USAGE;
     if (argc >= 2 && strcmp(argv[1], "engine") == 0) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The engine alone, without daemon and HTTP: prefill and decode of random tokens on real ranks, each new
- * token chosen greedily and sent round as in service. */
+ * The engine alone, without daemon and HTTP: prefill and decode of random tokens on real ranks, each
+ * new token chosen greedily and sent round as in service. */
 #ifndef PHX_SHARD_TOOL_BENCH_ENGINE_H
 #define PHX_SHARD_TOOL_BENCH_ENGINE_H
 

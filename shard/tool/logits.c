@@ -107,7 +107,7 @@ static int body(struct phx_rank *rank, void *ctx, struct phx_err *err)
         int32_t n = r->n_tokens - first < r->chunk ? r->n_tokens - first : r->chunk;
         int     stepped = run_chunk(rank, r, index, first, n, logits, code == 0 ? err : NULL);
         code = code == 0 ? stepped : code;
-        can_go_on = stepped != PHX_E_PEER; /* any other failure is kept: the others are still stepping */
+        can_go_on = stepped != PHX_E_PEER; /* other failures are kept: the rest is still stepping */
         if (code == 0 && f != NULL &&
             fwrite(logits, sizeof *logits * (size_t)V, (size_t)n, f) != (size_t)n)
             code = phx_fail(err, PHX_E_IO, "%s: %s", r->out_path, strerror(errno));

@@ -38,7 +38,7 @@ struct phx_rank {
     bool                           has_logits; /* tp 0 of the last stage */
 };
 
-/* 0 when code is 0 on every rank; its own code, or that another rank failed.  All ranks must call it. */
+/* 0 when code is 0 on every rank; its own code, or that another rank failed.  All ranks call it. */
 int phx_rank_agree(struct phx_comm *comm, int code, struct phx_err *err) PHX_CHECKED;
 
 /* Runs on each rank at once.  A rank that leaves early while others step makes them wait for ever, so

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * A step that fails on one rank is dropped by its stage and by all later ones, nobody hangs, and the next
- * step is exact again.  A batch that no rank could run is refused by all of them. */
+ * A step that fails on one rank is dropped by its stage and by all later ones, nobody hangs, and the
+ * next step is exact again.  A batch that no rank could run is refused by all of them. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -56,9 +56,11 @@ static void fail_rank(const struct golden *g, const float *want, int32_t rank)
     int32_t                  blocks[] = {3, 1, 2, 0};
     float *logits = phx_mem_calloc((size_t)g->T * (size_t)g->V, sizeof *logits);
     /* the failed step is sent once more, as the scheduler would after dropping it */
-    struct step_plan steps[STEPS] = {{1, {0}, {9}}, {1, {0}, {7}}, {1, {0}, {7}}, {1, {0}, {g->T - 16}}};
+    struct step_plan steps[STEPS] = {
+        {1, {0}, {9}}, {1, {0}, {7}}, {1, {0}, {7}}, {1, {0}, {g->T - 16}}};
     struct plan      plan = {.seqs = {{g->tokens, g->T, blocks, logits, 0}}, .steps = steps,
-                             .n_steps = STEPS, .dropped = FAILED_STEP + 1, .before = before, .after = after, .ctx = &s};
+                             .n_steps = STEPS, .dropped = FAILED_STEP + 1, .before = before,
+                             .after = after, .ctx = &s};
     int code = harness_run(&o, &plan, &err);
     assert_int_equal(code, PHX_E_INTERNAL);
     for (int32_t r = 0; r < TP * PP; r++)

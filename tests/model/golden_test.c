@@ -76,8 +76,9 @@ static int count_memory(struct phx_rank *rank, void *ctx, struct phx_err *err)
     phx_model_memory(rank->model, &m);
     if (m.weights_bytes != rank->part->weights_bytes || m.kv_bytes != kv ||
         m.scratch_bytes != rank->part->scratch_bytes)
-        return phx_fail(err, PHX_E_STATE, "%s, rank %d: planned %llu + %llu + %llu, has %llu + %llu + %llu",
-                        name, rank->part->rank, (unsigned long long)rank->part->weights_bytes,
+        return phx_fail(err, PHX_E_STATE,
+                        "%s, rank %d: %llu + %llu + %llu planned, %llu + %llu + %llu used", name,
+                        rank->part->rank, (unsigned long long)rank->part->weights_bytes,
                         (unsigned long long)kv, (unsigned long long)rank->part->scratch_bytes,
                         (unsigned long long)m.weights_bytes, (unsigned long long)m.kv_bytes,
                         (unsigned long long)m.scratch_bytes);

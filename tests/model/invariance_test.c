@@ -103,7 +103,8 @@ static void neighbour_case(const struct golden *g, const float *want, const char
                                 {2, {1, 0}, {g->T - 3, 1}},
                                 {2, {0, 1}, {1, 1}},
                                 {2, {0, 1}, {g->T - half - 2, 2}}};
-    struct plan together = {.seqs = {{g->tokens, g->T, blocks, a}, {reverse, g->T, blocks + n_blocks, b}},
+    struct plan together = {.seqs = {{g->tokens, g->T, blocks, a},
+                                     {reverse, g->T, blocks + n_blocks, b}},
                             .steps = steps, .n_steps = 4};
     if (harness_run(&o, &lonely, &err) != 0 || harness_run(&o, &together, &err) != 0)
         fail_msg("%s: %s", name, err.text);

@@ -103,7 +103,8 @@ static void a_rectangle_in_several_chunks_is_exact(void **state)
         for (int32_t k = 0; k < COLUMNS; k++)
             data[r * COLUMNS + k] = value_at(0, r, k);
     struct phx_ckpt_tensor t = {.name = "t", .dtype = PHX_CKPT_F32, .n_dims = 2,
-                                .dim = {ROWS, COLUMNS}, .data = in_file(data, sizeof got), .size_bytes = sizeof got};
+                                .dim = {ROWS, COLUMNS}, .data = in_file(data, sizeof got),
+                                .size_bytes = sizeof got};
     struct phx_rect r = {.tensor = &t, .lie = PHX_LIE_OUT_IN, .row = 3, .row_step = 1, .n_rows = 61,
                          .k = 32, .n_k = 48};
     struct phx_weight *w = pack(&f, PHX_DTYPE_F32, 61, 48, &r);
