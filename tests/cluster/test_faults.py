@@ -46,7 +46,7 @@ def test_a_stream_survives_a_rank(own_cluster, which, how):
     assert time.monotonic() - began < 60
     status = json.loads(cluster.run("cluster", "status", "--data", cluster.folder, "--json").stdout)
     assert status["replicas"][0]["restarts"] == 1
-    assert ask(cluster, QUESTION).content == "347 + 58 = 405"
+    assert ask(cluster, QUESTION).content == "405"
     assert cluster.stop() == 0
 
 
@@ -63,7 +63,7 @@ def test_ranks_end_when_the_daemon_is_killed(own_cluster):
 
 def test_records_survive_a_killed_daemon(own_cluster):
     cluster = own_cluster(1, 1)
-    assert ask(cluster, QUESTION).content == "347 + 58 = 405"
+    assert ask(cluster, QUESTION).content == "405"
     stream = long_stream(cluster)
     next(iter(stream))
     cluster.process.kill()
@@ -76,7 +76,7 @@ def test_records_survive_a_killed_daemon(own_cluster):
                                         time.strftime("%Y-%m", time.gmtime()), "--format",
                                         "json").stdout)
         assert sum(row["requests"] for row in report["rows"]) == 2
-        assert ask(again, QUESTION).content == "347 + 58 = 405"
+        assert ask(again, QUESTION).content == "405"
     finally:
         assert again.stop() == 0
 
@@ -127,7 +127,7 @@ def test_a_client_that_reads_a_byte_a_second_harms_nobody(cluster):
     thread.start()
     try:
         for _ in range(3):
-            assert ask(cluster, QUESTION).content == "347 + 58 = 405"
+            assert ask(cluster, QUESTION).content == "405"
     finally:
         done.set()
         thread.join()

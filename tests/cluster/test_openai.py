@@ -25,7 +25,7 @@ def test_chat_answers_with_reasoning_and_usage(cluster):
     answer = cluster.client().chat.completions.create(
         model=cluster.model, messages=user("What is 347 + 58?"), temperature=0)
     message = answer.choices[0].message
-    assert message.content == "347 + 58 = 405"
+    assert message.content == "405"
     assert "347+058" in message.reasoning_content
     assert answer.choices[0].finish_reason == "stop"
     assert answer.usage.prompt_tokens > 100
@@ -54,7 +54,7 @@ def test_stream_equals_whole(cluster):
             reasoning += getattr(choice.delta, "reasoning_content", None) or ""
             finish = choice.finish_reason or finish
     assert (content, reasoning) == (whole.content, whole.reasoning_content)
-    assert content == "58 - 347 = -289"
+    assert content == "-289"
     assert finish == "stop" and usage.completion_tokens > 10
     assert n_chunks > 10, "tokens come as they are made"
 
@@ -108,8 +108,8 @@ def test_seed_repeats_and_differs(cluster):
 
 def test_stop_strings(cluster):
     answer = cluster.client().chat.completions.create(
-        model=cluster.model, messages=user("What is 347 + 58?"), temperature=0, stop=[" ="])
-    assert answer.choices[0].message.content == "347 + 58"
+        model=cluster.model, messages=user("What is 347 + 58?"), temperature=0, stop=["05"])
+    assert answer.choices[0].message.content == "4"
     assert answer.choices[0].finish_reason == "stop"
 
 
@@ -117,7 +117,7 @@ def test_n_choices(cluster):
     answer = cluster.client().chat.completions.create(
         model=cluster.model, messages=user("What is 347 + 58?"), temperature=0, n=3)
     assert [c.index for c in answer.choices] == [0, 1, 2]
-    assert {c.message.content for c in answer.choices} == {"347 + 58 = 405"}
+    assert {c.message.content for c in answer.choices} == {"405"}
 
 
 def test_length(cluster):
@@ -148,7 +148,7 @@ def test_earlier_turns(cluster):
         model=cluster.model, temperature=0,
         messages=user("What is 2 + 2?") + [{"role": "assistant", "content": "2 + 2 = 4"}]
         + user("What is 30 - 12?"))
-    assert answer.choices[0].message.content == "30 - 12 = 18"
+    assert answer.choices[0].message.content == "18"
 
 
 @pytest.mark.parametrize("fields, name", [

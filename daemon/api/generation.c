@@ -1,0 +1,549 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * One generation: body -> prompt -> admission (durable) -> engine -> tokens out -> settled (durable) -> last
+ * frame.  It lives until its last callback has come, also when its client has left. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "daemon/admission/admission.h"
+#include "daemon/api/state.h"
+#include "daemon/metrics/metrics.h"
+#include "daemon/queue/queue.h"
+#include "rpc/base/clock.h"
+#include "rpc/base/id.h"
+#include "rpc/base/log.h"
+
+enum { COMPLETION_DEFAULT_TOKENS = 16, CHUNK_MAX_BYTES = 64 << 20 };
+
+struct part { /* one choice and its sequence */
+    struct generation     *g;
+    struct phx_choice      choice;
+    struct phx_engine_seq *seq; /* NULL when over */
+    bool                   is_open;
+};
+
+struct generation {
+    struct generation       *prev, *next;
+    struct phx_api          *a;
+    struct phx_http_request *http; /* NULL once the client has left or was answered */
+    struct phx_arena        *arena;
+    struct phx_api_request   request;
+    struct phx_identity      who;
+    struct phx_ids           prompt;
+    struct phx_sampling      sampling; /* final: seed and stop ids resolved */
+    struct phx_lease        *lease;
+    struct part             *parts;
+    int32_t                  n_open;
+    struct phx_ids           output;   /* every generated token, for the record */
+    struct phx_err           failure;
+    bool                     is_streaming, is_cancelled, is_settling;
+    char                     id[48];
+    int64_t                  created_s;
+    int64_t                  began_ns, admitted_ns, first_ns, last_ns;
+};
+
+static void destroy(struct generation *g)
+{
+    if (g->prev != NULL)
+        g->prev->next = g->next;
+    else
+        g->a->first = g->next;
+    if (g->next != NULL)
+        g->next->prev = g->prev;
+    g->a->n_open--;
+    for (int32_t i = 0; g->parts != NULL && i < g->request.n_choices; i++)
+        phx_choice_fini(&g->parts[i].choice);
+    phx_mem_free(g->parts);
+    phx_ids_fini(&g->prompt);
+    phx_ids_fini(&g->output);
+    phx_arena_destroy(g->arena);
+    phx_mem_free(g);
+}
+
+static void reply_error(struct generation *g, const struct phx_err *err, int64_t retry_after_ms)
+{
+    struct phx_http_request *r = g->http;
+
+    if (r == NULL)
+        return;
+    g->http = NULL;
+    if (!g->is_streaming) {
+        phx_api_fail(r, err, retry_after_ms);
+        return;
+    }
+    struct phx_buf chunk;
+
+    phx_buf_init(&chunk, 0);
+    phx_buf_puts(&chunk, "data: ");
+    phx_api_put_error(&chunk, err);
+    phx_buf_puts(&chunk, "\n\n");
+    if (phx_http_stream_write(r, chunk.data, chunk.size) != 0)
+        phx_log(PHX_LOG_INFO, "api.stream.drop", "id=%s", g->id);
+    phx_http_stream_end(r);
+    phx_buf_fini(&chunk);
+}
+
+/* ---- frames ---------------------------------------------------------------------------------- */
+
+static void put_head(const struct generation *g, struct phx_buf *out, bool is_chunk)
+{
+    bool is_chat = g->request.kind == PHX_API_CHAT;
+
+    phx_buf_printf(out, "{\"id\":\"%s\",\"object\":\"%s\",\"created\":%" PRId64 ",\"model\":", g->id,
+                   !is_chat   ? "text_completion"
+                   : is_chunk ? "chat.completion.chunk"
+                              : "chat.completion",
+                   g->created_s);
+    phx_json_put_str(out, g->a->d->model_name, strlen(g->a->d->model_name));
+    phx_buf_puts(out, ",\"system_fingerprint\":\"phalanx-" PHX_VERSION "\"");
+}
+
+static void put_usage(const struct generation *g, struct phx_buf *out)
+{
+    int32_t output = 0, reasoning = 0, cached = 0;
+
+    for (int32_t i = 0; i < g->request.n_choices; i++) {
+        output += g->parts[i].choice.n_tokens;
+        reasoning += g->parts[i].choice.n_reasoning_tokens;
+    }
+    cached = g->parts[0].choice.cached_tokens;
+    phx_buf_printf(out,
+                   "\"usage\":{\"prompt_tokens\":%zu,\"completion_tokens\":%d,\"total_tokens\":%zu,"
+                   "\"prompt_tokens_details\":{\"cached_tokens\":%d},"
+                   "\"completion_tokens_details\":{\"reasoning_tokens\":%d}}",
+                   g->prompt.n, output, g->prompt.n + (size_t)output, cached, reasoning);
+}
+
+static void write_stream(struct generation *g, const struct phx_buf *out)
+{
+    /* a client that does not read is dropped; its gone callback follows */
+    if (g->http != NULL && out->size > 0 && phx_http_stream_write(g->http, out->data, out->size) != 0)
+        phx_log(PHX_LOG_INFO, "api.stream.drop", "id=%s", g->id);
+}
+
+static void send_delta(struct generation *g, struct part *p, bool with_finish)
+{
+    struct phx_buf chunk, choice;
+
+    phx_buf_init(&chunk, CHUNK_MAX_BYTES);
+    phx_buf_init(&choice, CHUNK_MAX_BYTES);
+    if (phx_choice_put_delta(&p->choice, &choice, with_finish)) {
+        phx_buf_puts(&chunk, "data: ");
+        put_head(g, &chunk, true);
+        phx_buf_puts(&chunk, ",\"choices\":[");
+        phx_buf_put(&chunk, choice.data, choice.size);
+        phx_buf_putc(&chunk, ']');
+        if (with_finish)
+            phx_buf_printf(&chunk, ",\"receipt\":\"%s\"", phx_lease_receipt(g->lease));
+        phx_buf_puts(&chunk, "}\n\n");
+        write_stream(g, &chunk);
+    }
+    phx_buf_fini(&choice);
+    phx_buf_fini(&chunk);
+}
+
+static void finish_stream(struct generation *g)
+{
+    struct phx_buf           chunk;
+    struct phx_http_request *r = g->http;
+
+    for (int32_t i = 0; i < g->request.n_choices; i++)
+        send_delta(g, &g->parts[i], true);
+    phx_buf_init(&chunk, CHUNK_MAX_BYTES);
+    if (g->request.has_stream_usage) {
+        phx_buf_puts(&chunk, "data: ");
+        put_head(g, &chunk, true);
+        phx_buf_puts(&chunk, ",\"choices\":[],");
+        put_usage(g, &chunk);
+        phx_buf_puts(&chunk, "}\n\n");
+    }
+    phx_buf_puts(&chunk, "data: [DONE]\n\n");
+    write_stream(g, &chunk);
+    phx_buf_fini(&chunk);
+    g->http = NULL;
+    phx_http_stream_end(r);
+}
+
+static void finish_whole(struct generation *g)
+{
+    struct phx_buf           body;
+    struct phx_http_request *r = g->http;
+
+    phx_buf_init(&body, 0);
+    put_head(g, &body, false);
+    phx_buf_puts(&body, ",\"choices\":[");
+    for (int32_t i = 0; i < g->request.n_choices; i++) {
+        if (i > 0)
+            phx_buf_putc(&body, ',');
+        phx_choice_put_whole(&g->parts[i].choice, &body);
+    }
+    phx_buf_puts(&body, "],");
+    put_usage(g, &body);
+    phx_buf_printf(&body, ",\"receipt\":\"%s\"}", phx_lease_receipt(g->lease));
+    g->http = NULL;
+    phx_http_reply(r, 200, "application/json", body.data, body.size);
+    phx_buf_fini(&body);
+}
+
+/* ---- the end --------------------------------------------------------------------------------- */
+
+static const char *outcome_of(const struct generation *g)
+{
+    if (g->failure.code != 0)
+        return "error";
+    if (g->is_cancelled)
+        return "cancelled";
+    return g->parts[0].choice.finish != NULL ? g->parts[0].choice.finish : "error";
+}
+
+static void observe(struct generation *g)
+{
+    struct phx_metrics *m = g->a->d->metrics;
+    int32_t             reasoning = 0;
+
+    for (int32_t i = 0; i < g->request.n_choices; i++)
+        reasoning += g->parts[i].choice.n_reasoning_tokens;
+    phx_api_count(g->a, g->who.tenant, outcome_of(g));
+    phx_metrics_count(m, "phalanx_tokens_total", "kind=\"prompt\"", (double)g->prompt.n);
+    phx_metrics_count(m, "phalanx_tokens_total", "kind=\"cached\"",
+                      g->parts[0].choice.cached_tokens);
+    phx_metrics_count(m, "phalanx_tokens_total", "kind=\"output\"", (double)g->output.n);
+    phx_metrics_count(m, "phalanx_tokens_total", "kind=\"reasoning\"", reasoning);
+    if (g->first_ns > 0)
+        phx_metrics_observe(m, "phalanx_time_to_first_token_seconds", "",
+                            (double)(g->first_ns - g->began_ns) / 1e9);
+}
+
+/* The record is durable (or cannot be made so): the last frame goes out. */
+static void on_settled(void *ctx, const struct phx_err *err)
+{
+    struct generation *g = ctx;
+
+    observe(g);
+    if (err != NULL)
+        reply_error(g, err, -1);
+    else if (g->failure.code != 0)
+        reply_error(g, &g->failure, phx_err_is_retryable(g->failure.code) ? 1000 : -1);
+    else if (g->http != NULL && g->is_streaming)
+        finish_stream(g);
+    else if (g->http != NULL)
+        finish_whole(g);
+    destroy(g);
+}
+
+static void settle(struct generation *g)
+{
+    int64_t            now = phx_clock_mono_ns();
+    struct phx_outcome outcome = {
+        .finish = outcome_of(g),
+        .output = g->output.data,
+        .n_output = (int32_t)g->output.n,
+        .n_cached = g->parts[0].choice.cached_tokens,
+        .queue_ms = (g->admitted_ns - g->began_ns) / 1000000,
+        .first_token_ms = g->first_ns > 0 ? (g->first_ns - g->began_ns) / 1000000 : 0,
+        .total_ms = (now - g->began_ns) / 1000000,
+    };
+
+    g->is_settling = true;
+    for (int32_t i = 0; i < g->request.n_choices; i++)
+        outcome.n_reasoning += g->parts[i].choice.n_reasoning_tokens;
+    phx_lease_end(g->lease, &outcome, on_settled, g);
+}
+
+static void cancel_parts(struct generation *g)
+{
+    for (int32_t i = 0; g->parts != NULL && i < g->request.n_choices; i++)
+        if (g->parts[i].seq != NULL) {
+            struct phx_engine_seq *seq = g->parts[i].seq;
+
+            g->parts[i].seq = NULL; /* on_end follows */
+            phx_engine_cancel(seq);
+        }
+}
+
+static void on_gone(void *ctx)
+{
+    struct generation *g = ctx;
+
+    g->http = NULL;
+    g->is_cancelled = true;
+    if (!g->is_settling)
+        cancel_parts(g);
+}
+
+/* ---- tokens ---------------------------------------------------------------------------------- */
+
+static void on_token(void *ctx, const struct phx_token_out *token)
+{
+    struct part       *p = ctx;
+    struct generation *g = p->g;
+    int64_t            now = phx_clock_mono_ns();
+
+    if (token->token < 0)
+        return;
+    if (g->first_ns == 0)
+        g->first_ns = now;
+    else
+        phx_metrics_observe(g->a->d->metrics, "phalanx_inter_token_seconds", "",
+                            (double)(now - g->last_ns) / 1e9);
+    g->last_ns = now;
+    phx_ids_put(&g->output, token->token);
+    if (phx_choice_push(&p->choice, token) && p->seq != NULL) {
+        struct phx_engine_seq *seq = p->seq;
+
+        p->seq = NULL;
+        phx_engine_cancel(seq); /* a stop string: what follows is not wanted */
+    }
+    if (g->is_streaming && g->http != NULL)
+        send_delta(g, p, false);
+}
+
+static void on_end(void *ctx, enum phx_finish finish, const struct phx_err *err)
+{
+    struct part       *p = ctx;
+    struct generation *g = p->g;
+
+    p->seq = NULL;
+    p->is_open = false;
+    phx_choice_end(&p->choice, finish);
+    if (finish == PHX_FINISH_ERROR && g->failure.code == 0) {
+        if (err != NULL)
+            g->failure = *err;
+        else
+            (void)phx_fail(&g->failure, PHX_E_INTERNAL, "the engine failed"); /* recorded */
+        cancel_parts(g);
+    }
+    if (g->is_streaming && g->http != NULL && g->failure.code == 0)
+        send_delta(g, p, false);
+    if (--g->n_open == 0)
+        settle(g);
+}
+
+static int submit_parts(struct generation *g, struct phx_err *err)
+{
+    static const struct phx_engine_callbacks callbacks = {on_token, on_end};
+    int                                      rc = 0;
+
+    for (int32_t i = 0; i < g->request.n_choices && rc == 0; i++) {
+        struct part              *p = &g->parts[i];
+        struct phx_sampling       sampling = g->sampling;
+        struct phx_engine_request request = {
+            .tenant = g->who.tenant,
+            .tokens = g->prompt.data,
+            .n_tokens = (int32_t)g->prompt.n,
+            .max_new = g->request.max_new,
+            .sampling = &sampling,
+        };
+
+        sampling.seed += (uint64_t)i; /* choices differ, and each can be repeated */
+        rc = phx_engine_submit(g->a->d->engine, &request, &callbacks, p, &p->seq, err);
+        if (rc == 0) {
+            p->is_open = true;
+            g->n_open++;
+        }
+    }
+    return rc;
+}
+
+static void start_answer(struct generation *g)
+{
+    struct phx_engine_facts facts;
+    struct phx_err          err = {0};
+    int                     rc = submit_parts(g, &err);
+
+    if (rc != 0) {
+        g->failure = err;
+        phx_engine_facts(g->a->d->engine, &facts);
+        reply_error(g, &err, phx_err_is_retryable(rc) ? facts.retry_after_ms : -1);
+        cancel_parts(g);
+        if (g->n_open == 0)
+            settle(g);
+        return;
+    }
+    if (g->request.is_stream && g->http != NULL) {
+        phx_http_stream_start(g->http, 200, "text/event-stream; charset=utf-8");
+        g->is_streaming = true;
+    }
+}
+
+/* ---- the beginning --------------------------------------------------------------------------- */
+
+static void on_admitted(void *ctx, struct phx_lease *lease, const struct phx_refusal *refusal)
+{
+    struct generation *g = ctx;
+
+    g->admitted_ns = phx_clock_mono_ns();
+    g->lease = lease;
+    if (refusal != NULL) {
+        struct phx_err err = {0};
+        char           labels[128];
+
+        (void)phx_fail(&err, refusal->code, "%s (rule %s)", refusal->text, refusal->rule); /* told */
+        (void)snprintf(labels, sizeof(labels), "rule=\"%s\"", refusal->rule);
+        phx_metrics_count(g->a->d->metrics, "phalanx_refusals_total", labels, 1);
+        reply_error(g, &err, refusal->retry_after_ms);
+        phx_api_count(g->a, g->who.tenant, "refused");
+        destroy(g);
+    } else if (g->http == NULL) {
+        g->is_cancelled = true;
+        settle(g);
+    } else {
+        phx_http_set_header(g->http, "x-phalanx-receipt", phx_lease_receipt(lease));
+        start_answer(g);
+    }
+}
+
+static int render_prompt(struct generation *g, struct phx_err *err)
+{
+    const struct phx_text *text = g->a->d->text;
+    char                   date[16];
+    struct tm              tm;
+    time_t                 now = time(NULL);
+
+    if (g->request.kind == PHX_API_COMPLETION && g->request.prompt_ids != NULL) {
+        for (size_t i = 0; i < g->request.n_prompt_ids; i++)
+            phx_ids_put(&g->prompt, g->request.prompt_ids[i]);
+        return 0;
+    }
+    if (g->request.kind == PHX_API_COMPLETION)
+        return phx_text_prompt(text, g->request.prompt, g->request.prompt_bytes, &g->prompt, err);
+    (void)gmtime_r(&now, &tm); /* any time_t of this century fits */
+    (void)strftime(date, sizeof(date), "%Y-%m-%d", &tm);
+    g->request.chat.date = phx_arena_strdup(g->arena, date);
+    return phx_text_render(text, &g->request.chat, &g->prompt, err);
+}
+
+static int check_length(struct generation *g, int32_t max_context, struct phx_err *err)
+{
+    int32_t left = max_context - (int32_t)g->prompt.n;
+
+    if (g->prompt.n >= (size_t)max_context)
+        return phx_fail(err, PHX_E_INVALID,
+                        "messages: the prompt has %zu tokens and the context is %d; shorten it",
+                        g->prompt.n, max_context);
+    if (g->prompt.n == 0)
+        return phx_fail(err, PHX_E_INVALID, "prompt: must not be empty");
+    if (g->request.max_new > left)
+        return phx_fail(err, PHX_E_INVALID,
+                        "max_tokens: %d and a prompt of %zu tokens are more than the context of %d",
+                        g->request.max_new, g->prompt.n, max_context);
+    if (g->request.max_new == 0) {
+        g->request.max_new = left;
+        if (g->request.kind == PHX_API_COMPLETION && left > COMPLETION_DEFAULT_TOKENS)
+            g->request.max_new = COMPLETION_DEFAULT_TOKENS;
+    }
+    return 0;
+}
+
+/* The model's own stop ids and the caller's; a seed even when none was given, so that any answer can be
+ * drawn again. */
+static void resolve_sampling(struct generation *g)
+{
+    size_t         n;
+    const int32_t *own = phx_text_stop_ids(g->a->d->text, &n);
+    int32_t       *all = phx_arena_calloc(g->arena, PHX_STOP_IDS_MAX, sizeof(*all));
+
+    g->sampling = g->request.sampling;
+    n = n < PHX_STOP_IDS_MAX / 2 ? n : PHX_STOP_IDS_MAX / 2;
+    memcpy(all, own, n * sizeof(*all));
+    if (g->sampling.n_stop_ids > 0)
+        memcpy(all + n, g->sampling.stop_ids, (size_t)g->sampling.n_stop_ids * sizeof(*all));
+    g->sampling.stop_ids = all;
+    g->sampling.n_stop_ids += (int32_t)n;
+    if (!g->request.has_seed)
+        g->sampling.seed = phx_id_random_u64();
+}
+
+static int prepare(struct generation *g, const struct phx_engine_facts *facts, struct phx_err *err)
+{
+    const struct phx_api_limits limits = {g->a->body_max_bytes, facts->vocab_size,
+                                          facts->max_context};
+    size_t                      size;
+    const char                 *body = phx_http_body(g->http, &size);
+    int rc = phx_api_request_parse(g->request.kind, body, size, &limits, g->arena, &g->request, err);
+
+    if (rc != 0)
+        return rc;
+    if (strcmp(g->request.model, g->a->d->model_name) != 0)
+        return phx_fail(err, PHX_E_NOTFOUND, "model: '%.100s' is not served here; '%.100s' is",
+                        g->request.model, g->a->d->model_name);
+    rc = render_prompt(g, err);
+    if (rc == 0)
+        rc = check_length(g, facts->max_context, err);
+    if (rc != 0)
+        return rc;
+    resolve_sampling(g);
+    g->parts = phx_mem_calloc((size_t)g->request.n_choices, sizeof(*g->parts));
+    for (int32_t i = 0; i < g->request.n_choices && rc == 0; i++) {
+        g->parts[i].g = g;
+        rc = phx_choice_init(&g->parts[i].choice, i, g->a->d->text, &g->request, err);
+    }
+    return rc;
+}
+
+static void admit(struct generation *g)
+{
+    const struct phx_admission_facts facts = {
+        .identity = &g->who,
+        .request_id = phx_http_id(g->http),
+        .endpoint = g->request.kind == PHX_API_CHAT ? "chat.completions" : "completions",
+        .end_user = g->request.user,
+        .prompt = g->prompt.data,
+        .n_prompt = (int32_t)g->prompt.n,
+        .max_new = g->request.max_new,
+        .n_choices = g->request.n_choices,
+        .sampling = &g->sampling,
+    };
+
+    phx_http_on_gone(g->http, on_gone, g);
+    phx_admission_begin(g->a->d->admission, &facts, on_admitted, g);
+}
+
+void phx_api_generate(struct phx_api *a, struct phx_http_request *r, enum phx_api_kind kind,
+                      const struct phx_identity *who)
+{
+    struct generation      *g = phx_mem_calloc(1, sizeof(*g));
+    struct phx_engine_facts facts;
+    struct phx_err          err = {0};
+    char                    random[33];
+    int                     rc = 0;
+
+    g->a = a;
+    g->http = r;
+    g->who = *who;
+    g->arena = phx_arena_create();
+    g->request.kind = kind;
+    g->began_ns = phx_clock_mono_ns();
+    g->created_s = phx_clock_wall_ns() / 1000000000;
+    phx_id_hex(random, sizeof(random), 12);
+    (void)snprintf(g->id, sizeof(g->id), "%s-%s", kind == PHX_API_CHAT ? "chatcmpl" : "cmpl", random);
+    g->next = a->first;
+    if (a->first != NULL)
+        a->first->prev = g;
+    a->first = g;
+    a->n_open++;
+    phx_engine_facts(a->d->engine, &facts);
+    if (a->is_draining || facts.max_context == 0)
+        rc = phx_fail(&err, PHX_E_BUSY, a->is_draining ? "the server is shutting down"
+                                                       : "no replica is ready yet; try again");
+    if (rc == 0)
+        rc = prepare(g, &facts, &err);
+    if (rc == 0) {
+        admit(g);
+        return;
+    }
+    reply_error(g, &err, phx_err_is_retryable(rc) ? 1000 : -1);
+    phx_api_count(a, who->tenant, "refused");
+    destroy(g);
+}
+
+void phx_api_cancel_all(struct phx_api *a)
+{
+    for (struct generation *g = a->first, *next; g != NULL; g = next) {
+        next = g->next;
+        g->is_cancelled = true;
+        if (!g->is_settling)
+            cancel_parts(g);
+    }
+}

@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/api/state.h"
+#include "daemon/config/config.h"
+#include "daemon/metrics/metrics.h"
+#include "daemon/queue/queue.h"
+
+typedef void (*route_fn)(struct phx_api *a, struct phx_http_request *r, const struct phx_identity *who);
+
+static void put_model(const struct phx_api *a, struct phx_buf *out)
+{
+    struct phx_engine_facts facts;
+
+    phx_engine_facts(a->d->engine, &facts);
+    phx_buf_puts(out, "{\"id\":");
+    phx_json_put_str(out, a->d->model_name, strlen(a->d->model_name));
+    phx_buf_printf(out,
+                   ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"phalanx\","
+                   "\"max_model_len\":%d}",
+                   (long long)(a->d->started_wall_ns / 1000000000), facts.max_context);
+}
+
+static void reply_json(struct phx_http_request *r, struct phx_buf *body)
+{
+    phx_http_reply(r, 200, "application/json", body->data, body->size);
+    phx_buf_fini(body);
+}
+
+static void list_models(struct phx_api *a, struct phx_http_request *r, const struct phx_identity *who)
+{
+    struct phx_buf body;
+
+    (void)who; /* every key sees the one model */
+    phx_buf_init(&body, 0);
+    phx_buf_puts(&body, "{\"object\":\"list\",\"data\":[");
+    put_model(a, &body);
+    phx_buf_puts(&body, "]}");
+    reply_json(r, &body);
+}
+
+static void show_model(struct phx_api *a, struct phx_http_request *r, const struct phx_identity *who)
+{
+    const char    *name = phx_http_path(r) + strlen("/v1/models/");
+    struct phx_buf body;
+    struct phx_err err = {0};
+
+    (void)who;
+    if (strcmp(name, a->d->model_name) != 0) {
+        (void)phx_fail(&err, PHX_E_NOTFOUND, "model: '%.100s' is not served here", name); /* told */
+        phx_api_fail(r, &err, -1);
+        return;
+    }
+    phx_buf_init(&body, 0);
+    put_model(a, &body);
+    reply_json(r, &body);
+}
+
+static void chat(struct phx_api *a, struct phx_http_request *r, const struct phx_identity *who)
+{
+    phx_api_generate(a, r, PHX_API_CHAT, who);
+}
+
+static void complete(struct phx_api *a, struct phx_http_request *r, const struct phx_identity *who)
+{
+    phx_api_generate(a, r, PHX_API_COMPLETION, who);
+}
+
+static void show_health(struct phx_api *a, struct phx_http_request *r, const struct phx_identity *who)
+{
+    (void)a;
+    (void)who;
+    phx_http_reply(r, 200, "application/json", "{\"status\":\"ok\"}", 15);
+}
+
+static void show_ready(struct phx_api *a, struct phx_http_request *r, const struct phx_identity *who)
+{
+    struct phx_engine_facts facts;
+
+    (void)who;
+    phx_engine_facts(a->d->engine, &facts);
+    if (facts.is_ready && !a->is_draining)
+        phx_http_reply(r, 200, "application/json", "{\"status\":\"ready\"}", 18);
+    else
+        phx_http_reply(r, 503, "application/json", "{\"status\":\"not ready\"}", 22);
+}
+
+static void show_metrics(struct phx_api *a, struct phx_http_request *r, const struct phx_identity *who)
+{
+    struct phx_buf body;
+
+    (void)who;
+    phx_buf_init(&body, 0);
+    phx_metrics_write(a->d->metrics, &body);
+    phx_http_reply(r, 200, "text/plain; version=0.0.4; charset=utf-8", body.data, body.size);
+    phx_buf_fini(&body);
+}
+
+/* roles 0: no key is needed. */
+struct route {
+    const char *method, *path;
+    bool        is_prefix;
+    unsigned    roles;
+    route_fn    run;
+};
+
+enum { ANYONE = 0, ANY_KEY = 15 };
+
+static const struct route routes[] = {
+    {"POST", "/v1/chat/completions", false, PHX_ROLE_BIT_USER | PHX_ROLE_BIT_ADMIN, chat},
+    {"POST", "/v1/completions", false, PHX_ROLE_BIT_USER | PHX_ROLE_BIT_ADMIN, complete},
+    {"GET", "/v1/models", false, ANY_KEY, list_models},
+    {"GET", "/v1/models/", true, ANY_KEY, show_model},
+    {"GET", "/healthz", false, ANYONE, show_health},
+    {"GET", "/readyz", false, ANYONE, show_ready},
+    {"GET", "/metrics", false, PHX_ROLE_BIT_OPERATOR | PHX_ROLE_BIT_ADMIN, show_metrics},
+};
+
+static bool matches(const struct route *route, const char *path)
+{
+    size_t n = strlen(route->path);
+
+    return route->is_prefix ? strncmp(path, route->path, n) == 0 && path[n] != '\0'
+                            : strcmp(path, route->path) == 0;
+}
+
+static int authenticate(struct phx_api *a, struct phx_http_request *r, unsigned roles,
+                        struct phx_identity *who, struct phx_err *err)
+{
+    static const char scheme[] = "Bearer ";
+    const char       *header = phx_http_header(r, "Authorization");
+    int               rc;
+
+    if (header == NULL || strncmp(header, scheme, sizeof(scheme) - 1) != 0)
+        return phx_fail(err, PHX_E_UNAUTH,
+                        "an API key is needed: send the header Authorization: Bearer KEY");
+    rc = phx_keys_check(a->d->keys, header + sizeof(scheme) - 1, who, err);
+    if (rc != 0)
+        return rc;
+    if ((who->roles & roles) == 0)
+        return phx_fail(err, PHX_E_DENIED, "this key has no role that may do this");
+    return 0;
+}
+
+static void run_route(struct phx_api *a, const struct route *route, struct phx_http_request *r)
+{
+    struct phx_identity who = {0};
+    struct phx_err      err = {0};
+
+    if (route->roles != ANYONE && authenticate(a, r, route->roles, &who, &err) != 0)
+        phx_api_fail(r, &err, -1);
+    else
+        route->run(a, r, &who);
+}
+
+static void on_request(void *ctx, struct phx_http_request *r)
+{
+    struct phx_api *a = ctx;
+    struct phx_err  err = {0};
+    bool            has_path = false;
+
+    for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++) {
+        if (!matches(&routes[i], phx_http_path(r)))
+            continue;
+        has_path = true;
+        if (strcmp(phx_http_method(r), routes[i].method) == 0) {
+            run_route(a, &routes[i], r);
+            return;
+        }
+    }
+    if (has_path) /* phx_fail's value is in err, which is told */
+        (void)phx_fail(&err, PHX_E_NOTFOUND, "%s is not served on this path", phx_http_method(r));
+    else
+        (void)phx_fail(&err, PHX_E_NOTFOUND, "there is no such path; see /v1/models");
+    phx_api_fail(r, &err, -1);
+}
+
+void phx_api_count(struct phx_api *a, const char *tenant, const char *outcome)
+{
+    char labels[256];
+
+    (void)snprintf(labels, sizeof(labels), "tenant=\"%s\",model=\"%s\",outcome=\"%s\"", tenant,
+                   a->d->model_name, outcome);
+    phx_metrics_count(a->d->metrics, "phalanx_requests_total", labels, 1);
+}
+
+int phx_api_open(struct phx_daemon *d, struct phx_api **out, struct phx_err *err)
+{
+    struct phx_api         *a = phx_mem_calloc(1, sizeof(*a));
+    struct phx_http_options options = phx_config_http(d->config);
+    int                     rc;
+
+    a->d = d;
+    a->body_max_bytes = options.body_max_bytes;
+    rc = phx_http_open(d->base, &options, on_request, a, &a->http, err);
+    if (rc != 0) {
+        phx_mem_free(a);
+        a = NULL;
+    }
+    *out = a;
+    return rc;
+}
+
+const char *phx_api_url(const struct phx_api *a)
+{
+    return phx_http_url(a->http);
+}
+
+void phx_api_drain(struct phx_api *a)
+{
+    a->is_draining = true;
+    phx_http_drain(a->http);
+}
+
+bool phx_api_is_idle(const struct phx_api *a)
+{
+    return a->n_open == 0;
+}
+
+void phx_api_close(struct phx_api *a)
+{
+    if (a == NULL)
+        return;
+    phx_api_cancel_all(a);
+    phx_http_close(a->http);
+    phx_mem_free(a);
+}
