@@ -1,163 +1,263 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Matrix products over packed panels.  Each output is one chain of fused multiply-adds over k ascending
  * inside a K-slice, starting at 0 (MXFP4: a chain per block of 32, then one multiply-add by the scale);
- * slices combine by the tree of adjacent pairs.  A register tile is PANELS x ROWS outputs-of-16; the tile
+ * slices combine by the tree of adjacent pairs.  A register tile is panels x rows outputs-of-16; the tile
  * shape does not change the chains. */
 
-/* The register tile that the instruction set has room for. */
+/* With four panels, a tile has this many rows before the sums leave the registers. */
 #if defined(V16_AVX2)
-#define TILE_PANELS 1
+enum { WIDE_ROWS = 1 };
 #else
-#define TILE_PANELS 4 /* GROUP_PANELS */
+enum { WIDE_ROWS = TILE_ROWS };
 #endif
 
-/* acc += one slice [begin, end) of the layout's units.  The pair is loaded twice, for its low and its high
- * halves: a load costs less than the registers it would hold. */
-INLINE void slice_bf16(const int panels, const int rows, v16 acc[GROUP_PANELS][TILE_ROWS],
-                       const unsigned char *const data[GROUP_PANELS], const float *const *x,
-                       int32_t begin, int32_t end, int32_t k, int32_t k_end)
+enum { PREFETCH_BYTES = 1536, TILE_FLOATS = GROUP_PANELS * TILE_ROWS * LANES };
+
+/* One K-slice of a tile: panels, rows and where the slice lies in them. */
+struct tile {
+    const unsigned char *data[GROUP_PANELS];
+    const float         *x[TILE_ROWS];
+    size_t               scale_offset; /* of MXFP4, from a panel's data */
+    int32_t              unit;         /* of the layout, where the slice begins */
+    int32_t              k, k_end;
+};
+
+/* sum [panels][rows][16] of the panels from `first` on. */
+typedef void (*slice_fn)(float *sum, const struct tile *t, int first);
+
+INLINE void clear_tile(const int panels, const int rows, v16 acc[GROUP_PANELS][TILE_ROWS])
 {
-    for (int32_t j = begin; j < end; j++, k += 2) {
-        v16 w[GROUP_PANELS];
-
-        for (int p = 0; p < panels; p++) {
-            __builtin_prefetch(data[p] + (size_t)j * 64 + 1536);
-            w[p] = v16_load_bf16_low(data[p] + (size_t)j * 64);
-        }
-        for (int r = 0; r < rows; r++)
-            for (int p = 0; p < panels; p++)
-                acc[p][r] = v16_fma(w[p], v16_set(x[r][k]), acc[p][r]);
-        if (k + 1 == k_end)
-            continue; /* an odd slice: its last high half is padding */
-        for (int p = 0; p < panels; p++)
-            w[p] = v16_load_bf16_high(data[p] + (size_t)j * 64);
-        for (int r = 0; r < rows; r++)
-            for (int p = 0; p < panels; p++)
-                acc[p][r] = v16_fma(w[p], v16_set(x[r][k + 1]), acc[p][r]);
-    }
-}
-
-INLINE void slice_f32(const int panels, const int rows, v16 acc[GROUP_PANELS][TILE_ROWS],
-                      const unsigned char *const data[GROUP_PANELS], const float *const *x,
-                      int32_t begin, int32_t end)
-{
-    for (int32_t k = begin; k < end; k++)
-        for (int p = 0; p < panels; p++) {
-            v16 w = v16_load((const float *)(const void *)data[p] + (size_t)k * LANES);
-
-            for (int r = 0; r < rows; r++)
-                acc[p][r] = v16_fma(w, v16_set(x[r][k]), acc[p][r]);
-        }
-}
-
-INLINE void slice_f16(const int panels, const int rows, v16 acc[GROUP_PANELS][TILE_ROWS],
-                      const unsigned char *const data[GROUP_PANELS], const float *const *x,
-                      int32_t begin, int32_t end)
-{
-    for (int32_t k = begin; k < end; k++)
-        for (int p = 0; p < panels; p++) {
-            v16 w = v16_load_f16((const uint16_t *)(const void *)data[p] + (size_t)k * LANES);
-
-            for (int r = 0; r < rows; r++)
-                acc[p][r] = v16_fma(w, v16_set(x[r][k]), acc[p][r]);
-        }
-}
-
-/* One block of 32: acc += scale * sum of value * x. */
-INLINE void block_mxfp4(const int rows, v16 *acc, const unsigned char *panel, size_t scale_offset,
-                        const float *const *x, int32_t b)
-{
-    const unsigned char *at = panel + (size_t)b * MX_DATA_BYTES;
-    v16                  sum[TILE_ROWS];
-    v16                  scale = v16_mx_scale(panel + scale_offset + (size_t)b * LANES);
-
-    __builtin_prefetch(at + 1536);
-    for (int r = 0; r < rows; r++)
-        sum[r] = v16_zero();
-    for (int q = 0; q < 4; q++) {
-        v16_nibbles d = v16_load_nibbles(at + q * 64);
-
-#pragma GCC unroll 8
-        for (int i = 0; i < 8; i++) {
-            v16 w = v16_mx_value(d, i);
-
-            for (int r = 0; r < rows; r++)
-                sum[r] = v16_fma(w, v16_set(x[r][b * PHX_MX_BLOCK + q * 8 + i]), sum[r]);
-        }
-    }
-    for (int r = 0; r < rows; r++)
-        acc[r] = v16_fma(scale, sum[r], acc[r]);
-}
-
-/* Few rows: panels inside, so that their chains overlap.  Many rows: one panel at a time keeps its sums in
- * registers. */
-INLINE void slice_mxfp4(const int panels, const int rows, v16 acc[GROUP_PANELS][TILE_ROWS],
-                        const unsigned char *const data[GROUP_PANELS], size_t scale_offset,
-                        const float *const *x, int32_t begin, int32_t end)
-{
-    if (rows == 1) {
-        for (int32_t b = begin; b < end; b++)
-            for (int p = 0; p < panels; p++)
-                block_mxfp4(rows, acc[p], data[p], scale_offset, x, b);
-        return;
-    }
-    for (int p = 0; p < panels; p++)
-        for (int32_t b = begin; b < end; b++)
-            block_mxfp4(rows, acc[p], data[p], scale_offset, x, b);
-}
-
-/* One slice of a tile: acc is overwritten. */
-INLINE void tile_slice(const int panels, const int rows, v16 acc[GROUP_PANELS][TILE_ROWS],
-                       const struct cpu_weight *w, const unsigned char *const *data,
-                       const float *const *x, int32_t slice)
-{
-    int32_t k0 = slice > 0 ? w->desc.slice_end[slice - 1] : 0, k1 = w->desc.slice_end[slice];
-    int32_t begin = w->slice_begin[slice];
-
     for (int p = 0; p < panels; p++)
         for (int r = 0; r < rows; r++)
             acc[p][r] = v16_zero();
-    switch (w->desc.dtype) {
-    case PHX_DTYPE_BF16:
-        slice_bf16(panels, rows, acc, data, x, begin, begin + (k1 - k0 + 1) / 2, k0, k1);
-        break;
-    case PHX_DTYPE_F16: slice_f16(panels, rows, acc, data, x, k0, k1); break;
-    case PHX_DTYPE_MXFP4:
-        slice_mxfp4(panels, rows, acc, data, (size_t)w->units * MX_DATA_BYTES, x,
-                    k0 / PHX_MX_BLOCK, k1 / PHX_MX_BLOCK);
-        break;
-    default: slice_f32(panels, rows, acc, data, x, k0, k1); break;
+}
+
+INLINE void save_tile(const int panels, const int rows, v16 acc[GROUP_PANELS][TILE_ROWS], float *sum)
+{
+    for (int p = 0; p < panels; p++)
+        for (int r = 0; r < rows; r++)
+            v16_store(sum + (p * rows + r) * LANES, acc[p][r]);
+}
+
+INLINE void multiply_add(const int panels, const int rows, v16 acc[GROUP_PANELS][TILE_ROWS],
+                         const v16 w[GROUP_PANELS], const float *const x[TILE_ROWS], int32_t k)
+{
+    for (int r = 0; r < rows; r++) {
+        v16 v = v16_set(x[r][k]);
+
+        for (int p = 0; p < panels; p++)
+            acc[p][r] = v16_fma(w[p], v, acc[p][r]);
     }
 }
 
-/* All slices of a tile, combined by the tree, in acc.  Slices are few: a small stack of partial sums, one
- * per level, is merged like a binary counter; n_slices is 1, 2, 4 or 8 or ends a ragged tree. */
-INLINE void tile_product(const int panels, const int rows, v16 acc[GROUP_PANELS][TILE_ROWS],
-                         const struct cpu_weight *w, const unsigned char *const *data,
-                         const float *const *x)
+/* A pair is loaded twice, for its low and its high halves: a load costs less than the registers it would
+ * hold.  The last pair of an odd slice has padding in its high half. */
+INLINE void slice_bf16(const int panels, const int rows, float *sum, const struct tile *t, int first)
 {
-    v16 stack[4][GROUP_PANELS][TILE_ROWS];
-    int n_slices = w->desc.n_slices, depth = 0, s = 0;
+    v16                  acc[GROUP_PANELS][TILE_ROWS], w[GROUP_PANELS];
+    const unsigned char *at[GROUP_PANELS];
+    const float         *x[TILE_ROWS];
+    int32_t              k = t->k;
 
-    do { /* there is always one slice */
-        tile_slice(panels, rows, acc, w, data, x, s);
-        for (int carry = s + 1; (carry & 1) == 0 || (s + 1 == n_slices && depth > 0); carry >>= 1) {
-            depth--;
-            for (int p = 0; p < panels; p++)
-                for (int r = 0; r < rows; r++)
-                    acc[p][r] = v16_add(stack[depth][p][r], acc[p][r]);
+    clear_tile(panels, rows, acc);
+    for (int p = 0; p < panels; p++)
+        at[p] = t->data[first + p] + (size_t)t->unit * 64;
+    for (int r = 0; r < rows; r++)
+        x[r] = t->x[r];
+    for (size_t at_byte = 0; k < t->k_end; at_byte += 64, k += 2) {
+        for (int p = 0; p < panels; p++) {
+            __builtin_prefetch(at[p] + at_byte + PREFETCH_BYTES);
+            w[p] = v16_load_bf16_low(at[p] + at_byte);
         }
-        if (s + 1 < n_slices) {
-            for (int p = 0; p < panels; p++)
-                for (int r = 0; r < rows; r++)
-                    stack[depth][p][r] = acc[p][r];
-            depth++;
-        }
-    } while (++s < n_slices);
+        multiply_add(panels, rows, acc, w, x, k);
+        if (k + 1 == t->k_end)
+            break;
+        for (int p = 0; p < panels; p++)
+            w[p] = v16_load_bf16_high(at[p] + at_byte);
+        multiply_add(panels, rows, acc, w, x, k + 1);
+    }
+    save_tile(panels, rows, acc, sum);
 }
 
-INLINE void store_tile(const int panels, const int rows, v16 acc[GROUP_PANELS][TILE_ROWS],
-                       const struct matmul_job *job, int32_t panel, int32_t row)
+/* F32 and F16: one k after the other. */
+INLINE void slice_plain(const int panels, const int rows, const bool is_half, float *sum,
+                        const struct tile *t, int first)
+{
+    const size_t         k_bytes = is_half ? LANES * 2 : LANES * 4;
+    v16                  acc[GROUP_PANELS][TILE_ROWS], w[GROUP_PANELS];
+    const unsigned char *at[GROUP_PANELS];
+    const float         *x[TILE_ROWS];
+
+    clear_tile(panels, rows, acc);
+    for (int p = 0; p < panels; p++)
+        at[p] = t->data[first + p];
+    for (int r = 0; r < rows; r++)
+        x[r] = t->x[r];
+    for (int32_t k = t->k; k < t->k_end; k++) {
+        for (int p = 0; p < panels; p++) {
+            const void *from = at[p] + (size_t)k * k_bytes;
+
+            if (!is_half || k % 2 == 0)
+                __builtin_prefetch((const char *)from + PREFETCH_BYTES);
+            w[p] = is_half ? v16_load_f16(from) : v16_load(from);
+        }
+        multiply_add(panels, rows, acc, w, x, k);
+    }
+    save_tile(panels, rows, acc, sum);
+}
+
+INLINE void slice_f32(const int panels, const int rows, float *sum, const struct tile *t, int first)
+{
+    slice_plain(panels, rows, false, sum, t, first);
+}
+
+INLINE void slice_f16(const int panels, const int rows, float *sum, const struct tile *t, int first)
+{
+    slice_plain(panels, rows, true, sum, t, first);
+}
+
+/* Per block of 32: the chain of value * x in registers, then one multiply-add into acc, which lies in
+ * memory.  The panels' chains run side by side, because one alone waits for its own latency. */
+INLINE void slice_mxfp4(const int panels, const int rows, float *sum, const struct tile *t, int first)
+{
+    const float *x[TILE_ROWS];
+
+    for (int i = 0; i < panels * rows; i++)
+        v16_store(sum + i * LANES, v16_zero());
+    for (int r = 0; r < rows; r++)
+        x[r] = t->x[r];
+    for (int32_t b = t->unit, k = t->k; k < t->k_end; b++, k += PHX_MX_BLOCK) {
+        v16 part[GROUP_PANELS][TILE_ROWS], w[GROUP_PANELS];
+
+        clear_tile(panels, rows, part);
+        for (int q = 0; q < 4; q++) {
+            size_t at = (size_t)b * MX_DATA_BYTES + (size_t)q * 64;
+
+            for (int p = 0; p < panels; p++)
+                __builtin_prefetch(t->data[first + p] + at + PREFETCH_BYTES);
+#pragma GCC unroll 8
+            for (int i = 0; i < 8; i++) {
+                for (int p = 0; p < panels; p++)
+                    w[p] = v16_mx_value(t->data[first + p] + at, i);
+                multiply_add(panels, rows, part, w, x, k + q * 8 + i);
+            }
+        }
+        for (int p = 0; p < panels; p++) {
+            v16 scale = v16_mx_scale(t->data[first + p] + t->scale_offset + (size_t)b * LANES);
+
+            for (int r = 0; r < rows; r++) {
+                float *to = sum + (p * rows + r) * LANES;
+
+                v16_store(to, v16_fma(scale, part[p][r], v16_load(to)));
+            }
+        }
+    }
+}
+
+#define SLICE(kind, panels, rows)                                                                  \
+    static void slice_##kind##_##panels##x##rows(float *sum, const struct tile *t, int first)      \
+    {                                                                                              \
+        slice_##kind(panels, rows, sum, t, first);                                                 \
+    }
+#define ROWS(kind, panels)                                                                         \
+    SLICE(kind, panels, 1)                                                                         \
+    SLICE(kind, panels, 2)                                                                         \
+    SLICE(kind, panels, 3)                                                                         \
+    SLICE(kind, panels, 4)                                                                         \
+    SLICE(kind, panels, 5)                                                                         \
+    SLICE(kind, panels, 6)
+#define NARROW(kind)                                                                               \
+    {                                                                                              \
+        slice_##kind##_1x1, slice_##kind##_1x2, slice_##kind##_1x3, slice_##kind##_1x4,            \
+            slice_##kind##_1x5, slice_##kind##_1x6                                                 \
+    }
+#if defined(V16_AVX2)
+#define KIND(kind) ROWS(kind, 1) SLICE(kind, 4, 1)
+#define WIDE(kind)                                                                                 \
+    {                                                                                              \
+        slice_##kind##_4x1                                                                         \
+    }
+#else
+#define KIND(kind) ROWS(kind, 1) ROWS(kind, 4)
+#define WIDE(kind)                                                                                 \
+    {                                                                                              \
+        slice_##kind##_4x1, slice_##kind##_4x2, slice_##kind##_4x3, slice_##kind##_4x4,            \
+            slice_##kind##_4x5, slice_##kind##_4x6                                                 \
+    }
+#endif
+
+KIND(f32)
+KIND(f16)
+KIND(bf16)
+KIND(mxfp4)
+
+/* The routine for a dtype, one panel or four, and a number of rows. */
+static slice_fn pick_slice(enum phx_dtype dtype, bool is_wide, int rows)
+{
+    static const slice_fn f32[2][TILE_ROWS] = {NARROW(f32), WIDE(f32)};
+    static const slice_fn f16[2][TILE_ROWS] = {NARROW(f16), WIDE(f16)};
+    static const slice_fn bf16[2][TILE_ROWS] = {NARROW(bf16), WIDE(bf16)};
+    static const slice_fn mxfp4[2][TILE_ROWS] = {NARROW(mxfp4), WIDE(mxfp4)};
+
+    switch (dtype) {
+    case PHX_DTYPE_F16: return f16[is_wide][rows - 1];
+    case PHX_DTYPE_BF16: return bf16[is_wide][rows - 1];
+    case PHX_DTYPE_MXFP4: return mxfp4[is_wide][rows - 1];
+    default: return f32[is_wide][rows - 1];
+    }
+}
+
+/* Slice number s of a tile into sum [panels][rows][16]. */
+static void sum_slice(float *sum, struct tile *t, const struct cpu_weight *w, int panels, int rows,
+                      int s)
+{
+    bool     is_wide = panels == GROUP_PANELS && rows <= WIDE_ROWS;
+    slice_fn fn = pick_slice(w->desc.dtype, is_wide, rows);
+
+    t->k = s > 0 ? w->desc.slice_end[s - 1] : 0;
+    t->k_end = w->desc.slice_end[s];
+    t->unit = w->slice_begin[s];
+    if (is_wide) {
+        fn(sum, t, 0);
+        return;
+    }
+    for (int p = 0; p < panels; p++)
+        fn(sum + p * rows * LANES, t, p);
+}
+
+static void add_sums(float *to, const float *left, int n)
+{
+    for (int i = 0; i < n; i += LANES)
+        v16_store(to + i, v16_add(v16_load(left + i), v16_load(to + i)));
+}
+
+/* All slices of a tile, combined by the tree: partial sums, one per level, merge like a binary counter. */
+static void sum_tile(float *sum, struct tile *t, const struct cpu_weight *w, int panels, int rows)
+{
+    float stack[3][TILE_FLOATS];
+    int   n_slices = w->desc.n_slices, depth = 0, n = panels * rows * LANES;
+
+    for (int s = 0; s < n_slices; s++) {
+        bool is_last = s + 1 == n_slices;
+
+        sum_slice(sum, t, w, panels, rows, s);
+        for (int carry = s + 1; depth > 0 && ((carry & 1) == 0 || is_last); carry >>= 1)
+            add_sums(sum, stack[--depth], n);
+        if (!is_last)
+            memcpy(stack[depth++], sum, (size_t)n * sizeof(float));
+    }
+}
+
+/* How many of the n rows left the next tile takes: sixes, but no small rest. */
+static int count_tile_rows(int32_t n)
+{
+    if (n <= TILE_ROWS)
+        return (int)n;
+    return n >= 2 * TILE_ROWS ? TILE_ROWS : (int)(n + 1) / 2;
+}
+
+static void store_tile(const struct matmul_job *job, const float *sum, int panels, int rows,
+                       int32_t panel, int32_t row)
 {
     for (int p = 0; p < panels; p++) {
         int32_t n0 = (panel + p) * LANES, n = job->w->desc.n - n0;
@@ -167,60 +267,36 @@ INLINE void store_tile(const int panels, const int rows, v16 acc[GROUP_PANELS][T
         if (job->bias != NULL)
             bias = v16_load_n(job->bias + n0, n);
         for (int r = 0; r < rows; r++) {
-            v16 sum = job->bias != NULL ? v16_add(acc[p][r], bias) : acc[p][r];
+            v16 v = v16_load(sum + (p * rows + r) * LANES);
 
-            v16_store_n(job->out + (row + r) * job->out_stride + n0, sum, n);
+            v16_store_n(job->out + (row + r) * job->out_stride + n0,
+                        job->bias != NULL ? v16_add(v, bias) : v, n);
         }
     }
 }
 
-INLINE void matmul_tile(const int panels, const int rows, const struct matmul_job *job,
-                        int32_t panel, int32_t row)
+/* All rows against panels [first, end), four panels at a time: those stay in the second-level cache while
+ * the rows pass. */
+static void matmul(const struct matmul_job *job, int32_t first, int32_t end)
 {
-    const unsigned char *data[GROUP_PANELS];
-    const float         *x[TILE_ROWS];
-    v16                  acc[GROUP_PANELS][TILE_ROWS];
+    const struct cpu_weight *w = job->w;
+    struct tile              t = {.scale_offset = (size_t)w->units * MX_DATA_BYTES};
+    float                    sum[TILE_FLOATS];
 
-    for (int p = 0; p < panels; p++)
-        data[p] = job->data + (size_t)(panel + p) * job->w->panel_bytes;
-    for (int r = 0; r < rows; r++)
-        x[r] = job->x + (row + r) * job->x_stride;
-    if (job->w->desc.n_slices == 1)
-        tile_slice(panels, rows, acc, job->w, data, x, 0);
-    else
-        tile_product(panels, rows, acc, job->w, data, x);
-    store_tile(panels, rows, acc, job, panel, row);
-}
+    for (int32_t panel = first; panel < end; panel += GROUP_PANELS) {
+        int panels = end - panel < GROUP_PANELS ? (int)(end - panel) : GROUP_PANELS;
 
-/* All rows against `panels` panels, in tiles of 6, 4, 2 and 1 rows. */
-INLINE void matmul_panels(const int panels, const struct matmul_job *job, int32_t panel)
-{
-    int32_t row = 0;
+        for (int p = 0; p < panels; p++)
+            t.data[p] = job->data + (size_t)(panel + p) * w->panel_bytes;
+        for (int32_t row = 0, rows; row < job->n_rows; row += rows) {
+            rows = count_tile_rows(job->n_rows - row);
+            for (int32_t r = 0; r < rows; r++) {
+                int32_t from = job->x_row != NULL ? job->x_row[row + r] : row + r;
 
-    for (; row + 6 <= job->n_rows; row += 6)
-        matmul_tile(panels, 6, job, panel, row);
-    if (row + 4 <= job->n_rows) {
-        matmul_tile(panels, 4, job, panel, row);
-        row += 4;
-    }
-    if (row + 2 <= job->n_rows) {
-        matmul_tile(panels, 2, job, panel, row);
-        row += 2;
-    }
-    if (row < job->n_rows)
-        matmul_tile(panels, 1, job, panel, row);
-}
-
-static void matmul(const struct matmul_job *job, int32_t group_first, int32_t group_end)
-{
-    for (int32_t g = group_first; g < group_end; g++) {
-        int32_t panel = g * GROUP_PANELS, n = job->w->n_panels - panel;
-
-        n = n < GROUP_PANELS ? n : GROUP_PANELS;
-        if (n == TILE_PANELS)
-            matmul_panels(TILE_PANELS, job, panel);
-        else
-            for (int32_t p = 0; p < n; p++)
-                matmul_panels(1, job, panel + p);
+                t.x[r] = job->x + from * job->x_stride;
+            }
+            sum_tile(sum, &t, w, panels, (int)rows);
+            store_tile(job, sum, panels, (int)rows, panel, row);
+        }
     }
 }

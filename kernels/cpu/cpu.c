@@ -163,7 +163,7 @@ static void op_matmul(void *device, struct phx_tensor out, struct phx_tensor x, 
                                    .n_rows = x.dim[0]}};
 
     if (x.dim[0] > 0)
-        phx_team_run(d->team, count_groups(w), run_matmul, &c);
+        phx_team_run(d->team, w->n_panels, run_matmul, &c);
 }
 
 static void op_rope(void *device, struct phx_tensor x, int32_t head_dim,

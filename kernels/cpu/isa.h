@@ -10,7 +10,7 @@
 
 enum {
     LANES = 16,        /* output rows of a panel */
-    GROUP_PANELS = 4,  /* panels of a unit of work */
+    GROUP_PANELS = 4,  /* panels that a tile takes together */
     GROUP_ROWS = LANES * GROUP_PANELS,
     TILE_ROWS = 6,     /* activation rows of a register tile */
     SUB_TOKENS = 16,   /* positions of an attention block */
@@ -52,6 +52,7 @@ struct matmul_job {
     const unsigned char     *data; /* of the expert */
     const float             *x;
     int64_t                  x_stride;
+    const int32_t           *x_row; /* [n_rows] which rows of x, or NULL for the first ones */
     float                   *out;
     int64_t                  out_stride;
     const float             *bias; /* or NULL */
@@ -81,9 +82,9 @@ struct attention_job {
 
 struct isa {
     const char *name;
-    void (*matmul)(const struct matmul_job *job, int32_t group_first, int32_t group_end);
-    void (*moe_down)(const struct moe_down_job *job, int32_t member, int32_t group_first,
-                     int32_t group_end);
+    void (*matmul)(const struct matmul_job *job, int32_t panel_first, int32_t panel_end);
+    void (*moe_down)(const struct moe_down_job *job, int32_t member, int32_t panel_first,
+                     int32_t panel_end);
     void (*rmsnorm)(float *out, const float *x, const float *gain, int32_t n, float eps);
     void (*attention)(const struct attention_job *job, int32_t unit_first, int32_t unit_end);
     void (*swiglu)(float *out, const float *gate, const float *up, int32_t n, enum phx_glu kind,
@@ -114,11 +115,6 @@ struct cpu_device {
 static inline const unsigned char *expert_data(const struct cpu_weight *w, int32_t expert)
 {
     return w->data + (size_t)expert * w->expert_bytes;
-}
-
-static inline int32_t count_groups(const struct cpu_weight *w)
-{
-    return (w->n_panels + GROUP_PANELS - 1) / GROUP_PANELS;
 }
 
 /* cpu/weight.c, kv.c, moe.c, ops.c: the entries of phx_cpu_ops */

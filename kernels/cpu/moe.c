@@ -160,18 +160,18 @@ static int32_t expert_begin(const struct scratch *s, int32_t e)
     return e > 0 ? s->expert_end[e - 1] : 0;
 }
 
-/* Units: (active expert, group of output rows), expert by expert. */
+/* Units: (active expert, panel of output rows), expert by expert. */
 static void run_gate_up(void *ctx, int32_t member, int32_t first, int32_t end)
 {
     const struct moe_call   *c = ctx;
     const struct cpu_weight *w = c->gate_up;
     const struct scratch    *s = c->scratch;
-    int32_t                  n_groups = count_groups(w), active = 0;
+    int32_t                  n_panels = w->n_panels, active = 0;
 
     (void)member; /* outputs are disjoint */
-    for (int32_t e = 0; e < w->desc.n_experts && active * n_groups < end; e++) {
+    for (int32_t e = 0; e < w->desc.n_experts && active * n_panels < end; e++) {
         int32_t           begin = expert_begin(s, e), n = s->expert_end[e] - begin;
-        int32_t           from = first - active * n_groups, to = end - active * n_groups;
+        int32_t           from = first - active * n_panels, to = end - active * n_panels;
         struct matmul_job job = {
             .w = w,
             .data = expert_data(w, e),
@@ -187,7 +187,7 @@ static void run_gate_up(void *ctx, int32_t member, int32_t first, int32_t end)
         if (c->args->gate_up_bias.data != NULL)
             job.bias = (const float *)c->args->gate_up_bias.data + e * c->args->gate_up_bias.stride0;
         from = from > 0 ? from : 0;
-        to = to < n_groups ? to : n_groups;
+        to = to < n_panels ? to : n_panels;
         if (from < to)
             c->device->isa->matmul(&job, from, to);
         active++;
@@ -229,7 +229,7 @@ int phx_cpu_moe_ffn(void *device, const struct phx_moe_args *args, const void *g
     sort_pairs(args, &s, wu->desc.n_experts);
     for (int32_t e = 0; e < wu->desc.n_experts; e++)
         c.n_active += s.expert_end[e] > expert_begin(&s, e);
-    phx_team_run(d->team, c.n_active * count_groups(wu), run_gate_up, &c);
+    phx_team_run(d->team, c.n_active * wu->n_panels, run_gate_up, &c);
     phx_team_run(d->team, rows * top_k, run_glu, &c);
     c.down = (struct moe_down_job){
         .w = wd,
@@ -244,6 +244,6 @@ int phx_cpu_moe_ffn(void *device, const struct phx_moe_args *args, const void *g
         .partial = s.partial,
         .partial_stride = s.partial_stride,
     };
-    phx_team_run(d->team, count_groups(wd), run_down, &c);
+    phx_team_run(d->team, wd->n_panels, run_down, &c);
     return 0;
 }

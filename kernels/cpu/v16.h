@@ -61,12 +61,14 @@ INLINE v16 v16_load_f16(const uint16_t *p)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
-typedef __m512i v16_nibbles;
-INLINE v16_nibbles v16_load_nibbles(const void *p) { return _mm512_loadu_si512(p); }
-/* the E2M1 value of nibble number i of each dword */
-INLINE v16 v16_mx_value(v16_nibbles d, int i)
+/* The E2M1 value of nibble number i of each of 16 dwords.  Even ones come to the front by loading i/2 bytes
+ * further on: loads have ports to spare, shifts have not.  Reads up to 3 bytes behind the dwords. */
+INLINE v16 v16_mx_value(const void *p, int i)
 {
-    return _mm512_permutexvar_ps(_mm512_srli_epi32(d, (unsigned)(4 * i)), _mm512_loadu_ps(MX_VALUES));
+    __m512i d = _mm512_loadu_si512((const char *)p + i / 2);
+
+    d = i % 2 != 0 ? _mm512_srli_epi32(d, 4) : d;
+    return _mm512_permutexvar_ps(d, _mm512_loadu_ps(MX_VALUES));
 }
 /* 2^(s-127) of 16 scale bytes; 0 -> 2^-127, 255 -> NaN */
 INLINE v16 v16_mx_scale(const uint8_t *p)
@@ -180,27 +182,19 @@ INLINE v16 v16_load_f16(const uint16_t *p)
     return v16_make(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p)),
                     _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p + 8))));
 }
-typedef struct {
-    __m256i a, b;
-} v16_nibbles;
-INLINE v16_nibbles v16_load_nibbles(const void *p)
-{
-    const __m256i *q = p;
-    v16_nibbles    r = {_mm256_loadu_si256(q), _mm256_loadu_si256(q + 1)};
-    return r;
-}
 /* the magnitude by the low three bits, the sign from the fourth */
-INLINE __m256 v8_mx_value(__m256i d, int i)
+INLINE __m256 v8_mx_value(const void *p, int i)
 {
-    __m256i s = _mm256_srli_epi32(d, 4 * i);
+    __m256i d = _mm256_loadu_si256((const __m256i *)(const void *)((const char *)p + i / 2));
+    __m256i s = i % 2 != 0 ? _mm256_srli_epi32(d, 4) : d;
     __m256  m = _mm256_permutevar8x32_ps(_mm256_loadu_ps(MX_VALUES), s);
     __m256i sign = _mm256_and_si256(_mm256_slli_epi32(s, 28), _mm256_set1_epi32((int)0x80000000));
 
     return _mm256_xor_ps(m, _mm256_castsi256_ps(sign));
 }
-INLINE v16 v16_mx_value(v16_nibbles d, int i)
+INLINE v16 v16_mx_value(const void *p, int i)
 {
-    return v16_make(v8_mx_value(d.a, i), v8_mx_value(d.b, i));
+    return v16_make(v8_mx_value(p, i), v8_mx_value((const char *)p + 32, i));
 }
 INLINE __m256 v8_mx_scale(const uint8_t *p)
 {
@@ -288,17 +282,10 @@ INLINE float half_to_float(uint16_t h)
     return float_of(sign | ((e + 112u) << 23) | (m << 13));
 }
 INLINE v16 v16_load_f16(const uint16_t *p) { V16_EACH(half_to_float(p[i])); }
-typedef struct {
-    uint32_t d[16];
-} v16_nibbles;
-INLINE v16_nibbles v16_load_nibbles(const void *p)
+INLINE v16 v16_mx_value(const void *p, int k)
 {
-    v16_nibbles r;
-
-    memcpy(r.d, p, sizeof(r.d));
-    return r;
+    V16_EACH(MX_VALUES[(dword_at(p, i) >> (4 * k)) & 15u]);
 }
-INLINE v16 v16_mx_value(v16_nibbles d, int k) { V16_EACH(MX_VALUES[(d.d[i] >> (4 * k)) & 15u]); }
 INLINE v16 v16_mx_scale(const uint8_t *p)
 {
     V16_EACH(float_of(p[i] == 0     ? 0x00400000u

@@ -19,7 +19,9 @@ static int32_t place_slices(const struct phx_weight_desc *d, int32_t begin[PHX_S
     int32_t units = 0, k = 0;
 
     for (int32_t s = 0; s < d->n_slices; s++) {
-        begin[s] = d->dtype == PHX_DTYPE_BF16 ? units : k;
+        begin[s] = d->dtype == PHX_DTYPE_BF16    ? units
+                   : d->dtype == PHX_DTYPE_MXFP4 ? k / PHX_MX_BLOCK
+                                                 : k;
         units += (d->slice_end[s] - k + 1) / 2; /* pairs; each slice starts a new one */
         k = d->slice_end[s];
     }
