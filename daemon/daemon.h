@@ -4,6 +4,7 @@
 #ifndef PHX_DAEMON_DAEMON_H
 #define PHX_DAEMON_DAEMON_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct phx_daemon {
@@ -18,9 +19,12 @@ struct phx_daemon {
     struct phx_fleet      *fleet;
     struct phx_engine     *engine;
     struct phx_rpc_server *rpc;
+    struct phx_cluster    *cluster; /* serves `rpc` */
     struct phx_api        *api;
     const char            *model_name; /* as clients name it; borrowed from the config */
+    const char            *cluster_id; /* 32 hex digits, made once per data folder */
     int64_t                started_wall_ns;
+    bool                   is_draining; /* SIGTERM came: refuse new work with PHX_E_BUSY */
 };
 
 #endif

@@ -19,6 +19,7 @@
 struct event_base;
 struct phx_store;
 struct phx_license;
+struct phx_metrics;
 struct phx_admission;
 struct phx_lease;
 
@@ -27,6 +28,8 @@ struct phx_admission_options {
     int32_t max_active_per_tenant;
     const char *model_name, *model_digest; /* bound into every record */
     const char *build;
+    struct phx_metrics *metrics; /* or NULL: requests, tokens, refusals, times are counted here */
+    int64_t max_prompt_tokens, max_output_tokens; /* of one request; 0 = no limit here */
 };
 
 struct phx_admission_facts {
@@ -64,7 +67,7 @@ typedef void (*phx_settled_fn)(void *ctx, const struct phx_err *err); /* err NUL
 int  phx_admission_open(struct event_base *base, struct phx_store *store, struct phx_license *license,
                         const struct phx_admission_options *options, struct phx_admission **out,
                         struct phx_err *err) PHX_CHECKED;
-void phx_admission_close(struct phx_admission *a);
+void phx_admission_close(struct phx_admission *a); /* after the last lease has ended */
 
 /* fn runs later on the loop, always exactly once (also when the caller has lost interest: it must then end
  * the lease as cancelled).  facts are copied as needed. */
@@ -72,6 +75,9 @@ void phx_admission_begin(struct phx_admission *a, const struct phx_admission_fac
                          phx_admission_fn fn, void *ctx);
 /* The id the client can verify later; borrowed while the lease lives. */
 const char *phx_lease_receipt(const struct phx_lease *lease);
+/* Output tokens of all choices so far; cheap, call it per step.  Written down once a second, so that a crash
+ * settles at a proven number. */
+void phx_lease_progress(struct phx_lease *lease, int32_t n_output, int32_t n_reasoning);
 /* Ends the lease; fn runs later on the loop exactly once, after which the lease is gone. */
 void phx_lease_end(struct phx_lease *lease, const struct phx_outcome *outcome, phx_settled_fn fn,
                    void *ctx);

@@ -14,11 +14,14 @@
 struct phx_engine;
 struct phx_engine_seq;
 struct phx_fleet;
+struct phx_metrics;
 
 struct phx_engine_options {
     int32_t max_waiting;            /* sequences queued in the daemon */
     int32_t max_waiting_per_tenant;
     int32_t max_resumes;            /* a sequence that loses its replica more often ends with an error */
+    struct phx_metrics *metrics;    /* or NULL */
+    uint8_t cache_secret[32];       /* tenants' prefix-cache keys are made from it */
 };
 
 struct phx_engine_request {
