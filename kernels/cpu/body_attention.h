@@ -1,158 +1,300 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Paged causal attention, one (row, kv head) at a time, the query heads of a group together.
- * Per query and head: an online softmax over blocks of 16 positions aligned to position 0, ascending from
- * the block of the first visible key; scores are chains over d, values chains over positions.  A sink
- * starts the running maximum (and a running sum of 1).  Nothing depends on the neighbours. */
+ * Paged causal attention.  Per query (a row and a head): an online softmax over blocks of 16 positions
+ * aligned to position 0, ascending from the block of the first visible key; scores are chains over d, values
+ * chains over the visible positions.  A sink starts the running maximum with a running sum of 1.  Up to
+ * QUERIES queries of one kv head pass a block together, so that it is loaded once for all of them and their
+ * chains hide each other's latency; no bit of a query depends on its neighbours. */
 
-struct head_state {
-    float m, l;
+enum { QUERIES = 8 };
+
+/* What one block does to n queries that see the same positions of it. */
+struct block_step {
+    const unsigned char *keys, *values;           /* [Dh][16], [16][Dh] */
+    const unsigned char *next_keys, *next_values; /* read soon: brought near */
+    const float         *q[QUERIES];
+    float               *acc[QUERIES];
+    float                p[QUERIES][SUB_TOKENS];
+    float                shrink[SUB_TOKENS];
+    int32_t              head_dim, begin, end; /* positions of the block */
 };
 
-/* s[h] = scale * q_h . k for 16 positions; keys lie [d][16]. */
-INLINE void score_block(const int heads, v16 *s, const float *const *q, const unsigned char *keys,
-                        bool is_bf16, int32_t head_dim, float scale)
+/* p[h] = q_h . k for the 16 positions of a block. */
+INLINE void score_block(const int n, const bool is_bf16, struct block_step *b)
 {
-    for (int h = 0; h < heads; h++)
+    const size_t bytes = is_bf16 ? 2 : 4;
+    v16          s[QUERIES];
+
+    for (int h = 0; h < n; h++)
         s[h] = v16_zero();
-    for (int32_t d = 0; d < head_dim; d++) {
-        v16 k = is_bf16 ? v16_load_bf16((const uint16_t *)(const void *)keys + (size_t)d * SUB_TOKENS)
-                        : v16_load((const float *)(const void *)keys + (size_t)d * SUB_TOKENS);
+    for (int32_t d = 0; d < b->head_dim; d++) {
+        size_t      at = (size_t)d * SUB_TOKENS * bytes;
+        const void *from = b->keys + at;
+        v16         k = is_bf16 ? v16_load_bf16(from) : v16_load(from);
 
-        for (int h = 0; h < heads; h++)
-            s[h] = v16_fma(v16_set(q[h][d]), k, s[h]);
+        __builtin_prefetch(b->next_keys + at);
+        for (int h = 0; h < n; h++)
+            s[h] = v16_fma(v16_set(b->q[h][d]), k, s[h]);
     }
-    for (int h = 0; h < heads; h++)
-        s[h] = v16_mul(s[h], v16_set(scale));
+    for (int h = 0; h < n; h++)
+        v16_store(b->p[h], s[h]);
 }
 
-/* Positions of the block below `first` or above `last` get weight 0. */
-INLINE v16 mask_block(v16 s, int32_t pos, int32_t first, int32_t last)
+INLINE v16 load_values(const unsigned char *values, size_t at, const bool is_bf16, int n)
 {
-    float t[SUB_TOKENS];
+    uint16_t t[LANES] = {0};
 
-    if (pos >= first && pos + SUB_TOKENS - 1 <= last)
-        return s;
-    v16_store(t, s);
-    for (int i = 0; i < SUB_TOKENS; i++)
-        if (pos + i < first || pos + i > last)
-            t[i] = -INFINITY;
-    return v16_load(t);
+    if (!is_bf16)
+        return n == LANES ? v16_load((const float *)(const void *)values + at)
+                          : v16_load_n((const float *)(const void *)values + at, n);
+    if (n == LANES)
+        return v16_load_bf16((const uint16_t *)(const void *)values + at);
+    memcpy(t, (const uint16_t *)(const void *)values + at, (size_t)n * sizeof(t[0]));
+    return v16_load_bf16(t);
 }
 
-/* acc = acc * shrink + sum over the 16 positions of p[i] * v[i] */
-INLINE void add_values(float *acc, const float *p, float shrink, const unsigned char *values,
-                       bool is_bf16, int32_t head_dim, int32_t n_visible)
+/* acc[h] = acc[h] * shrink[h] + sum over the visible positions of p[h][i] * v[i] */
+INLINE void add_values(const int n, const bool is_bf16, struct block_step *b)
 {
-    for (int32_t d = 0; d < head_dim; d += LANES) {
-        int m = head_dim - d < LANES ? head_dim - d : LANES;
-        v16 a = v16_mul(v16_load(acc + d), v16_set(shrink));
+    for (int32_t d = 0; d < b->head_dim; d += LANES) {
+        int m = b->head_dim - d < LANES ? (int)(b->head_dim - d) : LANES;
+        v16 a[QUERIES];
 
-        for (int32_t i = 0; i < n_visible; i++) {
-            size_t at = (size_t)i * (size_t)head_dim + (size_t)d;
-            v16    v;
+        for (int h = 0; h < n; h++)
+            a[h] = v16_mul(v16_load(b->acc[h] + d), v16_set(b->shrink[h]));
+        for (int32_t i = b->begin; i < b->end; i++) {
+            size_t at = (size_t)i * (size_t)b->head_dim + (size_t)d;
+            v16    v = load_values(b->values, at, is_bf16, m);
 
-            if (!is_bf16)
-                v = v16_load_n((const float *)(const void *)values + at, m);
-            else if (m == LANES)
-                v = v16_load_bf16((const uint16_t *)(const void *)values + at);
-            else {
-                uint16_t t[LANES] = {0};
-
-                memcpy(t, (const uint16_t *)(const void *)values + at, (size_t)m * sizeof(t[0]));
-                v = v16_load_bf16(t);
-            }
-            a = v16_fma(v16_set(p[i]), v, a);
+            __builtin_prefetch(b->next_values + at * (is_bf16 ? 2 : 4));
+            for (int h = 0; h < n; h++)
+                a[h] = v16_fma(v16_set(b->p[h][i]), v, a[h]);
         }
-        v16_store(acc + d, a);
+        for (int h = 0; h < n; h++)
+            v16_store(b->acc[h] + d, a[h]);
     }
 }
 
-INLINE void attend_block(const int heads, struct head_state *state, float (*acc)[HEAD_DIM_MAX],
-                         const float *const *q, const unsigned char *keys,
-                         const unsigned char *values, bool is_bf16, int32_t head_dim, float scale,
-                         int32_t pos, int32_t first, int32_t last)
+typedef void (*block_fn)(struct block_step *b);
+
+#define BLOCK_FN(n)                                                                                \
+    static void score_f32_##n(struct block_step *b) { score_block(n, false, b); }                  \
+    static void score_bf16_##n(struct block_step *b) { score_block(n, true, b); }                  \
+    static void values_f32_##n(struct block_step *b) { add_values(n, false, b); }                  \
+    static void values_bf16_##n(struct block_step *b) { add_values(n, true, b); }
+#define EACH_N(kind)                                                                               \
+    {                                                                                              \
+        kind##_1, kind##_2, kind##_3, kind##_4, kind##_5, kind##_6, kind##_7, kind##_8             \
+    }
+
+BLOCK_FN(1)
+BLOCK_FN(2)
+BLOCK_FN(3)
+BLOCK_FN(4)
+BLOCK_FN(5)
+BLOCK_FN(6)
+BLOCK_FN(7)
+BLOCK_FN(8)
+static const block_fn score_fns[2][QUERIES] = {EACH_N(score_f32), EACH_N(score_bf16)};
+static const block_fn value_fns[2][QUERIES] = {EACH_N(values_f32), EACH_N(values_bf16)};
+
+/* The queries of one pass: n_rows rows of one sequence times n_heads heads of one kv head. */
+struct attention_tile {
+    int32_t      seq, row, n_rows, head, n_heads, kv_head;
+    int          n;
+    const float *q[QUERIES];
+    float       *acc[QUERIES];
+    int32_t      first[QUERIES], last[QUERIES]; /* visible positions */
+    float        m[SUB_TOKENS], l[SUB_TOKENS];  /* running maximum and sum */
+    float        sums[QUERIES][HEAD_DIM_MAX];
+};
+
+/* Scores of n queries become weights: p = exp(s - m), shrink = exp(old m - m), and the sums go on. */
+INLINE void weigh_block(int n, struct block_step *b, float *m, float *l, float scale)
 {
-    int32_t n_visible = last - pos + 1 < SUB_TOKENS ? last - pos + 1 : SUB_TOKENS;
-    v16     s[ATTN_HEADS];
+    float top[SUB_TOKENS] = {0}, sum[SUB_TOKENS] = {0};
 
-    score_block(heads, s, q, keys, is_bf16, head_dim, scale);
-    for (int h = 0; h < heads; h++) {
-        v16   masked = mask_block(s[h], pos, first, last);
-        float top = v16_largest(masked), p[SUB_TOKENS], shrink;
-        v16   e;
+    for (int h = 0; h < n; h++) {
+        v16 s = v16_mul(v16_load(b->p[h]), v16_set(scale));
 
-        top = top > state[h].m ? top : state[h].m;
-        shrink = exp_one(state[h].m - top);
-        e = v16_exp(v16_sub(masked, v16_set(top)));
-        v16_store(p, e);
-        state[h].m = top;
-        state[h].l = fmaf(state[h].l, shrink, v16_sum(e));
-        add_values(acc[h], p, shrink, values, is_bf16, head_dim, n_visible);
+        v16_store(b->p[h], s);
+        if (b->begin > 0 || b->end < SUB_TOKENS) {
+            for (int i = 0; i < SUB_TOKENS; i++)
+                b->p[h][i] = i < b->begin || i >= b->end ? -INFINITY : b->p[h][i];
+            s = v16_load(b->p[h]);
+        }
+        top[h] = v16_largest(s);
+        top[h] = top[h] > m[h] ? top[h] : m[h];
+    }
+    v16_store(b->shrink, v16_exp(v16_sub(v16_load(m), v16_load(top))));
+    for (int h = 0; h < n; h++) {
+        v16 e = v16_exp(v16_sub(v16_load(b->p[h]), v16_set(top[h])));
+
+        v16_store(b->p[h], e);
+        sum[h] = v16_sum(e);
+        m[h] = top[h];
+    }
+    v16_store(l, v16_fma(v16_load(l), v16_load(b->shrink), v16_load(sum)));
+}
+
+static void attend_block(struct attention_tile *t, struct block_step *b, int from, int n,
+                         bool is_bf16, float scale)
+{
+    float m[SUB_TOKENS] = {0}, l[SUB_TOKENS] = {0};
+
+    for (int h = 0; h < n; h++) {
+        b->q[h] = t->q[from + h];
+        b->acc[h] = t->acc[from + h];
+        m[h] = t->m[from + h];
+        l[h] = t->l[from + h];
+    }
+    score_fns[is_bf16][n - 1](b);
+    weigh_block(n, b, m, l, scale);
+    value_fns[is_bf16][n - 1](b);
+    memcpy(t->m + from, m, (size_t)n * sizeof(float));
+    memcpy(t->l + from, l, (size_t)n * sizeof(float));
+}
+
+/* The positions of the block at `pos` that query i sees: [*begin, *end), empty when none. */
+static void visible_part(const struct attention_tile *t, int i, int32_t pos, int32_t *begin,
+                         int32_t *end)
+{
+    *begin = t->first[i] > pos ? t->first[i] - pos : 0;
+    *end = t->last[i] - pos + 1 < SUB_TOKENS ? t->last[i] - pos + 1 : SUB_TOKENS;
+    if (*begin >= *end)
+        *begin = *end = 0;
+}
+
+/* Runs of queries that see the same part of the block go together. */
+static void attend_runs(struct attention_tile *t, struct block_step *b, int32_t pos, bool is_bf16,
+                        float scale)
+{
+    for (int i = 0, n; i < t->n; i += n) {
+        visible_part(t, i, pos, &b->begin, &b->end);
+        for (n = 1; i + n < t->n; n++) {
+            int32_t begin, end;
+
+            visible_part(t, i + n, pos, &begin, &end);
+            if (begin != b->begin || end != b->end)
+                break;
+        }
+        if (b->begin < b->end)
+            attend_block(t, b, i, n, is_bf16, scale);
     }
 }
 
-/* `heads` query heads from local head h0 on, all of one kv head, for one row. */
-INLINE void attend(const int heads, const struct attention_job *job, int32_t row, int32_t h0)
+/* Fills in what the position in the batch determines. */
+static void open_tile(struct attention_tile *t, const struct attention_job *job)
 {
     const struct phx_attention_args *a = job->args;
-    const struct cpu_kv             *kv = job->kv;
-    int32_t      seq = job->row_seq[row], head_dim = kv->desc.head_dim;
-    int32_t      last = a->spans->pos[seq] + (row - a->spans->row[seq]);
-    int32_t      first = a->window > 0 && last - a->window + 1 > 0 ? last - a->window + 1 : 0;
-    int32_t      kv_head = (a->head_first + h0) / a->group - a->kv_first;
-    const int32_t *table = a->spans->table + (size_t)seq * (size_t)a->spans->table_stride;
-    bool         is_bf16 = kv->desc.dtype == PHX_DTYPE_BF16;
-    const float *q[ATTN_HEADS];
-    float        acc[ATTN_HEADS][HEAD_DIM_MAX];
-    struct head_state state[ATTN_HEADS];
+    const float                     *sinks = a->sinks.data;
+    int32_t                          head_dim = job->kv->desc.head_dim;
 
-    for (int h = 0; h < heads; h++) {
-        const float *sinks = a->sinks.data;
+    t->n = (int)(t->n_rows * t->n_heads);
+    memset(t->m, 0, sizeof(t->m));
+    memset(t->l, 0, sizeof(t->l));
+    for (int i = 0; i < t->n; i++) {
+        int32_t row = t->row + i / t->n_heads, head = t->head + i % t->n_heads;
+        int32_t pos = a->spans->pos[t->seq] + (row - a->spans->row[t->seq]);
 
-        q[h] = (const float *)a->q.data + row * a->q.stride0 + (size_t)(h0 + h) * (size_t)head_dim;
-        state[h].m = sinks != NULL ? sinks[h0 + h] : -INFINITY;
-        state[h].l = sinks != NULL && sinks[h0 + h] > -INFINITY ? 1.0f : 0.0f;
-        memset(acc[h], 0, ((size_t)head_dim + LANES - 1) / LANES * LANES * sizeof(float));
+        t->last[i] = pos;
+        t->first[i] = a->window > 0 && pos - a->window + 1 > 0 ? pos - a->window + 1 : 0;
+        t->q[i] = (const float *)a->q.data + row * a->q.stride0 + (size_t)head * (size_t)head_dim;
+        t->m[i] = sinks != NULL ? sinks[head] : -INFINITY;
+        t->l[i] = sinks != NULL && sinks[head] > -INFINITY ? 1.0f : 0.0f;
+        t->acc[i] = t->sums[i];
+        memset(t->sums[i], 0, ((size_t)head_dim + LANES - 1) / LANES * LANES * sizeof(float));
     }
-    for (int32_t pos = first / SUB_TOKENS * SUB_TOKENS; pos <= last; pos += SUB_TOKENS) {
-        int32_t block = table[pos / kv->desc.block_tokens];
-        size_t  at = (size_t)a->layer * kv->layer_stride + (size_t)block * kv->block_stride +
-                    (size_t)kv_head * kv->head_stride +
-                    (size_t)(pos % kv->desc.block_tokens) * (size_t)head_dim;
+}
 
-        attend_block(heads, state, acc, q, kv->k + at * kv->element_bytes,
-                     kv->v + at * kv->element_bytes, is_bf16, head_dim, a->scale, pos, first, last);
+/* Where the 16 positions from pos on lie in the pools, in bytes. */
+static size_t find_block(const struct attention_job *job, const struct attention_tile *t, int32_t pos)
+{
+    const struct cpu_kv    *kv = job->kv;
+    const struct phx_spans *s = job->args->spans;
+    int32_t block = s->table[(size_t)t->seq * (size_t)s->table_stride +
+                             (size_t)(pos / kv->desc.block_tokens)];
+
+    return ((size_t)job->args->layer * kv->layer_stride + (size_t)block * kv->block_stride +
+            (size_t)t->kv_head * kv->head_stride +
+            (size_t)(pos % kv->desc.block_tokens) * (size_t)kv->desc.head_dim) *
+           kv->element_bytes;
+}
+
+static void attend(struct attention_tile *t, const struct attention_job *job)
+{
+    const struct phx_attention_args *a = job->args;
+    int32_t           head_dim = job->kv->desc.head_dim;
+    bool              is_bf16 = job->kv->desc.dtype == PHX_DTYPE_BF16;
+    struct block_step b = {.head_dim = head_dim};
+    int32_t           pos, last;
+    size_t            at;
+
+    open_tile(t, job);
+    pos = t->first[0] / SUB_TOKENS * SUB_TOKENS;
+    last = t->last[t->n - 1];
+    at = find_block(job, t, pos);
+    for (; pos <= last; pos += SUB_TOKENS) {
+        size_t next = pos + SUB_TOKENS <= last ? find_block(job, t, pos + SUB_TOKENS) : at;
+
+        b.keys = job->kv->k + at;
+        b.values = job->kv->v + at;
+        b.next_keys = job->kv->k + next;
+        b.next_values = job->kv->v + next;
+        attend_runs(t, &b, pos, is_bf16, a->scale);
+        at = next;
     }
-    for (int h = 0; h < heads; h++) {
-        float *out = (float *)a->out.data + row * a->out.stride0 + (size_t)(h0 + h) * (size_t)head_dim;
-        v16    sum = v16_set(state[h].l);
+    for (int i = 0; i < t->n; i++) {
+        int32_t row = t->row + i / t->n_heads, head = t->head + i % t->n_heads;
+        float  *out = (float *)a->out.data + row * a->out.stride0 + (size_t)head * (size_t)head_dim;
+        v16     sum = v16_set(t->l[i]);
 
         for (int32_t d = 0; d < head_dim; d += LANES)
-            v16_store_n(out + d, v16_div(v16_load(acc[h] + d), sum),
-                        head_dim - d < LANES ? head_dim - d : LANES);
+            v16_store_n(out + d, v16_div(v16_load(t->acc[i] + d), sum),
+                        head_dim - d < LANES ? (int)(head_dim - d) : LANES);
     }
 }
 
-/* Units: (row, chunk of heads); the heads of a chunk share a kv head. */
-static void attention(const struct attention_job *job, int32_t unit_first, int32_t unit_end)
+/* Blocks that the tile's last row reads, times its queries: about the time that it takes. */
+static int64_t cost_of(const struct attention_job *job, const struct attention_tile *t)
 {
     const struct phx_attention_args *a = job->args;
+    int32_t last = a->spans->pos[t->seq] + (t->row - a->spans->row[t->seq]) + t->n_rows - 1;
+    int32_t visible = a->window > 0 && a->window < last + 1 ? a->window : last + 1;
 
-    for (int32_t unit = unit_first; unit < unit_end; unit++) {
-        int32_t row = unit / a->n_heads, h = unit % a->n_heads;
-        int32_t in_group = (a->head_first + h) % a->group, n;
+    return (int64_t)(visible / SUB_TOKENS + 2) * (t->n_rows * t->n_heads + 2);
+}
 
-        if (h > 0 && in_group % ATTN_HEADS != 0)
-            continue; /* the chunk that began before it takes it */
-        n = a->group - in_group;
-        n = n < ATTN_HEADS - in_group % ATTN_HEADS ? n : ATTN_HEADS - in_group % ATTN_HEADS;
-        n = n < a->n_heads - h ? n : a->n_heads - h;
-        if (n == 8)
-            attend(8, job, row, h);
-        else if (n == 4)
-            attend(4, job, row, h);
-        else
-            for (int32_t i = 0; i < n; i++)
-                attend(1, job, row, h + i);
-    }
+/* Runs the tiles whose cost begins in [begin, end) and returns the cost of all: the share of a thread is cut
+ * by what the work takes, since late rows see more. */
+static int64_t visit_tiles(const struct attention_job *job, int64_t begin, int64_t end)
+{
+    const struct phx_attention_args *a = job->args;
+    int64_t                          cost = 0;
+    struct attention_tile            t;
+
+    for (t.seq = 0; t.seq < a->spans->n_seqs; t.seq++)
+        for (t.head = 0; t.head < a->n_heads; t.head += t.n_heads) {
+            int32_t row_end = a->spans->row[t.seq] + a->spans->n_rows[t.seq], rows;
+            int32_t in_group = (a->head_first + t.head) % a->group;
+
+            t.kv_head = (a->head_first + t.head) / a->group - a->kv_first;
+            t.n_heads = a->group - in_group < QUERIES ? a->group - in_group : QUERIES;
+            t.n_heads = t.n_heads < a->n_heads - t.head ? t.n_heads : a->n_heads - t.head;
+            rows = QUERIES / t.n_heads;
+            for (t.row = a->spans->row[t.seq]; t.row < row_end; t.row += rows) {
+                t.n_rows = rows < row_end - t.row ? rows : row_end - t.row;
+                if (cost >= begin && cost < end)
+                    attend(&t, job);
+                cost += cost_of(job, &t);
+            }
+        }
+    return cost;
+}
+
+/* The part of the work that shares [first, end) of n_shares stand for. */
+static void attention(const struct attention_job *job, int32_t first, int32_t end, int32_t n_shares)
+{
+    int64_t total = visit_tiles(job, 0, 0);
+
+    (void)visit_tiles(job, total * first / n_shares, total * end / n_shares);
 }

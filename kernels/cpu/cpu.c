@@ -13,7 +13,6 @@ static void close_device(void *device)
 
     phx_team_destroy(d->team);
     phx_memory_free(d->moe_scratch);
-    phx_memory_free(d->row_seq);
     phx_memory_free(d);
 }
 
@@ -189,28 +188,15 @@ static void run_attention(void *ctx, int32_t member, int32_t first, int32_t end)
     const struct attention_call *c = ctx;
 
     (void)member;
-    c->d->isa->attention(&c->job, first, end);
+    c->d->isa->attention(&c->job, first, end, phx_team_size(c->d->team));
 }
 
 static void op_attention(void *device, const struct phx_attention_args *args, const void *kv)
 {
-    struct cpu_device      *d = device;
-    const struct phx_spans *spans = args->spans;
-    int32_t                 rows = args->q.dim[0];
-    struct attention_call   call = {.d = d, .job = {.args = args, .kv = kv}};
+    struct cpu_device    *d = device;
+    struct attention_call call = {.d = d, .job = {.args = args, .kv = kv}};
 
-    if (rows > d->row_seq_max) {
-        phx_memory_free(d->row_seq);
-        d->row_seq = phx_memory_alloc((size_t)rows * sizeof(int32_t));
-        d->row_seq_max = d->row_seq != NULL ? rows : 0;
-        if (d->row_seq == NULL)
-            return;
-    }
-    for (int32_t s = 0; s < spans->n_seqs; s++)
-        for (int32_t i = 0; i < spans->n_rows[s]; i++)
-            d->row_seq[spans->row[s] + i] = s;
-    call.job.row_seq = d->row_seq;
-    phx_team_run(d->team, rows * args->n_heads, run_attention, &call);
+    phx_team_run(d->team, phx_team_size(d->team), run_attention, &call);
 }
 
 static void run_swiglu(void *ctx, int32_t member, int32_t first, int32_t end)

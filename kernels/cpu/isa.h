@@ -15,7 +15,6 @@ enum {
     TILE_ROWS = 6,     /* activation rows of a register tile */
     SUB_TOKENS = 16,   /* positions of an attention block */
     MX_DATA_BYTES = LANES * PHX_MX_BLOCK / 2, /* a block of 32 k for 16 rows */
-    ATTN_HEADS = 8,    /* query heads that share a load of keys */
     HEAD_DIM_MAX = 512
 };
 
@@ -77,7 +76,6 @@ struct moe_down_job {
 struct attention_job {
     const struct phx_attention_args *args;
     const struct cpu_kv             *kv;
-    const int32_t                   *row_seq; /* [T] sequence of each row */
 };
 
 struct isa {
@@ -86,7 +84,7 @@ struct isa {
     void (*moe_down)(const struct moe_down_job *job, int32_t member, int32_t panel_first,
                      int32_t panel_end);
     void (*rmsnorm)(float *out, const float *x, const float *gain, int32_t n, float eps);
-    void (*attention)(const struct attention_job *job, int32_t unit_first, int32_t unit_end);
+    void (*attention)(const struct attention_job *job, int32_t first, int32_t end, int32_t n_shares);
     void (*swiglu)(float *out, const float *gate, const float *up, int32_t n, enum phx_glu kind,
                    float limit);
     void (*rope)(float *x, const float *cos, const float *sin, int32_t half);
@@ -108,8 +106,6 @@ struct cpu_device {
     /* scratch of the mixture, reserved ahead of the steps */
     unsigned char    *moe_scratch;
     size_t            moe_scratch_bytes;
-    int32_t          *row_seq; /* of the attention job */
-    int32_t           row_seq_max;
 };
 
 static inline const unsigned char *expert_data(const struct cpu_weight *w, int32_t expert)

@@ -61,13 +61,11 @@ INLINE v16 v16_load_f16(const uint16_t *p)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
-/* The E2M1 value of nibble number i of each of 16 dwords.  Even ones come to the front by loading i/2 bytes
- * further on: loads have ports to spare, shifts have not.  Reads up to 3 bytes behind the dwords. */
+/* the E2M1 value of nibble number i of each of 16 dwords */
 INLINE v16 v16_mx_value(const void *p, int i)
 {
-    __m512i d = _mm512_loadu_si512((const char *)p + i / 2);
+    __m512i d = _mm512_srli_epi32(_mm512_loadu_si512(p), (unsigned)(4 * i));
 
-    d = i % 2 != 0 ? _mm512_srli_epi32(d, 4) : d;
     return _mm512_permutexvar_ps(d, _mm512_loadu_ps(MX_VALUES));
 }
 /* 2^(s-127) of 16 scale bytes; 0 -> 2^-127, 255 -> NaN */
@@ -185,8 +183,7 @@ INLINE v16 v16_load_f16(const uint16_t *p)
 /* the magnitude by the low three bits, the sign from the fourth */
 INLINE __m256 v8_mx_value(const void *p, int i)
 {
-    __m256i d = _mm256_loadu_si256((const __m256i *)(const void *)((const char *)p + i / 2));
-    __m256i s = i % 2 != 0 ? _mm256_srli_epi32(d, 4) : d;
+    __m256i s = _mm256_srli_epi32(_mm256_loadu_si256(p), 4 * i);
     __m256  m = _mm256_permutevar8x32_ps(_mm256_loadu_ps(MX_VALUES), s);
     __m256i sign = _mm256_and_si256(_mm256_slli_epi32(s, 28), _mm256_set1_epi32((int)0x80000000));
 
@@ -298,26 +295,51 @@ INLINE v16 v16_scale_by(v16 a, v16 z, float magic)
 }
 #endif
 
-/* The sum of the lanes by the fixed tree of halves: 8, 4, 2, 1. */
+/* The lanes by the fixed tree of halves 8, 4, 2, 1: their sum, and the largest (a > b ? a : b). */
+#if defined(V16_AVX512) || defined(V16_AVX2)
+INLINE float v8_sum(__m256 a)
+{
+    __m128 q = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+
+    q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+    return _mm_cvtss_f32(_mm_add_ss(q, _mm_shuffle_ps(q, q, 1)));
+}
+INLINE float v8_largest(__m256 a)
+{
+    __m128 q = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+
+    q = _mm_max_ps(q, _mm_movehl_ps(q, q));
+    return _mm_cvtss_f32(_mm_max_ss(q, _mm_shuffle_ps(q, q, 1)));
+}
+#endif
+#if defined(V16_AVX512)
 INLINE float v16_sum(v16 a)
 {
-    float t[16];
-
-    v16_store(t, a);
-    for (int h = 8; h > 0; h /= 2)
-        for (int i = 0; i < h; i++)
-            t[i] = t[i] + t[i + h];
-    return t[0];
+    return v8_sum(_mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
 }
 INLINE float v16_largest(v16 a)
 {
-    float t[16];
-
-    v16_store(t, a);
-    for (int i = 1; i < 16; i++)
-        t[0] = t[i] > t[0] ? t[i] : t[0];
-    return t[0];
+    return v8_largest(_mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
 }
+#elif defined(V16_AVX2)
+INLINE float v16_sum(v16 x) { return v8_sum(_mm256_add_ps(x.a, x.b)); }
+INLINE float v16_largest(v16 x) { return v8_largest(_mm256_max_ps(x.a, x.b)); }
+#else
+INLINE float v16_sum(v16 a)
+{
+    for (int h = 8; h > 0; h /= 2)
+        for (int i = 0; i < h; i++)
+            a.f[i] = a.f[i] + a.f[i + h];
+    return a.f[0];
+}
+INLINE float v16_largest(v16 a)
+{
+    for (int h = 8; h > 0; h /= 2)
+        for (int i = 0; i < h; i++)
+            a.f[i] = a.f[i] > a.f[i + h] ? a.f[i] : a.f[i + h];
+    return a.f[0];
+}
+#endif
 
 /* e^x: x = n ln2 + r, a polynomial of degree 6 in r (Cephes expf), times 2^n.  Below -87 the result is 0,
  * above 88 it is e^88; NaN stays NaN.  Relative error below 2e-7. */
