@@ -1,66 +1,51 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The audit log: an append-only chain of records.  A record is one line of canonical JSON (fixed key
- * order, integers and strings only) that holds its number and the leaf hash of the record before it; its
- * own leaf hash is RFC 6962's SHA-256(0x00 || record), so that the same leaves can be published as a
- * Merkle tree.  Prompts and answers appear as salted commitments only. */
+ * The audit log: leaves in the order they happened, each a canonical JSON record with its RFC 6962 leaf hash
+ * and a chain over all before it.  Prompts and answers appear as salted commitments only. */
 #ifndef PHX_DAEMON_AUDIT_H
 #define PHX_DAEMON_AUDIT_H
 
+#include <stddef.h>
 #include <stdint.h>
 
-#include "daemon/store/store.h"
-#include "rpc/base/hash.h"
-#include "rpc/rpc.h"
+#include "rpc/base/buf.h"
+#include "rpc/base/err.h"
 
-/* Before the first token. */
-struct phx_audit_intent {
-    const char *log_id, *boot_id, *request_id, *receipt_id, *endpoint;
-    const char *tenant, *user, *key_id;
-    const char *end_user; /* or NULL; recorded as a salted commitment */
-    const char *model_name, *model_digest, *build;
-    const char *licence_id, *licence_state;
-    int64_t     licence_serial;
-    int64_t     at_wall_ns;
-    const uint8_t *salt; /* 32 bytes, kept outside the log: without it the commitments say nothing */
-    const int32_t *prompt;
-    int32_t     n_prompt, max_new, n_choices;
-    const struct phx_sampling *sampling;
+struct phx_store;
+struct phx_tx;
+
+enum { PHX_RECEIPT_BYTES = 40, PHX_SALT_BYTES = 32 };
+
+/* "rcpt_" and 32 random hex digits. */
+void phx_receipt_make(char receipt[PHX_RECEIPT_BYTES]);
+
+/* Appends a leaf.  record: compact JSON with sorted keys, made by the caller; kind: "intent", "result",
+ * "refusal", "admin"; salt: of its commitments, or NULL. */
+int phx_audit_append(struct phx_tx *tx, const char *kind, const char *receipt, const char *record,
+                     const uint8_t *salt, struct phx_err *err) PHX_CHECKED;
+/* An administrative event about a subject. */
+int phx_audit_admin(struct phx_tx *tx, const char *event, const char *subject, struct phx_err *err)
+    PHX_CHECKED;
+
+/* hex of SHA-256(salt || ids as little-endian 32-bit integers). */
+void phx_audit_commit(const uint8_t salt[PHX_SALT_BYTES], const int32_t *ids, size_t n,
+                      char hex[65]);
+
+enum phx_audit_verdict {
+    PHX_AUDIT_OK = 0,
+    PHX_AUDIT_TAMPERED = 1,
+    PHX_AUDIT_INCOMPLETE = 2 /* a record is missing what should follow or stand beside it */
 };
 
-/* Before the final frame, or at the next start with finish "crash". */
-struct phx_audit_result {
-    const char *log_id, *boot_id, *request_id, *receipt_id;
-    const char *finish;
-    int64_t     at_wall_ns;
-    const uint8_t *salt;   /* NULL: no commitment (crash) */
-    const int32_t *output;
-    int64_t     n_prompt, n_cached, n_output, n_reasoning;
-    int64_t     max_output; /* upper bound; differs from n_output after a crash only */
-    int64_t     queue_ms, first_token_ms, total_ms;
+struct phx_audit_report {
+    enum phx_audit_verdict verdict;
+    int64_t                n_leaves, n_requests, n_open; /* open: admitted, not ended yet */
+    char                   head[65];                     /* chain of the last leaf, hex */
+    char                   text[240];                    /* what is wrong, or "" */
 };
 
-int phx_audit_append_intent(struct phx_tx *tx, const struct phx_audit_intent *r,
-                            struct phx_err *err) PHX_CHECKED;
-int phx_audit_append_result(struct phx_tx *tx, const struct phx_audit_result *r,
-                            struct phx_err *err) PHX_CHECKED;
-/* Commitment to tokens: SHA-256(salt || each id as 4 bytes little endian). */
-void phx_audit_commit_tokens(const uint8_t salt[32], const int32_t *tokens, int32_t n,
-                             uint8_t digest[PHX_SHA256_BYTES]);
-
-struct phx_audit_verdict {
-    int64_t n_records, n_intents, n_results, n_open; /* open: an intent without a result */
-    uint8_t head[PHX_SHA256_BYTES]; /* leaf hash of the last record */
-    int64_t bad_seq;                /* the first record that does not fit, 0 = none */
-    bool    has_receipt;            /* the receipt asked for: its intent and result are there */
-};
-/* Walks the whole chain and compares it with the ledger; receipt (or NULL) is looked for on the way.
- * 0 = intact; PHX_E_FORMAT with what is wrong where = tampered; PHX_E_NOTFOUND = intact, but that receipt
- * has no intent and result (incomplete). */
-int phx_audit_verify(struct phx_store *s, const char *receipt, struct phx_audit_verdict *out,
+/* Recomputes every leaf and the chain, and compares results with the ledger; with a receipt, its intent and
+ * result must be there.  PHX_E_NOTFOUND for an unknown receipt. */
+int phx_audit_verify(struct phx_store *store, const char *receipt, struct phx_audit_report *report,
                      struct phx_err *err) PHX_CHECKED;
-/* All records of a receipt as JSON lines into fn, oldest first. */
-typedef void (*phx_audit_record_fn)(void *ctx, int64_t seq, const char *record, size_t size);
-int phx_audit_show(struct phx_store *s, const char *receipt, phx_audit_record_fn fn, void *ctx,
-                   struct phx_err *err) PHX_CHECKED;
 
 #endif

@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/keys/keys.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/audit/audit.h"
+#include "daemon/store/store.h"
+#include "rpc/base/clock.h"
+#include "rpc/base/hash.h"
+#include "rpc/base/id.h"
+#include "rpc/base/log.h"
+#include "rpc/base/mem.h"
+#include "rpc/base/table.h"
+
+enum { KEYS_MAX = 1 << 20, RANDOM_CHARS = 43, KEY_LENGTH_MAX = 256 };
+
+static const char    PREFIX[] = "phx_";
+static const int64_t RELOAD_NS = 1000000000;
+
+struct entry {
+    struct phx_identity identity;
+    char                digest_hex[PHX_SHA256_HEX];
+    struct entry       *next;
+};
+
+/* One snapshot of the table of keys; replaced whole. */
+struct snapshot {
+    struct phx_table *by_digest;
+    struct entry     *first;
+    size_t            n;
+    int64_t           generation;
+};
+
+struct phx_keys {
+    struct phx_store *store;
+    struct snapshot  *now;
+    int64_t           checked_ns;
+    bool              is_reloading;
+    struct snapshot  *loaded; /* made on the store's thread for the done callback */
+};
+
+/* ---- roles ---------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *name;
+    unsigned    bit;
+} role_names[] = {{"user", PHX_ROLE_BIT_USER},
+                  {"operator", PHX_ROLE_BIT_OPERATOR},
+                  {"auditor", PHX_ROLE_BIT_AUDITOR},
+                  {"admin", PHX_ROLE_BIT_ADMIN}};
+
+enum { N_ROLES = sizeof(role_names) / sizeof(role_names[0]) };
+
+int phx_key_parse_roles(const char *text, unsigned *roles, struct phx_err *err)
+{
+    char  copy[128];
+    char *save = NULL;
+
+    *roles = 0;
+    if (strlen(text) >= sizeof(copy))
+        return phx_fail(err, PHX_E_INVALID, "roles: too long");
+    memcpy(copy, text, strlen(text) + 1);
+    for (char *word = strtok_r(copy, ",", &save); word != NULL; word = strtok_r(NULL, ",", &save)) {
+        unsigned bit = 0;
+
+        for (int i = 0; i < N_ROLES; i++)
+            if (strcmp(word, role_names[i].name) == 0)
+                bit = role_names[i].bit;
+        if (bit == 0)
+            return phx_fail(err, PHX_E_INVALID,
+                            "roles: '%.30s' is unknown; user, operator, auditor, admin", word);
+        *roles |= bit;
+    }
+    return *roles != 0 ? 0 : phx_fail(err, PHX_E_INVALID, "roles: at least one is needed");
+}
+
+void phx_key_format_roles(unsigned roles, char text[64])
+{
+    text[0] = '\0';
+    for (int i = 0; i < N_ROLES; i++)
+        if ((roles & role_names[i].bit) != 0) {
+            if (text[0] != '\0')
+                strcat(text, ",");
+            strcat(text, role_names[i].name);
+        }
+}
+
+/* ---- reading ---------------------------------------------------------------------------------- */
+
+static void copy_text(char *to, size_t size, const struct phx_value *v)
+{
+    (void)snprintf(to, size, "%s", v->kind == PHX_VALUE_TEXT ? (const char *)v->data : "");
+}
+
+static int read_identity(const struct phx_value *c, struct phx_identity *out)
+{
+    memset(out, 0, sizeof(*out));
+    copy_text(out->key_id, sizeof(out->key_id), &c[0]);
+    copy_text(out->tenant, sizeof(out->tenant), &c[2]);
+    copy_text(out->user, sizeof(out->user), &c[3]);
+    out->roles = (unsigned)c[4].number;
+    out->created_ns = c[5].number;
+    out->expires_ns = c[6].number;
+    out->revoked_ns = c[7].number;
+    return 0;
+}
+
+static const char SELECT_KEYS[] =
+    "SELECT key_id, digest, tenant, user, roles, created_ns, expires_ns, revoked_ns FROM api_key"
+    " ORDER BY created_ns";
+
+static void destroy_snapshot(struct snapshot *s)
+{
+    if (s == NULL)
+        return;
+    for (struct entry *e = s->first, *next; e != NULL; e = next) {
+        next = e->next;
+        phx_mem_free(e);
+    }
+    phx_table_destroy(s->by_digest);
+    phx_mem_free(s);
+}
+
+static int add_row(void *ctx, const struct phx_value *columns, int n_columns)
+{
+    struct snapshot *s = ctx;
+    struct entry    *e;
+
+    (void)n_columns;
+    if (columns[1].kind != PHX_VALUE_BLOB || columns[1].size != PHX_SHA256_BYTES || s->n >= KEYS_MAX)
+        return 0; /* not a key of ours: it opens nothing */
+    e = phx_mem_calloc(1, sizeof(*e));
+    (void)read_identity(columns, &e->identity);
+    phx_hex_encode(e->digest_hex, sizeof(e->digest_hex), columns[1].data, columns[1].size);
+    e->next = s->first;
+    s->first = e;
+    s->n++;
+    return phx_table_set_str(s->by_digest, e->digest_hex, e);
+}
+
+static int read_number(void *ctx, const struct phx_value *columns, int n_columns)
+{
+    (void)n_columns;
+    *(int64_t *)ctx = columns[0].number;
+    return 0;
+}
+
+static int read_generation(struct phx_tx *tx, int64_t *out, struct phx_err *err)
+{
+    return phx_tx_exec(tx, "SELECT value FROM meta WHERE name = 'key_generation'", NULL, 0,
+                       read_number, out, err);
+}
+
+static int load_snapshot(struct phx_tx *tx, void *ctx, struct phx_err *err)
+{
+    struct phx_keys *k = ctx;
+    struct snapshot *s;
+    int64_t          generation = -1;
+    int              rc = read_generation(tx, &generation, err);
+
+    k->loaded = NULL;
+    if (rc != 0 || (k->now != NULL && k->now->generation == generation))
+        return rc;
+    s = phx_mem_calloc(1, sizeof(*s));
+    s->by_digest = phx_table_create(KEYS_MAX);
+    s->generation = generation;
+    rc = phx_tx_exec(tx, SELECT_KEYS, NULL, 0, add_row, s, err);
+    if (rc == 0)
+        k->loaded = s;
+    else
+        destroy_snapshot(s);
+    return rc;
+}
+
+int phx_keys_open(struct phx_store *store, struct phx_keys **out, struct phx_err *err)
+{
+    struct phx_keys *k = phx_mem_calloc(1, sizeof(*k));
+    int              rc;
+
+    *out = NULL;
+    k->store = store;
+    rc = phx_store_run(store, load_snapshot, k, err);
+    if (rc != 0) {
+        phx_mem_free(k);
+        return rc;
+    }
+    k->now = k->loaded;
+    k->checked_ns = phx_clock_mono_ns();
+    *out = k;
+    return 0;
+}
+
+void phx_keys_close(struct phx_keys *k)
+{
+    if (k == NULL)
+        return;
+    destroy_snapshot(k->now);
+    phx_mem_free(k);
+}
+
+static void on_reloaded(void *ctx, const struct phx_err *err)
+{
+    struct phx_keys *k = ctx;
+
+    k->is_reloading = false;
+    if (err != NULL)
+        phx_log(PHX_LOG_WARN, "keys.reload.fail", "reason=%s", err->text);
+    else if (k->loaded != NULL) {
+        destroy_snapshot(k->now);
+        k->now = k->loaded;
+        k->loaded = NULL;
+    }
+}
+
+/* Another process may have changed the keys: look again, at most once a second. */
+static void refresh(struct phx_keys *k)
+{
+    int64_t now = phx_clock_mono_ns();
+
+    if (k->is_reloading || now - k->checked_ns < RELOAD_NS)
+        return;
+    k->checked_ns = now;
+    k->is_reloading = true;
+    phx_store_submit(k->store, load_snapshot, on_reloaded, k);
+}
+
+int phx_keys_check(struct phx_keys *k, const char *key, struct phx_identity *out, struct phx_err *err)
+{
+    char                digest[PHX_SHA256_HEX];
+    const struct entry *e = NULL;
+    int64_t             now = phx_clock_wall_ns();
+
+    refresh(k);
+    memset(out, 0, sizeof(*out));
+    if (strlen(key) <= KEY_LENGTH_MAX) { /* the digest is looked up: timing tells nothing of the key */
+        phx_sha256_hex(key, strlen(key), digest);
+        e = phx_table_get_str(k->now->by_digest, digest);
+    }
+    if (e == NULL || !phx_secret_equal(e->digest_hex, digest, sizeof(digest)) ||
+        e->identity.revoked_ns != 0 || (e->identity.expires_ns != 0 && e->identity.expires_ns <= now))
+        return phx_fail(err, PHX_E_UNAUTH, "the API key is not valid");
+    *out = e->identity;
+    return 0;
+}
+
+/* ---- the command line ------------------------------------------------------------------------- */
+
+struct creation {
+    struct phx_identity *identity;
+    uint8_t              digest[PHX_SHA256_BYTES];
+};
+
+static int bump_generation(struct phx_tx *tx, struct phx_err *err)
+{
+    return phx_tx_exec(tx, "UPDATE meta SET value = value + 1 WHERE name = 'key_generation'", NULL, 0,
+                       NULL, NULL, err);
+}
+
+static int insert_key(struct phx_tx *tx, void *ctx, struct phx_err *err)
+{
+    const struct creation  *c = ctx;
+    const struct phx_value  values[] = {
+         phx_value_text(c->identity->key_id), phx_value_blob(c->digest, sizeof(c->digest)),
+         phx_value_text(c->identity->tenant), phx_value_text(c->identity->user),
+         phx_value_int(c->identity->roles),   phx_value_int(c->identity->created_ns),
+         phx_value_int(c->identity->expires_ns),
+    };
+    int rc = phx_tx_exec(tx,
+                         "INSERT INTO api_key(key_id, digest, tenant, user, roles, created_ns,"
+                         " expires_ns) VALUES(?, ?, ?, ?, ?, ?, ?)",
+                         values, 7, NULL, NULL, err);
+
+    if (rc == 0)
+        rc = bump_generation(tx, err);
+    if (rc == 0)
+        rc = phx_audit_admin(tx, "key.create", c->identity->key_id, err);
+    return rc;
+}
+
+static int check_name(const char *what, const char *name, struct phx_err *err)
+{
+    size_t n = strlen(name);
+
+    if (n == 0 || n > PHX_KEY_NAME_MAX ||
+        strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-@") != n)
+        return phx_fail(err, PHX_E_INVALID,
+                        "%s: 1 to %d letters, digits and . _ - @ are allowed", what, PHX_KEY_NAME_MAX);
+    return 0;
+}
+
+/* 43 base62 characters hold 256 bits; a byte above 247 would favour some and is drawn again. */
+static void make_key(char key[PHX_KEY_TEXT_BYTES])
+{
+    static const char alphabet[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    size_t            n = sizeof(PREFIX) - 1;
+
+    memcpy(key, PREFIX, n);
+    while (n < sizeof(PREFIX) - 1 + RANDOM_CHARS) {
+        uint8_t byte;
+
+        phx_id_random(&byte, 1);
+        if (byte < 248)
+            key[n++] = alphabet[byte % 62];
+    }
+    key[n] = '\0';
+}
+
+int phx_key_create(struct phx_store *store, const char *tenant, const char *user, unsigned roles,
+                   int64_t expires_ns, char key[PHX_KEY_TEXT_BYTES], struct phx_identity *out,
+                   struct phx_err *err)
+{
+    struct creation c = {.identity = out};
+    int             rc = check_name("tenant", tenant, err);
+
+    if (rc == 0)
+        rc = check_name("user", user, err);
+    if (rc != 0)
+        return rc;
+    memset(out, 0, sizeof(*out));
+    phx_id_hex(out->key_id, sizeof(out->key_id), 8);
+    (void)snprintf(out->tenant, sizeof(out->tenant), "%s", tenant);
+    (void)snprintf(out->user, sizeof(out->user), "%s", user);
+    out->roles = roles;
+    out->created_ns = phx_clock_wall_ns();
+    out->expires_ns = expires_ns;
+    make_key(key);
+    phx_sha256(key, strlen(key), c.digest);
+    return phx_store_run(store, insert_key, &c, err);
+}
+
+struct listing {
+    struct phx_identity *out;
+    size_t               max, n;
+};
+
+static int list_row(void *ctx, const struct phx_value *columns, int n_columns)
+{
+    struct listing *l = ctx;
+
+    (void)n_columns;
+    if (l->n < l->max)
+        (void)read_identity(columns, &l->out[l->n]);
+    l->n++;
+    return 0;
+}
+
+static int list_keys(struct phx_tx *tx, void *ctx, struct phx_err *err)
+{
+    return phx_tx_exec(tx, SELECT_KEYS, NULL, 0, list_row, ctx, err);
+}
+
+int phx_key_list(struct phx_store *store, struct phx_identity *out, size_t max, struct phx_err *err)
+{
+    struct listing l = {out, max, 0};
+    int            rc = phx_store_run(store, list_keys, &l, err);
+
+    return rc == 0 ? (int)l.n : rc;
+}
+
+static int revoke_key(struct phx_tx *tx, void *ctx, struct phx_err *err)
+{
+    const char            *key_id = ctx;
+    const struct phx_value values[] = {phx_value_int(phx_clock_wall_ns()), phx_value_text(key_id)};
+    int rc = phx_tx_exec(tx, "UPDATE api_key SET revoked_ns = ? WHERE key_id = ? AND revoked_ns = 0",
+                         values, 2, NULL, NULL, err);
+
+    if (rc == 0 && phx_tx_changes(tx) == 0)
+        rc = phx_fail(err, PHX_E_NOTFOUND, "key %.40s is unknown or revoked already", key_id);
+    if (rc == 0)
+        rc = bump_generation(tx, err);
+    if (rc == 0)
+        rc = phx_audit_admin(tx, "key.revoke", key_id, err);
+    return rc;
+}
+
+int phx_key_revoke(struct phx_store *store, const char *key_id, struct phx_err *err)
+{
+    return phx_store_run(store, revoke_key, (void *)(uintptr_t)key_id, err); /* only read */
+}
