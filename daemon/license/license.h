@@ -4,6 +4,7 @@
 #ifndef PHX_DAEMON_LICENSE_H
 #define PHX_DAEMON_LICENSE_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "rpc/base/err.h"
