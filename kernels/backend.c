@@ -3,18 +3,17 @@
  * error until it is read. */
 #include "kernels/backend.h"
 
-#include <dlfcn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "kernels/cpu/memory.h"
-#include "kernels/ops.h"
+#include "kernels/module.h"
 
 struct phx_backend {
     const struct phx_ops *ops;
     void                 *device;
-    void                 *module; /* of dlopen, or NULL */
+    void                 *module; /* of phx_module_load, or NULL */
     const char           *isa;
     int32_t               n_threads;
     phx_trace_fn          trace;
@@ -34,28 +33,6 @@ struct phx_kv {
     void              *impl;
 };
 
-static const char MODULE_NAME[] = "phalanx_cuda.so";
-
-/* The CUDA backend is a module beside the program, so that no program needs libcuda.  It exports its
- * table as phx_backend_module; a table of another ABI is refused. */
-static const struct phx_ops *load_module(struct phx_backend *b, char *why, size_t why_size)
-{
-    const struct phx_ops *ops;
-
-    b->module = dlopen(MODULE_NAME, RTLD_NOW | RTLD_LOCAL);
-    if (b->module == NULL) {
-        (void)snprintf(why, why_size, "backend cuda: %s", dlerror());
-        return NULL;
-    }
-    ops = dlsym(b->module, "phx_backend_module");
-    if (ops == NULL || ops->abi != PHX_BACKEND_ABI) {
-        (void)snprintf(why, why_size, "backend cuda: %s is of another build; reinstall both",
-                       MODULE_NAME);
-        return NULL;
-    }
-    return ops;
-}
-
 struct phx_backend *phx_backend_open(const char *name, const struct phx_backend_options *options,
                                      char *why, size_t why_size)
 {
@@ -69,7 +46,7 @@ struct phx_backend *phx_backend_open(const char *name, const struct phx_backend_
     if (strcmp(name, "cpu") == 0)
         b->ops = &phx_cpu_ops;
     else if (strcmp(name, "cuda") == 0)
-        b->ops = load_module(b, why, why_size);
+        b->ops = phx_module_load(name, &b->module, why, why_size);
     else
         (void)snprintf(why, why_size, "backend '%.20s' is unknown: cpu or cuda", name);
     if (b->ops != NULL)
@@ -88,8 +65,7 @@ void phx_backend_close(struct phx_backend *b)
         return;
     if (b->device != NULL)
         b->ops->close(b->device);
-    if (b->module != NULL)
-        (void)dlclose(b->module); /* nothing of it is used any more */
+    phx_module_unload(b->module);
     phx_memory_free(b);
 }
 
@@ -188,7 +164,8 @@ static bool check_spans(struct phx_backend *b, const char *op, const struct phx_
                         int32_t rows)
 {
     for (int32_t i = 0; i < s->n_seqs; i++)
-        if (s->row[i] < 0 || s->n_rows[i] < 0 || s->pos[i] < 0 || s->n_rows[i] > rows - s->row[i])
+        if (s->row[i] < 0 || s->n_rows[i] < 0 || s->pos[i] < 0 ||
+            s->n_rows[i] > rows - s->row[i] || s->n_rows[i] > INT32_MAX - s->pos[i])
             return fail(b, "%s: sequence %d has rows %d+%d of %d at position %d", op, i, s->row[i],
                         s->n_rows[i], rows, s->pos[i]);
     return true;
@@ -228,7 +205,8 @@ static void traced(struct phx_backend *b, const char *op, struct phx_tensor out)
 
 static const char *find_desc_fault(const struct phx_weight_desc *d)
 {
-    int32_t k = 0;
+    int32_t  k = 0;
+    uint64_t bytes;
 
     if (d->dtype != PHX_DTYPE_F32 && d->dtype != PHX_DTYPE_BF16 && d->dtype != PHX_DTYPE_F16 &&
         d->dtype != PHX_DTYPE_MXFP4)
@@ -246,6 +224,10 @@ static const char *find_desc_fault(const struct phx_weight_desc *d)
     }
     if (k != d->k)
         return "the last slice must end at k";
+    /* 64 bytes a weight is more than any layout takes, padding of a panel included */
+    if (__builtin_mul_overflow((uint64_t)d->n + 16, ((uint64_t)d->k + 32) * 64, &bytes) ||
+        __builtin_mul_overflow(bytes, (uint64_t)d->n_experts, &bytes))
+        return "the size is absurd";
     return NULL;
 }
 
@@ -328,9 +310,13 @@ void phx_weight_pack(struct phx_backend *b, struct phx_weight *w,
 
 static bool is_kv_valid(const struct phx_kv_desc *d)
 {
+    uint64_t elements;
+
     return d->n_layers >= 1 && d->n_blocks >= 1 && (d->block_tokens == 16 || d->block_tokens == 32) &&
-           d->kv_heads >= 1 && d->head_dim >= 2 && d->head_dim <= 512 && d->head_dim % 2 == 0 &&
-           (d->dtype == PHX_DTYPE_F32 || d->dtype == PHX_DTYPE_BF16);
+           d->kv_heads >= 1 && d->kv_heads <= 65536 && d->head_dim >= 2 && d->head_dim <= 512 &&
+           d->head_dim % 2 == 0 && (d->dtype == PHX_DTYPE_F32 || d->dtype == PHX_DTYPE_BF16) &&
+           !__builtin_mul_overflow((uint64_t)d->n_layers * (uint64_t)d->n_blocks,
+                                   (uint64_t)d->kv_heads * (uint64_t)d->head_dim * 512, &elements);
 }
 
 size_t phx_kv_bytes(const struct phx_backend *b, const struct phx_kv_desc *desc)
@@ -513,6 +499,8 @@ static bool check_experts(struct phx_backend *b, const struct phx_moe_args *a)
 
     if (u->n != 2 * d->k || u->k != d->n || u->n_experts != d->n_experts || u->n_slices != 1)
         return fail(b, "moe_ffn: gate_up [%d, %d] does not fit down [%d, %d]", u->n, u->k, d->n, d->k);
+    if (a->kind != PHX_GLU_SILU && a->kind != PHX_GLU_OAI)
+        return fail(b, "moe_ffn: unknown kind %d", (int)a->kind);
     if (!is_f32(b, "moe_ffn", "x", a->x, rows, u->k) ||
         !is_f32(b, "moe_ffn", "out", a->out, rows, d->n) ||
         !is_matrix(b, "moe_ffn", "ids", a->ids, PHX_DTYPE_I32, rows, top_k) ||
@@ -520,36 +508,56 @@ static bool check_experts(struct phx_backend *b, const struct phx_moe_args *a)
         (a->gate_up_bias.data != NULL &&
          !is_f32(b, "moe_ffn", "gate_up_bias", a->gate_up_bias, u->n_experts, u->n)))
         return false;
+    if (top_k < 1 || top_k > u->n_experts)
+        return fail(b, "moe_ffn: top %d of %d experts", top_k, u->n_experts);
     return true;
 }
 
 void phx_moe_reserve(struct phx_backend *b, int32_t max_rows, int32_t top_k,
                      const struct phx_weight *gate_up, const struct phx_weight *down)
 {
-    if (!b->has_failed &&
-        b->ops->moe_reserve(b->device, max_rows, top_k, &gate_up->desc, &down->desc) != 0)
-        (void)fail(b, "moe_reserve: out of memory for %d rows", max_rows);
+    const char *fault;
+
+    if (b->has_failed)
+        return;
+    if (max_rows < 0 || top_k < 1 || top_k > gate_up->desc.n_experts) {
+        (void)fail(b, "moe_reserve: %d rows, top %d of %d experts", max_rows, top_k,
+                   gate_up->desc.n_experts);
+        return;
+    }
+    fault = b->ops->moe_reserve(b->device, max_rows, top_k, &gate_up->desc, &down->desc);
+    if (fault != NULL)
+        (void)fail(b, "moe_reserve: %s (%d rows)", fault, max_rows);
 }
 
 void phx_moe_ffn(struct phx_backend *b, const struct phx_moe_args *args)
 {
+    const char *fault;
+
     if (b->has_failed || !check_experts(b, args))
         return;
-    if (b->ops->moe_ffn(b->device, args, args->gate_up->impl, args->down->impl) != 0)
-        (void)fail(b, "moe_ffn: out of memory");
-    traced(b, "moe_ffn", args->out);
+    fault = b->ops->moe_ffn(b->device, args, args->gate_up->impl, args->down->impl);
+    if (fault != NULL)
+        (void)fail(b, "moe_ffn: %s", fault);
+    else
+        traced(b, "moe_ffn", args->out);
 }
 
 void phx_moe_bias(struct phx_backend *b, struct phx_tensor x, struct phx_tensor ids,
                   struct phx_tensor gates, struct phx_tensor bias)
 {
+    const char *fault;
+
     if (b->has_failed || !is_f32(b, "moe_bias", "x", x, x.dim[0], x.dim[1]) ||
         !is_matrix(b, "moe_bias", "ids", ids, PHX_DTYPE_I32, x.dim[0], ids.dim[1]) ||
         !is_f32(b, "moe_bias", "gates", gates, x.dim[0], ids.dim[1]) ||
         !is_f32(b, "moe_bias", "bias", bias, bias.dim[0], x.dim[1]))
         return;
-    b->ops->moe_bias(b->device, x, ids, gates, bias);
-    traced(b, "moe_bias", x);
+    fault = b->ops->moe_bias(b->device, x, ids, gates, bias);
+    if (fault != NULL)
+        (void)fail(b, "moe_bias: %s", fault);
+    else
+        traced(b, "moe_bias", x);
 }
 
 void phx_add(struct phx_backend *b, struct phx_tensor x, struct phx_tensor y)

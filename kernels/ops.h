@@ -6,10 +6,10 @@
 
 #include "kernels/backend.h"
 
-enum { PHX_BACKEND_ABI = 1, PHX_WHY_BYTES = 240 };
+enum { PHX_BACKEND_ABI = 1, /* moves when a table or a meaning in it does */
+       PHX_WHY_BYTES = 240 };
 
 struct phx_ops {
-    int32_t     abi; /* PHX_BACKEND_ABI: a module of another build is refused */
     const char *name;
 
     void *(*open)(const struct phx_backend_options *options, const char **isa, int32_t *n_threads,
@@ -47,13 +47,14 @@ struct phx_ops {
                       struct phx_tensor logits);
     void (*swiglu)(void *device, struct phx_tensor out, struct phx_tensor gate_up,
                    enum phx_glu kind, float limit);
-    /* 0, or -1 when the scratch cannot be had. */
-    int (*moe_reserve)(void *device, int32_t max_rows, int32_t top_k,
-                       const struct phx_weight_desc *gate_up, const struct phx_weight_desc *down);
-    int (*moe_ffn)(void *device, const struct phx_moe_args *args, const void *gate_up,
-                   const void *down);
-    void (*moe_bias)(void *device, struct phx_tensor x, struct phx_tensor ids,
-                     struct phx_tensor gates, struct phx_tensor bias);
+    /* NULL, or a static reason: no scratch, or an expert id out of range. */
+    const char *(*moe_reserve)(void *device, int32_t max_rows, int32_t top_k,
+                               const struct phx_weight_desc *gate_up,
+                               const struct phx_weight_desc *down);
+    const char *(*moe_ffn)(void *device, const struct phx_moe_args *args, const void *gate_up,
+                           const void *down);
+    const char *(*moe_bias)(void *device, struct phx_tensor x, struct phx_tensor ids,
+                            struct phx_tensor gates, struct phx_tensor bias);
     void (*add)(void *device, struct phx_tensor x, struct phx_tensor y);
     void (*add_row)(void *device, struct phx_tensor x, struct phx_tensor row);
     void (*gather_rows)(void *device, struct phx_tensor out, struct phx_tensor x,

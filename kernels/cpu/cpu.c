@@ -86,7 +86,7 @@ struct row_call {
     int32_t                  first_row, head_dim;
     float                    eps, limit;
     enum phx_glu             kind;
-    const int32_t           *pos;
+    const struct phx_spans  *spans;
 };
 
 static void run_embed(void *ctx, int32_t member, int32_t first, int32_t end)
@@ -101,8 +101,7 @@ static void run_embed(void *ctx, int32_t member, int32_t first, int32_t end)
         if (row < 0 || row >= c->table->desc.n)
             memset(out, 0, (size_t)c->out.dim[1] * sizeof(float));
         else
-            for (int32_t k = 0; k < c->out.dim[1]; k++)
-                out[k] = phx_cpu_weight_at(c->table, 0, (int32_t)row, k);
+            phx_cpu_weight_row(c->table, (int32_t)row, out);
     }
 }
 
@@ -165,17 +164,34 @@ static void op_matmul(void *device, struct phx_tensor out, struct phx_tensor x, 
         phx_team_run(d->team, w->n_panels, run_matmul, &c);
 }
 
+static void run_rope(void *ctx, int32_t member, int32_t first, int32_t end)
+{
+    const struct row_call  *c = ctx;
+    const struct phx_spans *spans = c->spans;
+
+    (void)member;
+    for (int32_t s = 0; s < spans->n_seqs; s++) {
+        int32_t row = spans->row[s] > first ? spans->row[s] : first;
+        int32_t stop = spans->row[s] + spans->n_rows[s];
+
+        for (; row < stop && row < end; row++) {
+            int32_t pos = spans->pos[s] + row - spans->row[s];
+
+            for (int32_t h = 0; h < c->out.dim[1] / c->head_dim; h++)
+                c->d->isa->rope(row_of(c->out, row) + h * c->head_dim, row_of(c->x, pos),
+                                row_of(c->y, pos), c->head_dim / 2);
+        }
+    }
+}
+
 static void op_rope(void *device, struct phx_tensor x, int32_t head_dim,
                     const struct phx_spans *spans, struct phx_tensor cos, struct phx_tensor sin)
 {
-    const struct cpu_device *d = device;
+    struct cpu_device *d = device;
+    struct row_call    c = {
+        .d = d, .out = x, .x = cos, .y = sin, .spans = spans, .head_dim = head_dim};
 
-    for (int32_t s = 0; s < spans->n_seqs; s++)
-        for (int32_t i = 0; i < spans->n_rows[s]; i++)
-            for (int32_t h = 0; h < x.dim[1] / head_dim; h++)
-                d->isa->rope(row_of(x, spans->row[s] + i) + h * head_dim,
-                             row_of(cos, spans->pos[s] + i), row_of(sin, spans->pos[s] + i),
-                             head_dim / 2);
+    phx_team_run(d->team, x.dim[0], run_rope, &c);
 }
 
 struct attention_call {
@@ -245,7 +261,6 @@ static void op_gather_rows(void *device, struct phx_tensor out, struct phx_tenso
 }
 
 const struct phx_ops phx_cpu_ops = {
-    .abi = PHX_BACKEND_ABI,
     .name = "cpu",
     .open = open_device,
     .close = close_device,

@@ -113,13 +113,13 @@ static inline const unsigned char *expert_data(const struct cpu_weight *w, int32
     return w->data + (size_t)expert * w->expert_bytes;
 }
 
-/* cpu/weight.c, kv.c, moe.c, ops.c: the entries of phx_cpu_ops */
+/* weight.c, kv.c, moe.c: entries of phx_cpu_ops */
 size_t phx_cpu_weight_bytes(const struct phx_weight_desc *desc);
 void  *phx_cpu_weight_create(void *device, const struct phx_weight_desc *desc);
 void   phx_cpu_weight_destroy(void *device, void *weight);
 void   phx_cpu_weight_pack(void *device, void *weight, const struct phx_weight_source *source);
-/* One stored element as a float. */
-float  phx_cpu_weight_at(const struct cpu_weight *w, int32_t expert, int32_t row, int32_t k);
+/* One row of expert 0 as k floats. */
+void   phx_cpu_weight_row(const struct cpu_weight *w, int32_t row, float *out);
 
 size_t phx_cpu_kv_bytes(const struct phx_kv_desc *desc);
 void  *phx_cpu_kv_create(void *device, const struct phx_kv_desc *desc);
@@ -127,13 +127,15 @@ void   phx_cpu_kv_destroy(void *device, void *kv);
 void   phx_cpu_kv_write(void *device, void *kv, int32_t layer, struct phx_tensor k,
                         struct phx_tensor v, const struct phx_spans *spans);
 
-int  phx_cpu_moe_reserve(void *device, int32_t max_rows, int32_t top_k,
-                         const struct phx_weight_desc *gate_up, const struct phx_weight_desc *down);
-int  phx_cpu_moe_ffn(void *device, const struct phx_moe_args *args, const void *gate_up,
-                     const void *down);
-void phx_cpu_moe_route(void *device, struct phx_tensor ids, struct phx_tensor gates,
-                       struct phx_tensor logits);
-void phx_cpu_moe_bias(void *device, struct phx_tensor x, struct phx_tensor ids,
-                      struct phx_tensor gates, struct phx_tensor bias);
+/* NULL, or a static reason. */
+const char *phx_cpu_moe_reserve(void *device, int32_t max_rows, int32_t top_k,
+                                const struct phx_weight_desc *gate_up,
+                                const struct phx_weight_desc *down);
+const char *phx_cpu_moe_ffn(void *device, const struct phx_moe_args *args, const void *gate_up,
+                            const void *down);
+const char *phx_cpu_moe_bias(void *device, struct phx_tensor x, struct phx_tensor ids,
+                             struct phx_tensor gates, struct phx_tensor bias);
+void        phx_cpu_moe_route(void *device, struct phx_tensor ids, struct phx_tensor gates,
+                              struct phx_tensor logits);
 
 #endif

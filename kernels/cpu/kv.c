@@ -88,20 +88,40 @@ static void write_row(struct cpu_kv *kv, int32_t layer, int32_t block, int32_t o
     }
 }
 
+struct write_call {
+    struct cpu_kv          *kv;
+    struct phx_tensor       k, v;
+    const struct phx_spans *spans;
+    int32_t                 layer;
+};
+
+static void run_write(void *ctx, int32_t member, int32_t first, int32_t end)
+{
+    const struct write_call *c = ctx;
+    const struct phx_spans  *spans = c->spans;
+    int32_t                  block_tokens = c->kv->desc.block_tokens;
+
+    (void)member;
+    for (int32_t s = 0; s < spans->n_seqs; s++) {
+        const int32_t *table = spans->table + (size_t)s * (size_t)spans->table_stride;
+        int32_t        row = spans->row[s] > first ? spans->row[s] : first;
+        int32_t        stop = spans->row[s] + spans->n_rows[s];
+
+        for (; row < stop && row < end; row++) {
+            int32_t pos = spans->pos[s] + row - spans->row[s];
+
+            write_row(c->kv, c->layer, table[pos / block_tokens], pos % block_tokens,
+                      (const float *)c->k.data + row * c->k.stride0,
+                      (const float *)c->v.data + row * c->v.stride0);
+        }
+    }
+}
+
 void phx_cpu_kv_write(void *device, void *cache, int32_t layer, struct phx_tensor k,
                       struct phx_tensor v, const struct phx_spans *spans)
 {
-    struct cpu_kv *kv = cache;
+    struct cpu_device *d = device;
+    struct write_call  c = {cache, k, v, spans, layer};
 
-    (void)device;
-    for (int32_t s = 0; s < spans->n_seqs; s++)
-        for (int32_t i = 0; i < spans->n_rows[s]; i++) {
-            int32_t row = spans->row[s] + i, pos = spans->pos[s] + i;
-            int32_t block = spans->table[(size_t)s * (size_t)spans->table_stride +
-                                         (size_t)(pos / kv->desc.block_tokens)];
-
-            write_row(kv, layer, block, pos % kv->desc.block_tokens,
-                      (const float *)k.data + row * k.stride0,
-                      (const float *)v.data + row * v.stride0);
-        }
+    phx_team_run(d->team, k.dim[0], run_write, &c);
 }

@@ -6,7 +6,7 @@
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/memory.h"
 
-enum { CACHE_LINE = 64 };
+enum { CACHE_LINE = 64, STAGE_K = 64 };
 
 static size_t round_up(size_t n, size_t to)
 {
@@ -77,23 +77,31 @@ void phx_cpu_weight_destroy(void *device, void *weight)
     phx_memory_free(w);
 }
 
-static float bf16_to_float(uint16_t h)
+static float float_of(uint32_t bits)
 {
-    uint32_t bits = (uint32_t)h << 16;
-    float    f;
+    float f;
 
     memcpy(&f, &bits, sizeof(f));
     return f;
 }
 
+static uint32_t bits_of(float f)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &f, sizeof(bits));
+    return bits;
+}
+
 static float f16_to_float(uint16_t h)
 {
-    int   e = (h >> 10) & 31, m = h & 0x3ff;
-    float f = e == 31 ? (m != 0 ? NAN : INFINITY)
-              : e == 0 ? ldexpf((float)m, -24)
-                       : ldexpf((float)(m + 1024), e - 25);
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, e = (h >> 10) & 31u, m = h & 0x3ffu;
 
-    return (h & 0x8000) != 0 ? -f : f;
+    if (e == 31)
+        return float_of(sign | 0x7f800000u | (m << 13));
+    if (e == 0)
+        return float_of(sign | bits_of((float)m * 0x1p-24f));
+    return float_of(sign | ((e + 112u) << 23) | (m << 13));
 }
 
 /* E4M3FN: bias 7, no infinities, NaN 0x7f and 0xff; E5M2: bias 15, IEEE-like. */
@@ -114,109 +122,152 @@ static float f8_to_float(uint8_t b, bool is_e5m2)
     return (b & 0x80) != 0 ? -f : f;
 }
 
-static float read_element(const unsigned char *at, enum phx_dtype dtype)
+static size_t size_of(enum phx_dtype dtype)
 {
-    uint16_t h;
-    float    f;
-    double   g;
-
-    switch (dtype) {
-    case PHX_DTYPE_F32: memcpy(&f, at, 4); return f;
-    case PHX_DTYPE_F64: memcpy(&g, at, 8); return (float)g;
-    case PHX_DTYPE_BF16: memcpy(&h, at, 2); return bf16_to_float(h);
-    case PHX_DTYPE_F16: memcpy(&h, at, 2); return f16_to_float(h);
-    case PHX_DTYPE_F8_E4M3: return f8_to_float(*at, false);
-    default: return f8_to_float(*at, true);
-    }
-}
-
-/* Where element (lane, k) of a panel lies.  k belongs to slice s. */
-static size_t element_offset(const struct cpu_weight *w, int32_t slice, int32_t lane, int32_t k)
-{
-    int32_t k0 = slice > 0 ? w->desc.slice_end[slice - 1] : 0;
-
-    if (w->desc.dtype == PHX_DTYPE_BF16)
-        return ((size_t)(w->slice_begin[slice] + (k - k0) / 2) * LANES + (size_t)lane) * 4 +
-               (size_t)((k - k0) & 1) * 2;
-    if (w->desc.dtype == PHX_DTYPE_F16)
-        return ((size_t)k * LANES + (size_t)lane) * 2;
-    return ((size_t)k * LANES + (size_t)lane) * 4;
-}
-
-static int32_t slice_of(const struct cpu_weight *w, int32_t k)
-{
-    int32_t s = 0;
-
-    while (k >= w->desc.slice_end[s])
-        s++;
-    return s;
+    if (dtype == PHX_DTYPE_F8_E4M3 || dtype == PHX_DTYPE_F8_E5M2)
+        return 1;
+    return dtype == PHX_DTYPE_F32 ? 4 : 2;
 }
 
 struct pack_job {
     struct cpu_weight              *w;
     const struct phx_weight_source *source;
+    float                           f8[256]; /* what the bytes of an 8-bit source mean */
 };
 
-/* Any source layout and dtype, element by element. */
-static void pack_lane_slowly(const struct pack_job *job, unsigned char *panel, int32_t lane,
-                             int32_t source_row)
+/* ---- from anything to rows of stored elements ------------------------------------------------ */
+
+/* A few k of 16 rows, as they will be stored; the panel's order comes after. */
+struct stage {
+    unsigned char row[LANES][STAGE_K * 4];
+};
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE void stage_element(const enum phx_dtype source, const enum phx_dtype stored, const float *f8,
+                          unsigned char *to, const unsigned char *from)
 {
-    const struct phx_weight_source *src = job->source;
-    const struct cpu_weight        *w = job->w;
-    const unsigned char *row = (const unsigned char *)src->data + source_row * src->row_stride;
+    uint16_t h;
+    float    f;
 
-    for (int32_t k = 0, s = 0; k < w->desc.k; k++) {
-        const unsigned char *from = row + k * src->k_stride;
-        unsigned char       *to;
-        float                f;
-        uint32_t             bits;
-
-        while (k >= w->desc.slice_end[s])
-            s++;
-        to = panel + element_offset(w, s, lane, k);
-        if (src->dtype == w->desc.dtype) {
-            memcpy(to, from, w->desc.dtype == PHX_DTYPE_F32 ? 4 : 2);
-            continue;
-        }
-        f = read_element(from, src->dtype);
-        memcpy(&bits, &f, sizeof(bits));
-        if (w->desc.dtype == PHX_DTYPE_BF16) { /* from an 8-bit float: the top half holds all of it */
-            uint16_t h = (uint16_t)(bits >> 16);
-
-            memcpy(to, &h, sizeof(h));
-        } else
-            memcpy(to, &f, sizeof(f));
+    if (source == stored) {
+        memcpy(to, from, stored == PHX_DTYPE_F32 ? 4 : 2);
+        return;
+    }
+    if (source == PHX_DTYPE_BF16 || source == PHX_DTYPE_F16) {
+        memcpy(&h, from, sizeof(h));
+        f = source == PHX_DTYPE_F16 ? f16_to_float(h) : float_of((uint32_t)h << 16);
+    } else
+        f = f8[*from];
+    if (stored == PHX_DTYPE_F32)
+        memcpy(to, &f, sizeof(f));
+    else { /* from an 8-bit float: the top half holds all of it */
+        h = (uint16_t)(bits_of(f) >> 16);
+        memcpy(to, &h, sizeof(h));
     }
 }
 
-/* dwords of a row to every 16th dword of the panel: pairs of bf16, or floats. */
-static void pack_lane_dwords(unsigned char *to, const unsigned char *from, int32_t n)
+struct strip {
+    const unsigned char *const *rows; /* n_lanes of them */
+    int32_t                     n_lanes, k, n;
+};
+
+/* Rows outermost, or k outermost when that is how the source lies. */
+INLINE void fill_as(const enum phx_dtype source, const enum phx_dtype stored,
+                    const struct pack_job *job, struct stage *stage, const struct strip *t)
+{
+    const int64_t step = job->source->k_stride;
+    const size_t  bytes = stored == PHX_DTYPE_F32 ? 4 : 2;
+
+    if (step > job->source->row_stride)
+        for (int32_t j = 0; j < t->n; j++)
+            for (int32_t i = 0; i < t->n_lanes; i++)
+                stage_element(source, stored, job->f8, stage->row[i] + (size_t)j * bytes,
+                              t->rows[i] + (t->k + j) * step);
+    else
+        for (int32_t i = 0; i < t->n_lanes; i++)
+            for (int32_t j = 0; j < t->n; j++)
+                stage_element(source, stored, job->f8, stage->row[i] + (size_t)j * bytes,
+                              t->rows[i] + (t->k + j) * step);
+}
+
+static void fill_stage(const struct pack_job *job, struct stage *stage, const struct strip *t)
+{
+    enum phx_dtype source = job->source->dtype, stored = job->w->desc.dtype;
+
+    if (source == PHX_DTYPE_F32)
+        fill_as(PHX_DTYPE_F32, PHX_DTYPE_F32, job, stage, t);
+    else if (source == stored)
+        fill_as(PHX_DTYPE_BF16, PHX_DTYPE_BF16, job, stage, t); /* two bytes as they are */
+    else if (source == PHX_DTYPE_BF16)
+        fill_as(PHX_DTYPE_BF16, PHX_DTYPE_F32, job, stage, t);
+    else if (source == PHX_DTYPE_F16)
+        fill_as(PHX_DTYPE_F16, PHX_DTYPE_F32, job, stage, t);
+    else if (stored == PHX_DTYPE_F32) /* f8 says which of the two 8-bit kinds it is */
+        fill_as(PHX_DTYPE_F8_E4M3, PHX_DTYPE_F32, job, stage, t);
+    else
+        fill_as(PHX_DTYPE_F8_E4M3, PHX_DTYPE_BF16, job, stage, t);
+}
+
+/* ---- from rows to the panel ------------------------------------------------------------------ */
+
+/* dwords of a row to every 16th dword of the panel: pairs of bf16, floats, or nibbles. */
+static void put_dwords(unsigned char *to, const unsigned char *from, int32_t n)
 {
     for (int32_t j = 0; j < n; j++)
         memcpy(to + (size_t)j * LANES * 4, from + (size_t)j * 4, 4);
 }
 
-/* A block of 16 dwords per row keeps both sides in the first-level cache. */
-static void pack_panel_dwords(const struct cpu_weight *w, unsigned char *panel,
-                              const unsigned char *const *rows, int32_t lane_first, int32_t n_lanes)
+static void put_halves(unsigned char *to, const unsigned char *from, int32_t n)
 {
-    size_t bytes = w->desc.dtype == PHX_DTYPE_BF16 ? 2 : 4;
+    for (int32_t j = 0; j < n; j++)
+        memcpy(to + (size_t)j * LANES * 2, from + (size_t)j * 2, 2);
+}
 
-    for (int32_t s = 0; s < w->desc.n_slices; s++) {
-        int32_t k0 = s > 0 ? w->desc.slice_end[s - 1] : 0, k1 = w->desc.slice_end[s];
-        int32_t n = (int32_t)((size_t)(k1 - k0) * bytes / 4);
-        int32_t begin = w->slice_begin[s];
+/* n elements (k - k0 even for BF16) of slice s, from k on, to lanes lane_first ... */
+static void put_rows(const struct cpu_weight *w, unsigned char *panel, const unsigned char *const *from,
+                     int32_t lane_first, int32_t n_lanes, int32_t s, int32_t k, int32_t n)
+{
+    int32_t k0 = s > 0 ? w->desc.slice_end[s - 1] : 0;
+    size_t  pair = (size_t)(w->slice_begin[s] + (k - k0) / 2);
 
-        for (int32_t j = 0; j < n; j += LANES)
-            for (int32_t i = 0; i < n_lanes; i++)
-                pack_lane_dwords(panel + ((size_t)(begin + j) * LANES + (size_t)(lane_first + i)) * 4,
-                                 rows[i] + (size_t)k0 * bytes + (size_t)j * 4,
-                                 n - j < LANES ? n - j : LANES);
-        if (bytes == 2 && (k1 - k0) % 2 != 0)
-            for (int32_t i = 0; i < n_lanes; i++)
-                memcpy(panel + element_offset(w, s, lane_first + i, k1 - 1),
-                       rows[i] + (size_t)(k1 - 1) * 2, 2);
+    for (int32_t i = 0; i < n_lanes; i++) {
+        size_t lane = (size_t)(lane_first + i);
+
+        if (w->desc.dtype == PHX_DTYPE_F32)
+            put_dwords(panel + ((size_t)k * LANES + lane) * 4, from[i], n);
+        else if (w->desc.dtype == PHX_DTYPE_F16)
+            put_halves(panel + ((size_t)k * LANES + lane) * 2, from[i], n);
+        else {
+            put_dwords(panel + (pair * LANES + lane) * 4, from[i], n / 2);
+            if (n % 2 != 0)
+                put_halves(panel + ((pair + (size_t)(n / 2)) * LANES + lane) * 4,
+                           from[i] + (size_t)(n - 1) * 2, 1);
+        }
     }
+}
+
+/* A plain source is read where it lies; both sides of a step stay in the first-level cache. */
+static void pack_panel(const struct pack_job *job, unsigned char *panel,
+                       const unsigned char *const *rows, int32_t lane_first, int32_t n_lanes)
+{
+    const struct cpu_weight *w = job->w;
+    size_t                   bytes = size_of(w->desc.dtype);
+    bool is_plain = job->source->dtype == w->desc.dtype && job->source->k_stride == (int64_t)bytes;
+    struct stage stage;
+
+    for (int32_t s = 0, k = 0; s < w->desc.n_slices; s++)
+        for (int32_t n; k < w->desc.slice_end[s]; k += n) {
+            const unsigned char *from[LANES];
+            int32_t              most = is_plain ? LANES : STAGE_K;
+
+            n = w->desc.slice_end[s] - k < most ? w->desc.slice_end[s] - k : most;
+            for (int32_t i = 0; i < n_lanes; i++)
+                from[i] = is_plain ? rows[i] + (size_t)k * bytes : stage.row[i];
+            if (!is_plain)
+                fill_stage(job, &stage, &(struct strip){rows, n_lanes, k, n});
+            put_rows(w, panel, from, lane_first, n_lanes, s, k, n);
+        }
 }
 
 static void pack_panel_mxfp4(const struct pack_job *job, unsigned char *panel, int32_t row,
@@ -231,22 +282,19 @@ static void pack_panel_mxfp4(const struct pack_job *job, unsigned char *panel, i
             const unsigned char *from = (const unsigned char *)src->data +
                                         (int64_t)(row + i) * src->row_stride + (int64_t)b * 16;
 
-            pack_lane_dwords(panel + (size_t)b * MX_DATA_BYTES + (size_t)(lane_first + i) * 4, from,
-                             4);
+            put_dwords(panel + (size_t)b * MX_DATA_BYTES + (size_t)(lane_first + i) * 4, from, 4);
             scales[(size_t)b * LANES + (size_t)(lane_first + i)] =
                 src->scale[(int64_t)(row + i) * src->scale_row_stride + b];
         }
 }
 
+/* Units: panels that the source touches; the first and the last may be touched in part. */
 static void pack_panels(void *ctx, int32_t member, int32_t first, int32_t end)
 {
     const struct pack_job          *job = ctx;
     const struct phx_weight_source *src = job->source;
     struct cpu_weight              *w = job->w;
-    size_t  bytes = src->dtype == PHX_DTYPE_F32 ? 4 : 2;
-    bool    is_plain = src->dtype == w->desc.dtype && src->k_stride == (int64_t)bytes &&
-                    src->dtype != PHX_DTYPE_F16;
-    int32_t panel_first = src->first_row / LANES;
+    int32_t                         panel_first = src->first_row / LANES;
 
     (void)member; /* the share says it all */
     for (int32_t p = panel_first + first; p < panel_first + end; p++) {
@@ -263,42 +311,74 @@ static void pack_panels(void *ctx, int32_t member, int32_t first, int32_t end)
             rows[i] = (const unsigned char *)src->data + (int64_t)(row + i) * src->row_stride;
         if (w->desc.dtype == PHX_DTYPE_MXFP4)
             pack_panel_mxfp4(job, panel, row, begin - n0, n_lanes);
-        else if (is_plain)
-            pack_panel_dwords(w, panel, rows, begin - n0, n_lanes);
         else
-            for (int32_t i = 0; i < n_lanes; i++)
-                pack_lane_slowly(job, panel, begin - n0 + i, row + i);
+            pack_panel(job, panel, rows, begin - n0, n_lanes);
     }
 }
 
 void phx_cpu_weight_pack(void *device, void *weight, const struct phx_weight_source *source)
 {
     struct cpu_device *d = device;
-    struct pack_job    job = {weight, source};
+    struct pack_job    job = {.w = weight, .source = source};
     int32_t            panel_first = source->first_row / LANES;
     int32_t            panel_end = (source->first_row + source->n_rows + LANES - 1) / LANES;
 
+    if (size_of(source->dtype) == 1)
+        for (int i = 0; i < 256; i++)
+            job.f8[i] = f8_to_float((uint8_t)i, source->dtype == PHX_DTYPE_F8_E5M2);
     if (source->n_rows > 0)
         phx_team_run(d->team, panel_end - panel_first, pack_panels, &job);
 }
 
-float phx_cpu_weight_at(const struct cpu_weight *w, int32_t expert, int32_t row, int32_t k)
+/* ---- reading back ---------------------------------------------------------------------------- */
+
+static void read_block_mxfp4(const unsigned char *data, uint8_t scale, size_t lane, float *out)
 {
     static const float values[8] = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f};
-    const unsigned char *panel = expert_data(w, expert) + (size_t)(row / LANES) * w->panel_bytes;
-    int32_t              lane = row % LANES;
+    float factor = scale == 255 ? NAN : scale == 0 ? 0x1p-127f : float_of((uint32_t)scale << 23);
 
-    if (w->desc.dtype == PHX_DTYPE_MXFP4) {
-        size_t   block = (size_t)(k / PHX_MX_BLOCK), in = (size_t)(k % PHX_MX_BLOCK);
-        uint8_t  scale = panel[(size_t)w->units * MX_DATA_BYTES + block * LANES + (size_t)lane];
+    for (size_t i = 0; i < PHX_MX_BLOCK; i++) {
         uint32_t d;
         unsigned nibble;
 
-        memcpy(&d, panel + block * MX_DATA_BYTES + in / 8 * 64 + (size_t)lane * 4, 4);
-        nibble = (d >> (4 * (in % 8))) & 15u;
-        if (scale == 255)
-            return NAN;
-        return ldexpf((nibble & 8u) != 0 ? -values[nibble & 7u] : values[nibble & 7u], scale - 127);
+        memcpy(&d, data + i / 8 * 64 + lane * 4, 4);
+        nibble = (d >> (4 * (i % 8))) & 15u;
+        out[i] = ((nibble & 8u) != 0 ? -values[nibble & 7u] : values[nibble & 7u]) * factor;
     }
-    return read_element(panel + element_offset(w, slice_of(w, k), lane, k), w->desc.dtype);
+}
+
+/* BF16: the halves of pairs, slice by slice. */
+static void read_row_bf16(const struct cpu_weight *w, const unsigned char *panel, size_t lane, float *out)
+{
+    for (int32_t s = 0, k = 0; s < w->desc.n_slices; s++)
+        for (int32_t k0 = k; k < w->desc.slice_end[s]; k++) {
+            size_t   pair = (size_t)(w->slice_begin[s] + (k - k0) / 2);
+            uint16_t h;
+
+            memcpy(&h, panel + (pair * LANES + lane) * 4 + (size_t)((k - k0) & 1) * 2, 2);
+            out[k] = float_of((uint32_t)h << 16);
+        }
+}
+
+void phx_cpu_weight_row(const struct cpu_weight *w, int32_t row, float *out)
+{
+    const unsigned char *panel = w->data + (size_t)(row / LANES) * w->panel_bytes;
+    const unsigned char *scales = panel + (size_t)w->units * MX_DATA_BYTES;
+    size_t               lane = (size_t)(row % LANES);
+
+    if (w->desc.dtype == PHX_DTYPE_BF16) {
+        read_row_bf16(w, panel, lane, out);
+        return;
+    }
+    for (size_t k = 0; k < (size_t)w->desc.k; k++)
+        if (w->desc.dtype == PHX_DTYPE_F32)
+            memcpy(&out[k], panel + (k * LANES + lane) * 4, 4);
+        else if (w->desc.dtype == PHX_DTYPE_F16) {
+            uint16_t h;
+
+            memcpy(&h, panel + (k * LANES + lane) * 2, 2);
+            out[k] = f16_to_float(h);
+        } else if (k % PHX_MX_BLOCK == 0)
+            read_block_mxfp4(panel + k / PHX_MX_BLOCK * MX_DATA_BYTES,
+                             scales[k / PHX_MX_BLOCK * LANES + lane], lane, out + k);
 }
