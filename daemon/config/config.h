@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "daemon/config/limits.h"
+#include "daemon/http/http.h"
 #include "rpc/base/buf.h"
 #include "rpc/base/err.h"
 
@@ -72,5 +73,8 @@ void phx_config_format(const struct phx_config *c, struct phx_buf *out);
 /* All keys with default, bounds and help: as a commented YAML file, and as a list for a terminal. */
 void phx_config_format_example(struct phx_buf *out);
 void phx_config_format_help(struct phx_buf *out);
+
+/* What the HTTP server is opened with; strings are borrowed from the config. */
+struct phx_http_options phx_config_http(const struct phx_config *c);
 
 #endif

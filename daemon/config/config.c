@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/config/config.h"
+
+#include <string.h>
+#include <time.h>
+
+#include "daemon/config/table.h"
+#include "rpc/base/mem.h"
+#include "rpc/base/utf8.h"
+
+static void put_defaults(struct phx_config *c)
+{
+    for (size_t i = 0; i < phx_n_options; i++)
+        if (phx_options[i].kind != PHX_OPTION_LIST)
+            phx_assert(phx_option_set(c, &phx_options[i], phx_options[i].fallback, NULL) == 0);
+}
+
+struct phx_config *phx_config_create(void)
+{
+    struct phx_config *c = phx_mem_calloc(1, sizeof(*c));
+
+    put_defaults(c);
+    return c;
+}
+
+void phx_config_destroy(struct phx_config *c)
+{
+    if (c == NULL)
+        return;
+    for (size_t i = 0; i < phx_n_options; i++) {
+        void *member = (char *)c + phx_options[i].offset;
+
+        if (phx_options[i].kind == PHX_OPTION_TEXT || phx_options[i].kind == PHX_OPTION_CHOICE)
+            phx_mem_free(*(char **)member);
+    }
+    for (size_t i = 0; i < c->launcher_args.n; i++)
+        phx_mem_free(c->launcher_args.items[i]);
+    phx_mem_free(c);
+}
+
+int phx_config_set(struct phx_config *c, const char *key, const char *value, struct phx_err *err)
+{
+    const struct phx_option *o = phx_option_find(key);
+
+    if (o == NULL)
+        return phx_fail(err, PHX_E_INVALID, "unknown key '%.60s'", key);
+    return phx_option_set(c, o, value, err);
+}
+
+static bool is_date(const char *text)
+{
+    struct tm   tm = {0};
+    const char *end = strptime(text, "%Y-%m-%d", &tm);
+
+    return end != NULL && *end == '\0' && strlen(text) == 10;
+}
+
+int phx_config_check(const struct phx_config *c, struct phx_err *err)
+{
+    if (c->data_dir[0] == '\0')
+        return phx_fail(err, PHX_E_INVALID, "data_dir is needed");
+    if (c->model_path[0] == '\0')
+        return phx_fail(err, PHX_E_INVALID, "model.path is needed");
+    if (strlen(c->model_name) > PHX_MODEL_NAME_MAX ||
+        !phx_utf8_is_valid(c->model_name, strlen(c->model_name)) ||
+        strpbrk(c->model_name, "\"\\\n\r\t") != NULL)
+        return phx_fail(err, PHX_E_INVALID,
+                        "model.name: at most %d bytes without quotes, backslashes and control characters",
+                        PHX_MODEL_NAME_MAX);
+    if ((c->http_tls_cert[0] == '\0') != (c->http_tls_key[0] == '\0'))
+        return phx_fail(err, PHX_E_INVALID, "http.tls_cert and http.tls_key belong together");
+    if (c->engine_block_tokens != 16 && c->engine_block_tokens != 32)
+        return phx_fail(err, PHX_E_INVALID, "engine.block_tokens: 16 or 32");
+    if (c->timeouts_lost_ms < 2 * c->timeouts_heartbeat_ms)
+        return phx_fail(err, PHX_E_INVALID,
+                        "timeouts.lost_ms must be at least twice timeouts.heartbeat_ms");
+    if (c->restart_backoff_max_ms < c->restart_backoff_min_ms)
+        return phx_fail(err, PHX_E_INVALID,
+                        "restart.backoff_max_ms is below restart.backoff_min_ms");
+    if (strcmp(c->chat_date, "none") != 0 && strcmp(c->chat_date, "today") != 0 &&
+        !is_date(c->chat_date))
+        return phx_fail(err, PHX_E_INVALID, "chat.date: none, today or YYYY-MM-DD");
+    return 0;
+}
+
+struct phx_http_options phx_config_http(const struct phx_config *c)
+{
+    return (struct phx_http_options){
+        .listen = c->listen,
+        .tls_cert_file = c->http_tls_cert[0] != '\0' ? c->http_tls_cert : NULL,
+        .tls_key_file = c->http_tls_key[0] != '\0' ? c->http_tls_key : NULL,
+        .body_max_bytes = (size_t)c->http_body_max_bytes,
+        .header_max_bytes = (size_t)c->http_header_max_bytes,
+        .pending_max_bytes = (size_t)c->http_pending_max_bytes,
+        .requests_max = (int32_t)c->http_requests_max,
+        .idle_timeout_s = (int32_t)c->http_idle_timeout_s,
+    };
+}
