@@ -75,6 +75,8 @@ struct phx_fleet_facts {
     char    last_error[240];
 };
 void phx_fleet_facts(const struct phx_fleet *f, struct phx_fleet_facts *out);
+/* The loop that everything runs on. */
+struct event_base *phx_fleet_base(const struct phx_fleet *f);
 int32_t phx_fleet_count(const struct phx_fleet *f);
 struct phx_replica *phx_fleet_replica(const struct phx_fleet *f, int32_t index);
 /* Rows for Cluster.Get; memory in the arena. */
