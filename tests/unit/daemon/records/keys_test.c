@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Keys: created, checked, expired, revoked by another process, and never stored themselves. */
+#include <event2/event.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "daemon/audit/audit.h"
+#include "daemon/keys/keys.h"
+#include "daemon/store/store.h"
+#include "rpc/base/clock.h"
+#include "scratch.h"
+
+struct fixture {
+    struct scratch     scratch;
+    struct event_base *base;
+    struct phx_store  *store;
+    struct phx_keys   *keys;
+};
+
+static void setup(struct fixture *f)
+{
+    struct phx_err err = {0};
+
+    memset(f, 0, sizeof(*f));
+    scratch_make(&f->scratch);
+    f->base = event_base_new();
+    assert_int_equal(phx_store_open(f->scratch.db, f->base, &f->store, &err), 0);
+    assert_int_equal(phx_keys_open(f->store, &f->keys, &err), 0);
+}
+
+static void teardown(struct fixture *f)
+{
+    phx_store_close(f->store);
+    phx_keys_close(f->keys);
+    event_base_free(f->base);
+    scratch_remove(&f->scratch);
+}
+
+/* Lets the reload of the keys happen: due a second after the last look, delivered by the loop. */
+static void wait_for_reload(struct fixture *f, const char *key)
+{
+    struct phx_identity id;
+    struct timeval      half = {0, 500000};
+
+    usleep(1100000);
+    (void)phx_keys_check(f->keys, key, &id, NULL);
+    assert_int_equal(event_base_loopexit(f->base, &half), 0);
+    assert_true(event_base_dispatch(f->base) >= 0);
+}
+
+static void create(struct fixture *f, int64_t expires_ns, char key[PHX_KEY_TEXT_BYTES],
+                   struct phx_identity *id)
+{
+    struct phx_store *other = NULL; /* as the command line does, beside the daemon */
+    struct phx_err    err = {0};
+
+    assert_int_equal(phx_store_open(f->scratch.db, NULL, &other, &err), 0);
+    assert_int_equal(phx_key_create(other, "acme", "ann", PHX_ROLE_BIT_USER | PHX_ROLE_BIT_ADMIN,
+                                    expires_ns, key, id, &err),
+                     0);
+    phx_store_close(other);
+}
+
+static void test_a_key_of_another_process_opens(void **state)
+{
+    struct fixture      f;
+    struct phx_identity made, found;
+    struct phx_store   *other = NULL;
+    struct phx_err      err = {0};
+    char                key[PHX_KEY_TEXT_BYTES], wrong[PHX_KEY_TEXT_BYTES];
+
+    (void)state;
+    setup(&f);
+    create(&f, 0, key, &made);
+    assert_int_equal(strlen(key), 47);
+    assert_int_equal(strncmp(key, "phx_", 4), 0);
+    wait_for_reload(&f, key);
+    assert_int_equal(phx_keys_check(f.keys, key, &found, &err), 0);
+    assert_string_equal(found.tenant, "acme");
+    assert_string_equal(found.user, "ann");
+    assert_string_equal(found.key_id, made.key_id);
+    assert_int_equal(found.roles, PHX_ROLE_BIT_USER | PHX_ROLE_BIT_ADMIN);
+
+    memcpy(wrong, key, sizeof(wrong));
+    wrong[46] = wrong[46] == 'a' ? 'b' : 'a';
+    assert_int_equal(phx_keys_check(f.keys, wrong, &found, &err), PHX_E_UNAUTH);
+    assert_int_equal(phx_keys_check(f.keys, "", &found, &err), PHX_E_UNAUTH);
+    assert_int_equal(phx_keys_check(f.keys, made.key_id, &found, &err), PHX_E_UNAUTH);
+
+    assert_int_equal(phx_store_open(f.scratch.db, NULL, &other, &err), 0);
+    assert_int_equal(phx_key_revoke(other, made.key_id, &err), 0);
+    assert_int_equal(phx_key_revoke(other, made.key_id, &err), PHX_E_NOTFOUND);
+    phx_store_close(other);
+    wait_for_reload(&f, key);
+    assert_int_equal(phx_keys_check(f.keys, key, &found, &err), PHX_E_UNAUTH);
+    teardown(&f);
+}
+
+static void test_expired_keys_do_not_open(void **state)
+{
+    struct fixture      f;
+    struct phx_identity id;
+    struct phx_err      err = {0};
+    char                past[PHX_KEY_TEXT_BYTES], future[PHX_KEY_TEXT_BYTES];
+    int64_t             now = phx_clock_wall_ns();
+
+    (void)state;
+    setup(&f);
+    create(&f, now - 1, past, &id);
+    create(&f, now + INT64_C(3600000000000), future, &id);
+    wait_for_reload(&f, past);
+    assert_int_equal(phx_keys_check(f.keys, past, &id, &err), PHX_E_UNAUTH);
+    assert_int_equal(phx_keys_check(f.keys, future, &id, &err), 0);
+    teardown(&f);
+}
+
+static void test_creating_and_revoking_are_leaves(void **state)
+{
+    struct fixture          f;
+    struct phx_identity     id, listed[4];
+    struct phx_audit_report report;
+    struct phx_err          err = {0};
+    char                    key[PHX_KEY_TEXT_BYTES], sql[256];
+
+    (void)state;
+    setup(&f);
+    create(&f, 0, key, &id);
+    assert_int_equal(phx_key_revoke(f.store, id.key_id, &err), 0);
+    assert_int_equal(phx_key_list(f.store, listed, 4, &err), 1);
+    assert_true(listed[0].revoked_ns != 0);
+    assert_int_equal(scratch_int(&f.scratch, "SELECT COUNT(*) FROM audit WHERE kind = 'admin'"), 2);
+    assert_int_equal(phx_audit_verify(f.store, NULL, &report, &err), 0);
+    assert_int_equal(report.verdict, PHX_AUDIT_OK);
+    /* neither the table nor the log holds the key */
+    (void)snprintf(sql, sizeof(sql), "SELECT COUNT(*) FROM audit WHERE instr(record, '%s') > 0", key);
+    assert_int_equal(scratch_int(&f.scratch, sql), 0);
+    (void)snprintf(sql, sizeof(sql), "SELECT COUNT(*) FROM api_key WHERE instr(digest, '%s') > 0", key);
+    assert_int_equal(scratch_int(&f.scratch, sql), 0);
+    teardown(&f);
+}
+
+static void test_names_and_roles_are_checked(void **state)
+{
+    struct fixture      f;
+    struct phx_identity id;
+    struct phx_err      err = {0};
+    char                key[PHX_KEY_TEXT_BYTES], longest[PHX_KEY_NAME_MAX + 2], text[64];
+    unsigned            roles = 0;
+
+    (void)state;
+    setup(&f);
+    memset(longest, 'x', sizeof(longest));
+    longest[PHX_KEY_NAME_MAX + 1] = '\0';
+    assert_int_equal(phx_key_create(f.store, longest, "u", 1, 0, key, &id, &err), PHX_E_INVALID);
+    longest[PHX_KEY_NAME_MAX] = '\0';
+    assert_int_equal(phx_key_create(f.store, longest, "u", 1, 0, key, &id, &err), 0);
+    assert_int_equal(phx_key_create(f.store, "", "u", 1, 0, key, &id, &err), PHX_E_INVALID);
+    assert_int_equal(phx_key_create(f.store, "a\"b", "u", 1, 0, key, &id, &err), PHX_E_INVALID);
+    assert_int_equal(phx_key_parse_roles("user,admin", &roles, &err), 0);
+    assert_int_equal(roles, PHX_ROLE_BIT_USER | PHX_ROLE_BIT_ADMIN);
+    phx_key_format_roles(roles, text);
+    assert_string_equal(text, "user,admin");
+    assert_int_equal(phx_key_parse_roles("user,root", &roles, &err), PHX_E_INVALID);
+    assert_int_equal(phx_key_parse_roles("", &roles, &err), PHX_E_INVALID);
+    teardown(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_key_of_another_process_opens),
+        cmocka_unit_test(test_expired_keys_do_not_open),
+        cmocka_unit_test(test_creating_and_revoking_are_leaves),
+        cmocka_unit_test(test_names_and_roles_are_checked),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
