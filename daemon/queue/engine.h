@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Private to daemon/queue: sequences and tenants of the engine. */
+#ifndef PHX_DAEMON_QUEUE_ENGINE_H
+#define PHX_DAEMON_QUEUE_ENGINE_H
+
+#include "daemon/fleet/fleet.h"
+#include "daemon/queue/queue.h"
+
+struct tenant {
+    struct tenant *next;
+    char          *name;
+    uint8_t        salt[32];
+    uint64_t       served;    /* virtual token counter: what it was given, weighed */
+    int32_t        n_waiting;
+    int32_t        n_open;
+};
+
+enum seq_state { SEQ_WAITING = 1, SEQ_SENT, SEQ_ENDING };
+
+struct phx_engine_seq {
+    struct phx_engine_seq      *prev, *next; /* of the state's list */
+    struct phx_engine          *e;
+    struct tenant              *tenant;
+    struct phx_replica         *replica;
+    struct phx_engine_callbacks callbacks;
+    void                       *ctx;
+    uint64_t                    id, order;
+    enum seq_state              state;
+    int32_t                    *tokens; /* prompt + generated */
+    int32_t                     n_tokens, n_prompt, max_total;
+    int32_t                     priority, n_resumes;
+    struct phx_sampling         sampling;
+    int64_t                     queued_ns;
+    bool                        is_cancelled;
+    bool                        has_error;
+    enum phx_finish             finish;
+    struct phx_err              error;
+};
+
+struct list {
+    struct phx_engine_seq *first, *last;
+    int32_t                n;
+};
+
+struct phx_engine {
+    struct phx_fleet         *fleet;
+    struct phx_engine_options options;
+    struct tenant            *tenants;
+    int32_t                   n_tenants;
+    struct list               waiting, sent, ending;
+    struct phx_table         *by_id; /* of sent ones */
+    uint64_t                  next_id, order;
+    struct event             *later; /* ends and dispatches outside of callers' frames */
+    int32_t                  *n_sent; /* per replica */
+    int32_t                   vocab_size, max_context, max_seqs;
+    double                    step_seconds; /* smoothed: for Retry-After */
+};
+
+/* tenant.c */
+struct tenant *phx_tenant_find(struct phx_engine *e, const char *name);
+/* The waiting sequence whose turn it is: highest priority first, then the tenant that was served least,
+ * then arrival.  NULL when none waits. */
+struct phx_engine_seq *phx_queue_next(struct phx_engine *e);
+/* A tenant that comes back from idling does not get what it missed. */
+void phx_tenant_lift(struct phx_engine *e, struct tenant *t);
+
+#endif

@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/queue/queue.h"
+
+#include <event2/event.h>
+#include <string.h>
+
+#include "daemon/metrics/metrics.h"
+#include "daemon/queue/engine.h"
+#include "rpc/base/clock.h"
+#include "rpc/base/log.h"
+#include "rpc/base/mem.h"
+#include "rpc/base/table.h"
+
+enum { SEQS_MAX = 1 << 20, OUTPUT_WEIGHT = 2, RETRY_MIN_MS = 500, RETRY_MAX_MS = 30000 };
+
+static void append(struct list *l, struct phx_engine_seq *s)
+{
+    s->prev = l->last;
+    s->next = NULL;
+    if (l->last != NULL)
+        l->last->next = s;
+    else
+        l->first = s;
+    l->last = s;
+    l->n++;
+}
+
+static void take_out(struct list *l, struct phx_engine_seq *s)
+{
+    if (s->prev != NULL)
+        s->prev->next = s->next;
+    else
+        l->first = s->next;
+    if (s->next != NULL)
+        s->next->prev = s->prev;
+    else
+        l->last = s->prev;
+    l->n--;
+}
+
+static void run_later(struct phx_engine *e)
+{
+    event_active(e->later, EV_TIMEOUT, 0);
+}
+
+static int32_t index_of(const struct phx_replica *r)
+{
+    struct phx_replica_facts facts;
+
+    phx_replica_facts(r, &facts);
+    return facts.index;
+}
+
+static struct list *list_of(struct phx_engine_seq *s)
+{
+    struct phx_engine *e = s->e;
+
+    return s->state == SEQ_WAITING ? &e->waiting : s->state == SEQ_SENT ? &e->sent : &e->ending;
+}
+
+static void move_to(struct phx_engine_seq *s, enum seq_state state)
+{
+    struct phx_engine *e = s->e;
+
+    if (s->state != 0)
+        take_out(list_of(s), s);
+    if (s->state == SEQ_WAITING)
+        s->tenant->n_waiting--;
+    if (s->state == SEQ_SENT) {
+        (void)phx_table_remove_u64(e->by_id, s->id);
+        e->n_sent[index_of(s->replica)]--;
+    }
+    s->state = state;
+    append(list_of(s), s);
+    if (state == SEQ_WAITING)
+        s->tenant->n_waiting++;
+}
+
+static void gauge(const struct phx_engine *e)
+{
+    if (e->options.metrics == NULL)
+        return;
+    phx_metrics_gauge(e->options.metrics, "phalanx_sequences", "state=\"queued\"", e->waiting.n);
+    phx_metrics_gauge(e->options.metrics, "phalanx_sequences", "state=\"sent\"", e->sent.n);
+}
+
+/* Ends later, outside of whoever calls now. */
+static void end(struct phx_engine_seq *s, enum phx_finish finish, const struct phx_err *err)
+{
+    if (s->state == SEQ_ENDING)
+        return;
+    s->finish = finish;
+    s->has_error = err != NULL;
+    if (err != NULL)
+        s->error = *err;
+    move_to(s, SEQ_ENDING);
+    run_later(s->e);
+}
+
+static void destroy_seq(struct phx_engine_seq *s)
+{
+    phx_mem_free(s->tokens);
+    phx_mem_free((void *)(uintptr_t)s->sampling.bias); /* own copies, const for readers */
+    phx_mem_free((void *)(uintptr_t)s->sampling.stop_ids);
+    phx_mem_free(s);
+}
+
+/* ---- sending ------------------------------------------------------------------------------------ */
+
+/* The ready replica with the fewest sequences that has room; equal ones take turns by their number. */
+static struct phx_replica *pick_replica(struct phx_engine *e)
+{
+    struct phx_replica *best = NULL;
+    int32_t             least = INT32_MAX;
+
+    for (int32_t i = 0; i < phx_fleet_count(e->fleet); i++) {
+        struct phx_replica      *r = phx_fleet_replica(e->fleet, i);
+        struct phx_replica_facts facts;
+
+        phx_replica_facts(r, &facts);
+        if (facts.is_taking && e->n_sent[i] < facts.max_seqs && e->n_sent[i] < least) {
+            best = r;
+            least = e->n_sent[i];
+        }
+    }
+    return best;
+}
+
+static void send(struct phx_engine_seq *s, struct phx_replica *r)
+{
+    struct phx_engine *e = s->e;
+    struct phx_submit  submit = {
+         .seq_id = s->id,
+         .tokens = s->tokens,
+         .n_tokens = s->n_tokens,
+         .n_prompt = s->n_prompt,
+         .max_new = s->max_total - s->n_tokens,
+         .priority = s->priority,
+         .sampling = s->sampling,
+    };
+    struct phx_err err = {0};
+
+    memcpy(submit.cache_salt, s->tenant->salt, sizeof(submit.cache_salt));
+    if (e->options.metrics != NULL)
+        phx_metrics_observe(e->options.metrics, "phalanx_queue_seconds", "",
+                            (double)(phx_clock_mono_ns() - s->queued_ns) / 1e9);
+    move_to(s, SEQ_SENT);
+    s->replica = r;
+    e->n_sent[index_of(r)]++;
+    phx_assert(phx_table_set_u64(e->by_id, s->id, s) == 0);
+    s->tenant->served += (uint64_t)(s->n_tokens);
+    if (phx_replica_submit(r, &submit, 1, &err) != 0) {
+        if (err.code == PHX_E_PEER || err.code == PHX_E_BUSY)
+            phx_replica_give_up(r, &err); /* on_lost takes the sequence back */
+        else
+            end(s, PHX_FINISH_ERROR, &err);
+    }
+}
+
+static void dispatch(struct phx_engine *e)
+{
+    struct phx_engine_seq *s;
+    struct phx_replica    *r;
+
+    while ((s = phx_queue_next(e)) != NULL && (r = pick_replica(e)) != NULL)
+        send(s, r);
+    gauge(e);
+}
+
+static void on_later(evutil_socket_t fd, short what, void *ctx)
+{
+    struct phx_engine     *e = ctx;
+    struct phx_engine_seq *s;
+
+    (void)fd;
+    (void)what;
+    while ((s = e->ending.first) != NULL) {
+        take_out(&e->ending, s);
+        s->tenant->n_open--;
+        s->callbacks.on_end(s->ctx, s->finish, s->has_error ? &s->error : NULL);
+        destroy_seq(s);
+    }
+    dispatch(e);
+}
+
+/* ---- what the fleet tells ------------------------------------------------------------------------ */
+
+static void on_ready(void *ctx, struct phx_replica *r)
+{
+    struct phx_engine       *e = ctx;
+    struct phx_replica_facts facts;
+
+    phx_replica_facts(r, &facts);
+    e->vocab_size = facts.vocab_size;
+    e->max_context = facts.max_context;
+    e->max_seqs = facts.max_seqs;
+    run_later(e);
+}
+
+/* Its sequences go on elsewhere, from their tokens so far, before anything newer. */
+static void on_lost(void *ctx, struct phx_replica *r, const struct phx_err *reason)
+{
+    struct phx_engine *e = ctx;
+
+    for (struct phx_engine_seq *s = e->sent.first, *next; s != NULL; s = next) {
+        next = s->next;
+        if (s->replica != r)
+            continue;
+        if (s->is_cancelled)
+            end(s, PHX_FINISH_CANCELLED, NULL);
+        else if (++s->n_resumes > e->options.max_resumes)
+            end(s, PHX_FINISH_ERROR, reason);
+        else {
+            move_to(s, SEQ_WAITING);
+            s->queued_ns = phx_clock_mono_ns();
+            s->priority = s->priority < INT32_MAX ? s->priority + 1 : s->priority;
+            s->replica = NULL;
+        }
+    }
+    run_later(e);
+}
+
+/* One token of a sequence; false when the replica broke the protocol. */
+static bool take_token(struct phx_engine_seq *s, const struct phx_token_out *t)
+{
+    int32_t expected = s->n_tokens - s->n_prompt;
+
+    if (t->token >= 0) {
+        if (t->index < expected)
+            return true; /* known from before a resume */
+        if (t->index > expected || s->n_tokens >= s->max_total)
+            return false;
+        s->tokens[s->n_tokens++] = t->token;
+        s->tenant->served += OUTPUT_WEIGHT;
+        if (!s->is_cancelled)
+            s->callbacks.on_token(s->ctx, t);
+    }
+    if (t->finish == PHX_FINISH_NONE)
+        return true;
+    if (t->finish == PHX_FINISH_ERROR) {
+        struct phx_err err = {.code = t->error_code != 0 ? t->error_code : PHX_E_INTERNAL};
+
+        phx_err_prefix(&err, "%s", t->error_text != NULL ? t->error_text : "the engine failed");
+        end(s, PHX_FINISH_ERROR, &err);
+    } else
+        end(s, t->finish, NULL);
+    return true;
+}
+
+static void on_step(void *ctx, struct phx_replica *r, const struct phx_link_step *step)
+{
+    struct phx_engine *e = ctx;
+    double             seconds = (double)step->stats.step_us / 1e6;
+
+    e->step_seconds = e->step_seconds > 0 ? 0.9 * e->step_seconds + 0.1 * seconds : seconds;
+    for (int32_t i = 0; i < step->n_tokens; i++) {
+        struct phx_engine_seq *s = phx_table_get_u64(e->by_id, step->tokens[i].seq_id);
+
+        if (s == NULL || s->replica != r)
+            continue; /* ended meanwhile, or of an earlier life */
+        if (!take_token(s, &step->tokens[i])) {
+            struct phx_err err = {0};
+
+            (void)phx_fail(&err, PHX_E_PEER, "sent tokens out of order"); /* told to the fleet */
+            phx_replica_give_up(r, &err);
+            return;
+        }
+    }
+}
+
+/* ---- the door -------------------------------------------------------------------------------------- */
+
+int phx_engine_open(struct phx_fleet *fleet, const struct phx_engine_options *options,
+                    struct phx_engine **out, struct phx_err *err)
+{
+    struct phx_engine *e = phx_mem_calloc(1, sizeof(*e));
+
+    (void)err; /* memory alone is needed */
+    e->fleet = fleet;
+    e->options = *options;
+    e->by_id = phx_table_create(SEQS_MAX);
+    e->n_sent = phx_mem_calloc((size_t)phx_fleet_count(fleet), sizeof(*e->n_sent));
+    e->later = event_new(phx_fleet_base(fleet), -1, 0, on_later, e);
+    phx_assert(e->later != NULL);
+    phx_fleet_listen(fleet, &(struct phx_fleet_listener){e, on_ready, on_lost, on_step});
+    *out = e;
+    return 0;
+}
+
+static void end_all(struct list *l, const struct phx_err *err)
+{
+    while (l->first != NULL)
+        end(l->first, PHX_FINISH_ERROR, err);
+}
+
+void phx_engine_close(struct phx_engine *e)
+{
+    struct phx_err err = {0};
+
+    if (e == NULL)
+        return;
+    (void)phx_fail(&err, PHX_E_CANCELLED, "the server is shutting down"); /* told to each */
+    phx_fleet_listen(e->fleet, &(struct phx_fleet_listener){0});
+    end_all(&e->waiting, &err);
+    end_all(&e->sent, &err);
+    on_later(-1, 0, e);
+    for (struct tenant *t = e->tenants, *next; t != NULL; t = next) {
+        next = t->next;
+        phx_mem_free(t->name);
+        phx_mem_free(t);
+    }
+    event_free(e->later);
+    phx_table_destroy(e->by_id);
+    phx_mem_free(e->n_sent);
+    phx_mem_free(e);
+}
+
+static int check_request(const struct phx_engine *e, const struct phx_engine_request *r,
+                         const struct tenant *t, struct phx_err *err)
+{
+    if (r->n_tokens < 1 || r->max_new < 1 ||
+        (e->max_context > 0 && r->n_tokens >= e->max_context))
+        return phx_fail(err, PHX_E_INVALID, "a prompt of %d tokens does not fit the context of %d",
+                        r->n_tokens, e->max_context);
+    if (e->waiting.n >= e->options.max_waiting)
+        return phx_fail(err, PHX_E_BUSY, "the queue of %d sequences is full", e->options.max_waiting);
+    if (t->n_waiting >= e->options.max_waiting_per_tenant)
+        return phx_fail(err, PHX_E_BUSY, "the tenant's queue of %d sequences is full",
+                        e->options.max_waiting_per_tenant);
+    return phx_sampling_check(r->sampling, err);
+}
+
+int phx_engine_submit(struct phx_engine *e, const struct phx_engine_request *r,
+                      const struct phx_engine_callbacks *callbacks, void *ctx,
+                      struct phx_engine_seq **out, struct phx_err *err)
+{
+    struct tenant         *t = phx_tenant_find(e, r->tenant);
+    struct phx_engine_seq *s;
+    int                    rc = check_request(e, r, t, err);
+
+    *out = NULL;
+    if (rc != 0)
+        return rc;
+    s = phx_mem_calloc(1, sizeof(*s));
+    s->e = e;
+    s->tenant = t;
+    s->callbacks = *callbacks;
+    s->ctx = ctx;
+    s->id = ++e->next_id;
+    s->order = ++e->order;
+    s->n_tokens = s->n_prompt = r->n_tokens;
+    s->max_total = r->n_tokens + r->max_new;
+    s->priority = r->priority;
+    s->tokens = phx_mem_calloc((size_t)s->max_total, sizeof(*s->tokens));
+    memcpy(s->tokens, r->tokens, (size_t)r->n_tokens * sizeof(*s->tokens));
+    s->sampling = *r->sampling;
+    s->sampling.bias =
+        phx_mem_dup(r->sampling->bias, (size_t)r->sampling->n_bias * sizeof(struct phx_bias));
+    s->sampling.stop_ids =
+        phx_mem_dup(r->sampling->stop_ids, (size_t)r->sampling->n_stop_ids * sizeof(int32_t));
+    s->queued_ns = phx_clock_mono_ns();
+    phx_tenant_lift(e, t);
+    t->n_open++;
+    move_to(s, SEQ_WAITING);
+    *out = s;
+    run_later(e);
+    return 0;
+}
+
+void phx_engine_cancel(struct phx_engine_seq *s)
+{
+    if (s->is_cancelled || s->state == SEQ_ENDING)
+        return;
+    s->is_cancelled = true;
+    if (s->state == SEQ_WAITING)
+        end(s, PHX_FINISH_CANCELLED, NULL);
+    else
+        phx_replica_cancel(s->replica, s->id);
+}
+
+void phx_engine_facts(const struct phx_engine *e, struct phx_engine_facts *facts)
+{
+    struct phx_fleet_facts fleet;
+    double                 wait_ms = 0;
+
+    phx_fleet_facts(e->fleet, &fleet);
+    if (e->max_seqs > 0) /* waiting rounds of about a hundred steps each */
+        wait_ms = e->step_seconds * 1e5 * (double)(e->waiting.n + 1) / (double)e->max_seqs;
+    wait_ms = wait_ms < RETRY_MIN_MS ? RETRY_MIN_MS : wait_ms > RETRY_MAX_MS ? RETRY_MAX_MS : wait_ms;
+    *facts = (struct phx_engine_facts){
+        .is_ready = fleet.n_ready > 0,
+        .vocab_size = e->vocab_size,
+        .max_context = e->max_context,
+        .n_waiting = e->waiting.n,
+        .n_running = e->sent.n,
+        .retry_after_ms = (int64_t)wait_ms,
+    };
+}
