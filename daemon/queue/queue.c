@@ -126,7 +126,7 @@ static struct phx_replica *pick_replica(struct phx_engine *e)
     return best;
 }
 
-static void send(struct phx_engine_seq *s, struct phx_replica *r)
+static void send_to(struct phx_engine_seq *s, struct phx_replica *r)
 {
     struct phx_engine *e = s->e;
     struct phx_submit  submit = {
@@ -163,7 +163,7 @@ static void dispatch(struct phx_engine *e)
     struct phx_replica    *r;
 
     while ((s = phx_queue_next(e)) != NULL && (r = pick_replica(e)) != NULL)
-        send(s, r);
+        send_to(s, r);
     gauge(e);
 }
 
