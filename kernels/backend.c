@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "kernels/cpu/memory.h"
+#include "kernels/memory.h"
 #include "kernels/module.h"
 
 struct phx_backend {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "kernels/cpu/memory.h"
+#include "kernels/memory.h"
 
 #include <stdint.h>
 #include <sys/mman.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Private to kernels/: the one place of this folder that asks the system for memory. */
-#ifndef PHX_KERNELS_CPU_MEMORY_H
-#define PHX_KERNELS_CPU_MEMORY_H
+#ifndef PHX_KERNELS_MEMORY_H
+#define PHX_KERNELS_MEMORY_H
 
 #include <stddef.h>
 

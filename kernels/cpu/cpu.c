@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "kernels/cpu/isa.h"
-#include "kernels/cpu/memory.h"
+#include "kernels/memory.h"
 #include "kernels/ops.h"
 
 static void close_device(void *device)

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "kernels/cpu/isa.h"
-#include "kernels/cpu/memory.h"
+#include "kernels/memory.h"
 
 static void plan_kv(struct cpu_kv *kv, const struct phx_kv_desc *desc)
 {

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "kernels/cpu/isa.h"
-#include "kernels/cpu/memory.h"
+#include "kernels/memory.h"
 
 static const char WRONG_ID[] = "an expert id is out of range";
 

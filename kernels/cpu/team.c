@@ -10,7 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "kernels/cpu/memory.h"
+#include "kernels/memory.h"
 
 enum { THREADS_MAX = 1024, SPINS = 4000 };
 

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "kernels/cpu/isa.h"
-#include "kernels/cpu/memory.h"
+#include "kernels/memory.h"
 
 enum { CACHE_LINE = 64, STAGE_K = 64 };
 

@@ -6,6 +6,8 @@ int main(void)
     int rc = _cmocka_run_group_tests("matmul", matmul_tests, n_matmul_tests, NULL, NULL);
 
     rc += _cmocka_run_group_tests("attention", attention_tests, n_attention_tests, NULL, NULL);
+    rc += _cmocka_run_group_tests("batch", batch_tests, n_batch_tests, NULL, NULL);
+    rc += _cmocka_run_group_tests("edge", edge_tests, n_edge_tests, NULL, NULL);
     rc += _cmocka_run_group_tests("moe", moe_tests, n_moe_tests, NULL, NULL);
     return rc != 0;
 }

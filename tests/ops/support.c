@@ -22,7 +22,7 @@ struct phx_backend *next_backend(int *cursor)
         (*cursor)++;
         if (b != NULL)
             return b;
-        printf("not on this processor: %s\n", why);
+        print_message("not on this processor: %s\n", why);
     }
     return NULL;
 }

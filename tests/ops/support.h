@@ -30,7 +30,9 @@ void  drop(void *p);
 void  expect_ok(struct phx_backend *b);
 
 /* the test groups of the other files */
-extern const struct CMUnitTest matmul_tests[], attention_tests[], moe_tests[];
-extern const size_t            n_matmul_tests, n_attention_tests, n_moe_tests;
+extern const struct CMUnitTest matmul_tests[], attention_tests[], batch_tests[], edge_tests[],
+    moe_tests[];
+extern const size_t            n_matmul_tests, n_attention_tests, n_batch_tests, n_edge_tests,
+    n_moe_tests;
 
 #endif
