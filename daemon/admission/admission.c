@@ -123,9 +123,8 @@ static bool decide(const struct phx_admission *a, const struct phx_admission_fac
 /* ---- refusals ---------------------------------------------------------------------------------- */
 
 struct refused {
-    struct phx_admission     *a;
+    struct phx_refusal_record record; /* first: the store job gets its address */
     struct phx_refusal        refusal;
-    struct phx_refusal_record record;
     struct phx_err            why;
     phx_admission_fn          fn;
     void                     *ctx;
@@ -148,7 +147,6 @@ static void record_refusal(struct phx_admission *a, const struct phx_admission_f
 {
     struct refused *f = phx_mem_calloc(1, sizeof(*f));
 
-    f->a = a;
     f->refusal = *refusal;
     f->why = *why;
     if (refusal->text == why->text)
@@ -160,7 +158,7 @@ static void record_refusal(struct phx_admission *a, const struct phx_admission_f
     (void)snprintf(f->record.key_id, sizeof(f->record.key_id), "%s", facts->identity->key_id);
     (void)snprintf(f->record.request_id, sizeof(f->record.request_id), "%s", facts->request_id);
     (void)snprintf(f->record.rule, sizeof(f->record.rule), "%s", refusal->rule);
-    phx_store_submit(a->store, phx_record_refusal, on_refusal_recorded, f);
+    phx_store_submit(a->store, phx_record_refusal, on_refusal_recorded, &f->record);
 }
 
 /* ---- leases ------------------------------------------------------------------------------------ */

@@ -8,6 +8,7 @@
 
 #include "daemon/admission/admission.h"
 #include "daemon/api/state.h"
+#include "daemon/config/config.h"
 #include "daemon/metrics/metrics.h"
 #include "daemon/queue/queue.h"
 #include "rpc/base/clock.h"
@@ -289,6 +290,7 @@ static void on_token(void *ctx, const struct phx_token_out *token)
                             (double)(now - g->last_ns) / 1e9);
     g->last_ns = now;
     phx_ids_put(&g->output, token->token);
+    phx_lease_progress(g->lease, (int32_t)g->output.n, 0);
     if (phx_choice_push(&p->choice, token) && p->seq != NULL) {
         struct phx_engine_seq *seq = p->seq;
 
@@ -397,6 +399,7 @@ static void on_admitted(void *ctx, struct phx_lease *lease, const struct phx_ref
 static int render_prompt(struct generation *g, struct phx_err *err)
 {
     const struct phx_text *text = g->a->d->text;
+    const char            *setting = g->a->d->config->chat_date;
     char                   date[16];
     struct tm              tm;
     time_t                 now = time(NULL);
@@ -408,9 +411,12 @@ static int render_prompt(struct generation *g, struct phx_err *err)
     }
     if (g->request.kind == PHX_API_COMPLETION)
         return phx_text_prompt(text, g->request.prompt, g->request.prompt_bytes, &g->prompt, err);
-    (void)gmtime_r(&now, &tm); /* any time_t of this century fits */
-    (void)strftime(date, sizeof(date), "%Y-%m-%d", &tm);
-    g->request.chat.date = phx_arena_strdup(g->arena, date);
+    if (strcmp(setting, "today") == 0) {
+        (void)gmtime_r(&now, &tm); /* any time_t of this century fits */
+        (void)strftime(date, sizeof(date), "%Y-%m-%d", &tm);
+        g->request.chat.date = phx_arena_strdup(g->arena, date);
+    } else if (strcmp(setting, "none") != 0)
+        g->request.chat.date = setting;
     return phx_text_render(text, &g->request.chat, &g->prompt, err);
 }
 

@@ -187,9 +187,19 @@ void phx_api_count(struct phx_api *a, const char *tenant, const char *outcome)
 
 int phx_api_open(struct phx_daemon *d, struct phx_api **out, struct phx_err *err)
 {
-    struct phx_api         *a = phx_mem_calloc(1, sizeof(*a));
-    struct phx_http_options options = phx_config_http(d->config);
-    int                     rc;
+    struct phx_api          *a = phx_mem_calloc(1, sizeof(*a));
+    const struct phx_config *c = d->config;
+    struct phx_http_options  options = {
+         .listen = c->listen,
+         .tls_cert_file = c->http_tls_cert[0] != '\0' ? c->http_tls_cert : NULL,
+         .tls_key_file = c->http_tls_key[0] != '\0' ? c->http_tls_key : NULL,
+         .body_max_bytes = (size_t)c->http_body_max_bytes,
+         .header_max_bytes = (size_t)c->http_header_max_bytes,
+         .pending_max_bytes = (size_t)c->http_pending_max_bytes,
+         .requests_max = (int32_t)c->http_requests_max,
+         .idle_timeout_s = (int32_t)c->http_idle_timeout_s,
+    };
+    int                      rc;
 
     a->d = d;
     a->body_max_bytes = options.body_max_bytes;

@@ -107,7 +107,7 @@ void phx_replica_lost(struct phx_replica *r, const char *fmt, ...)
     if (r->stop_by_ns != 0 || f->is_stopping) {
         phx_replica_set_state(r, PHX_REPLICA_STOPPED, "fleet.replica.stopped");
     } else {
-        r->failures++;
+        r->failures = was_ready ? 1 : r->failures + 1; /* starts in a row that came to nothing */
         plan_retry(r);
         phx_replica_set_state(r, is_hopeless(r) ? PHX_REPLICA_FAILED : PHX_REPLICA_BACKOFF,
                               "fleet.replica.lost");
@@ -205,7 +205,7 @@ static void check_life(struct phx_replica *r, int64_t now)
         phx_replica_lost(r, "was silent for %lld ms", (long long)c->timeouts_lost_ms);
     } else if (r->is_busy && now - r->moved_ns > ms(stall)) {
         phx_replica_lost(r, "made no progress for %lld ms", (long long)stall);
-    } else if (r->was_ready && r->failures > 0 && now - r->since_ns > ms(c->restart_stable_ms)) {
+    } else if (r->was_ready && now - r->since_ns > ms(c->restart_stable_ms)) {
         r->failures = 0;
     }
 }

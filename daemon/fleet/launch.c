@@ -120,6 +120,14 @@ static void add_mpirun(struct argv *a, const struct phx_replica *r)
         add(a, c->launcher_args.items[i]);
 }
 
+/* Threads of a rank: as configured, or the cores of this machine shared out. */
+static int64_t share_of_cores(const struct phx_config *c)
+{
+    int64_t n = sysconf(_SC_NPROCESSORS_ONLN) / (c->cluster_tp * c->cluster_pp * c->cluster_replicas);
+
+    return c->engine_threads > 0 ? c->engine_threads : n > 1 ? n : 1;
+}
+
 static void add_rank(struct argv *a, const struct phx_replica *r)
 {
     const struct phx_fleet  *f = r->fleet;
@@ -132,7 +140,7 @@ static void add_rank(struct argv *a, const struct phx_replica *r)
     add_pair(a, "--backend", c->engine_backend);
     if (c->engine_isa[0] != '\0')
         add_pair(a, "--isa", c->engine_isa);
-    add_number(a, "--threads", c->engine_threads);
+    add_number(a, "--threads", share_of_cores(c));
     if (strcmp(c->engine_kv_dtype, "bf16") == 0)
         add_pair(a, "--kv-dtype", "bf16");
     if (c->engine_kv_memory_bytes > 0)
