@@ -43,6 +43,10 @@ void phx_kv_seq_init(struct phx_kv_seq *s, int32_t *blocks, int32_t max_blocks,
 int32_t phx_kv_match(struct phx_kv_pool *p, struct phx_kv_seq *s, const int32_t *tokens,
                      int32_t n_tokens);
 
+/* Gives back what match (which returned `found` for n_tokens) took, and the statistics forget the lookup: the
+ * sequence will ask again. */
+void phx_kv_unmatch(struct phx_kv_pool *p, struct phx_kv_seq *s, int32_t found, int32_t n_tokens);
+
 /* Makes room for positions 0 .. n_tokens-1.  All or nothing: PHX_E_BUSY when blocks are short. */
 int phx_kv_extend(struct phx_kv_pool *p, struct phx_kv_seq *s, int32_t n_tokens);
 

@@ -242,6 +242,13 @@ void phx_kv_release(struct phx_kv_pool *p, struct phx_kv_seq *s)
     s->n_sealed = 0;
 }
 
+void phx_kv_unmatch(struct phx_kv_pool *p, struct phx_kv_seq *s, int32_t found, int32_t n_tokens)
+{
+    phx_kv_release(p, s);
+    p->hit_tokens -= (uint64_t)found;
+    p->lookup_tokens -= (uint64_t)n_tokens;
+}
+
 void phx_kv_stats(const struct phx_kv_pool *p, struct phx_kv_stats *stats)
 {
     *stats = (struct phx_kv_stats){

@@ -6,17 +6,15 @@
 #include <string.h>
 
 #include "rpc/base/mem.h"
-#include "shard/sample/candidates.h"
+#include "shard/sample/weights.h"
 
 enum { VOCAB_MAX = 1 << 21 };
 
-/* Weights this far below the largest cannot change a sum in double precision. */
-static const double NEGLIGIBLE = 45.0;
-
 struct phx_sampler {
-    int32_t           vocab_size;
-    int32_t          *count;   /* [V] zero between calls */
-    struct candidate *list;    /* [V] */
+    int32_t  vocab_size;
+    int32_t *count;  /* [V] zero between calls */
+    double  *weight; /* [V] */
+    int32_t *list;   /* [V] */
 };
 
 int phx_sampler_create(int32_t vocab_size, struct phx_sampler **out, struct phx_err *err)
@@ -29,6 +27,7 @@ int phx_sampler_create(int32_t vocab_size, struct phx_sampler **out, struct phx_
     s = phx_mem_calloc(1, sizeof(*s));
     s->vocab_size = vocab_size;
     s->count = phx_mem_calloc((size_t)vocab_size, sizeof(*s->count));
+    s->weight = phx_mem_calloc((size_t)vocab_size, sizeof(*s->weight));
     s->list = phx_mem_calloc((size_t)vocab_size, sizeof(*s->list));
     *out = s;
     return 0;
@@ -39,6 +38,7 @@ void phx_sampler_destroy(struct phx_sampler *s)
     if (s == NULL)
         return;
     phx_mem_free(s->count);
+    phx_mem_free(s->weight);
     phx_mem_free(s->list);
     phx_mem_free(s);
 }
@@ -89,53 +89,42 @@ static void apply_bias(const struct phx_sampler *s, const struct phx_sample_inpu
 }
 
 /* The largest logit, the lowest id on ties; -1 when there is none that is a number. */
-static int32_t find_largest(const float *logits, int32_t n)
+static int32_t find_best(const float *logits, int32_t n)
 {
-    int32_t best = -1;
+    float   largest = phx_largest(logits, n);
+    int32_t i = 0;
 
-    for (int32_t i = 0; i < n; i++) {
-        if (isnan(logits[i]))
-            return -1;
-        if (logits[i] > -INFINITY && (best < 0 || logits[i] > logits[best]))
-            best = i;
-    }
-    return best >= 0 && logits[best] < INFINITY ? best : -1;
+    if (!(largest > -INFINITY))
+        return -1;
+    while (logits[i] != largest)
+        i++;
+    return i;
 }
 
 /* ln of the sum of e^logit. */
-static double log_sum(const float *logits, int32_t n, float largest)
+static double log_sum(struct phx_sampler *s, const float *logits, int32_t n, float largest)
 {
-    double sum = 0;
-
-    for (int32_t i = 0; i < n; i++) {
-        double d = (double)logits[i] - (double)largest;
-
-        if (d > -NEGLIGIBLE)
-            sum += phx_sample_exp(d);
-    }
-    return (double)largest + log(sum);
+    phx_weigh(logits, n, largest, 1.0f, s->weight);
+    return (double)largest + phx_weights_log(phx_weights_sum(s->weight, n));
 }
 
-static void gather_all(struct phx_sampler *s, struct candidates *c, const float *logits, int32_t n)
-{
-    c->list = s->list;
-    c->n = n;
-    for (int32_t i = 0; i < n; i++)
-        c->list[i] = (struct candidate){.id = i, .logit = logits[i]};
-}
-
-static void put_top(struct phx_sampler *s, const float *logits, int32_t n, int32_t n_top, double norm,
+/* The n_top best, kept sorted by insertion: few, and most logits fail the first comparison. */
+static void put_top(const float *logits, int32_t n, int32_t n_top, double norm,
                     struct phx_sample_output *out)
 {
-    struct candidates c;
+    for (int32_t i = 0; i < n && n_top > 0; i++) {
+        int32_t at = out->n_top;
 
-    gather_all(s, &c, logits, n);
-    phx_candidates_top(&c, n_top < n ? n_top : n);
-    out->n_top = c.n;
-    for (int32_t i = 0; i < c.n; i++) {
-        out->top_ids[i] = c.list[i].id;
-        out->top_logprobs[i] = (float)((double)c.list[i].logit - norm);
+        if (at == n_top && logits[i] <= logits[out->top_ids[at - 1]])
+            continue;
+        at -= at == n_top;
+        for (; at > 0 && logits[i] > logits[out->top_ids[at - 1]]; at--)
+            out->top_ids[at] = out->top_ids[at - 1];
+        out->top_ids[at] = i;
+        out->n_top += out->n_top < n_top;
     }
+    for (int32_t i = 0; i < out->n_top; i++)
+        out->top_logprobs[i] = (float)((double)logits[out->top_ids[i]] - norm);
 }
 
 /* 53 random bits in [0, 1), keyed by the seed, counted by the position. */
@@ -149,25 +138,19 @@ static double draw(uint64_t seed, int32_t position)
     return (double)(((uint64_t)out[0] << 21) ^ (out[1] >> 11)) * 0x1p-53;
 }
 
-/* Candidates in id order unless top_k or top_p sorts them. */
 static int32_t draw_token(struct phx_sampler *s, const struct phx_sample_input *in, int32_t n,
                           float largest)
 {
     const struct phx_sampling *p = in->sampling;
-    struct candidates          c = {s->list, 0};
-    double                     cut = (double)largest - NEGLIGIBLE * (double)p->temperature;
 
-    for (int32_t i = 0; i < n; i++)
-        if ((double)in->logits[i] >= cut)
-            c.list[c.n++] = (struct candidate){.id = i, .logit = in->logits[i]};
-    if (p->top_k > 0 && p->top_k < c.n)
-        phx_candidates_top(&c, p->top_k);
-    phx_candidates_weigh(&c, largest, p->temperature);
+    if (p->top_k > 0)
+        phx_keep_top_k(in->logits, n, p->top_k, s->list);
+    phx_weigh(in->logits, n, largest, p->temperature, s->weight);
     if (p->top_p < 1.0f)
-        phx_candidates_top_p(&c, p->top_p);
+        phx_keep_top_p(in->logits, s->weight, n, p->top_p, s->list);
     if (p->min_p > 0.0f)
-        phx_candidates_min_p(&c, p->min_p);
-    return phx_candidates_pick(&c, draw(p->seed, in->n_tokens));
+        phx_keep_min_p(s->weight, n, p->min_p);
+    return phx_weights_pick(s->weight, n, draw(p->seed, in->n_tokens));
 }
 
 int phx_sample(struct phx_sampler *s, const struct phx_sample_input *in,
@@ -182,12 +165,12 @@ int phx_sample(struct phx_sampler *s, const struct phx_sample_input *in,
         return phx_fail(err, PHX_E_INVALID, "sampling: every id is masked");
     apply_bias(s, in);
     apply_penalties(s, in);
-    best = find_largest(in->logits, n);
+    best = find_best(in->logits, n);
     if (best < 0)
         return phx_fail(err, PHX_E_INTERNAL, "sampling: the logits are not numbers");
     if (in->sampling->n_logprobs >= 0) {
-        norm = log_sum(in->logits, n, in->logits[best]);
-        put_top(s, in->logits, n, in->sampling->n_logprobs, norm, out);
+        norm = log_sum(s, in->logits, n, in->logits[best]);
+        put_top(in->logits, n, in->sampling->n_logprobs, norm, out);
     }
     out->token = in->sampling->temperature > 0.0f ? draw_token(s, in, n, in->logits[best]) : best;
     if (in->sampling->n_logprobs >= 0)

@@ -9,6 +9,7 @@ struct draft {
     struct phx_sched *s;
     struct open_plan *open;
     int32_t           rows_left;
+    int32_t           tokens_left; /* that newly admitted sequences may have together */
 };
 
 static void add_to_plan(struct draft *d, struct seq *seq, int32_t n_rows)
@@ -89,8 +90,8 @@ static void plan_decodes(struct draft *d)
     int32_t           n_slots = s->options.max_seqs, left;
 
     left = (s->n_running + s->options.n_inflight - 1) / s->options.n_inflight;
-    for (int32_t i = 0; i < n_slots && left > 0 && d->rows_left > 0; i++) {
-        int32_t     slot = (s->cursor + i) % n_slots;
+    for (int32_t i = 0, first = s->cursor; i < n_slots && left > 0 && d->rows_left > 0; i++) {
+        int32_t     slot = (first + i) % n_slots;
         struct seq *seq = s->slots[slot];
 
         if (seq == NULL || seq->is_planned || seq->n_computed != seq->n_tokens - 1)
@@ -99,8 +100,7 @@ static void plan_decodes(struct draft *d)
             continue;
         add_to_plan(d, seq, 1);
         left--;
-        if (left == 0)
-            s->cursor = (slot + 1) % n_slots;
+        s->cursor = (slot + 1) % n_slots; /* who had no turn comes first next time */
     }
 }
 
@@ -112,24 +112,24 @@ static int32_t chunk_of(const struct draft *d, const struct seq *seq)
     return n < d->rows_left ? n : d->rows_left;
 }
 
-/* Prompts under way go on, oldest first. */
+/* Prompts under way go on, in the order of the queue. */
 static void plan_prefills(struct draft *d)
 {
     struct phx_sched *s = d->s;
 
     while (d->rows_left > 0) {
-        struct seq *oldest = NULL;
+        struct seq *first = NULL;
 
         for (int32_t i = 0; i < s->options.max_seqs; i++) {
             struct seq *seq = s->slots[i];
 
             if (seq != NULL && !seq->is_planned && seq->n_computed < seq->n_tokens - 1 &&
-                (oldest == NULL || seq->order < oldest->order))
-                oldest = seq;
+                (first == NULL || phx_seq_is_before(seq, first)))
+                first = seq;
         }
-        if (oldest == NULL)
+        if (first == NULL)
             return;
-        add_to_plan(d, oldest, chunk_of(d, oldest));
+        add_to_plan(d, first, chunk_of(d, first));
     }
 }
 
@@ -141,20 +141,42 @@ static int32_t find_slot(const struct phx_sched *s)
     return -1;
 }
 
-/* Blocks for all of its known tokens, less what the prefix cache has. */
+/* Blocks for all of its known tokens, less what the prefix cache has.  While others run, one block for each
+ * of them is left over: they grow, and a newcomer would be preempted again at once. */
 static bool reserve_prompt(struct phx_sched *s, struct seq *seq)
 {
+    int32_t n_blocks = (seq->n_tokens - 1) / s->options.block_tokens + 1, found = 0;
+
+    if (seq->tried_at == s->n_vacated) /* no block has come free: hashing it again is in vain */
+        return false;
     if (s->options.has_prefix_cache)
-        seq->n_computed = phx_kv_match(s->pool, &seq->kv, seq->tokens, seq->n_tokens);
-    if (phx_kv_extend(s->pool, &seq->kv, seq->n_tokens) == 0) {
-        if (!seq->has_output)
-            seq->cached_tokens = seq->n_computed < seq->n_prompt ? seq->n_computed : seq->n_prompt;
+        found = phx_kv_match(s->pool, &seq->kv, seq->tokens, seq->n_tokens);
+    if (n_blocks - seq->kv.n_blocks + s->n_running <= phx_kv_available(s->pool)) {
+        phx_assert(phx_kv_extend(s->pool, &seq->kv, seq->n_tokens) == 0);
+        seq->n_computed = found;
+        if (!seq->was_admitted) /* what it finds after a preemption is its own work */
+            seq->cached_tokens = found < seq->n_prompt ? found : seq->n_prompt;
+        seq->was_admitted = true;
         return true;
     }
-    phx_kv_release(s->pool, &seq->kv);
+    if (s->options.has_prefix_cache)
+        phx_kv_unmatch(s->pool, &seq->kv, found, seq->n_tokens);
     phx_kv_seq_init(&seq->kv, seq->kv.blocks, seq->kv.max_blocks, seq->salt);
-    seq->n_computed = 0;
+    seq->tried_at = s->n_vacated;
     return false;
+}
+
+static void admit(struct draft *d, struct seq *seq, int32_t slot)
+{
+    struct phx_sched *s = d->s;
+
+    phx_sched_unqueue(s, 0);
+    seq->slot = slot;
+    seq->is_new = true;
+    s->slots[slot] = seq;
+    s->n_running++;
+    d->tokens_left -= seq->n_tokens;
+    add_to_plan(d, seq, chunk_of(d, seq));
 }
 
 static void admit_waiting(struct draft *d)
@@ -162,32 +184,26 @@ static void admit_waiting(struct draft *d)
     struct phx_sched *s = d->s;
 
     while (d->rows_left > 0 && s->n_waiting > 0) {
-        struct seq *seq = s->waiting[0];
+        struct seq *seq = s->waiting[0], *victim;
         int32_t     slot = find_slot(s);
 
-        if (slot < 0 || !reserve_prompt(s, seq)) {
-            struct seq *victim = find_victim(s);
-
-            /* only a higher priority displaces what runs; equals wait their turn */
-            if (victim == NULL || victim->priority >= seq->priority)
-                return;
-            preempt(s, victim);
+        if (d->tokens_left < PHX_PLAN_NEW_TOKENS && seq->n_tokens > d->tokens_left)
+            return; /* the first one always fits */
+        if (slot >= 0 && reserve_prompt(s, seq)) {
+            admit(d, seq, slot);
             continue;
         }
-        s->n_waiting--;
-        for (int32_t i = 0; i < s->n_waiting; i++)
-            s->waiting[i] = s->waiting[i + 1];
-        seq->slot = slot;
-        seq->is_new = true;
-        s->slots[slot] = seq;
-        s->n_running++;
-        add_to_plan(d, seq, chunk_of(d, seq));
+        victim = find_victim(s);
+        /* only a higher priority displaces what runs; equals wait their turn */
+        if (victim == NULL || victim->priority >= seq->priority)
+            return;
+        preempt(s, victim);
     }
 }
 
 const struct phx_plan *phx_sched_plan(struct phx_sched *s)
 {
-    struct draft d = {s, NULL, s->options.max_rows};
+    struct draft d = {s, NULL, s->options.max_rows, PHX_PLAN_NEW_TOKENS};
 
     if (s->n_plans == s->options.n_inflight)
         return NULL;

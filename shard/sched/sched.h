@@ -5,7 +5,7 @@
  * Continuous batching with chunked prefill: each step takes every running sequence's next token first,
  * then fills the row budget with prompt chunks in arrival order (priority first).  KV blocks are reserved
  * as sequences grow; when they run short the youngest, lowest-priority sequence is preempted and later
- * recomputed.  With a pipeline, up to n_inflight plans are open at once; a sequence is in at most one. */
+ * recomputed.  Nothing of one priority starves: the queue has no overtaking and decoding takes turns.  With a pipeline, up to n_inflight plans are open at once; a sequence is in at most one. */
 #ifndef PHX_SHARD_SCHED_H
 #define PHX_SHARD_SCHED_H
 
@@ -14,6 +14,10 @@
 
 #include "rpc/rpc.h"
 #include "shard/kv/kv.h"
+
+/* Sequences admitted in one plan have at most so many tokens together (a single longer one is fine):
+ * their tokens travel with the plan, whose size this bounds. */
+enum { PHX_PLAN_NEW_TOKENS = 65536, PHX_SCHED_SEQS_MAX = 4096 };
 
 struct phx_sched_options {
     int32_t max_seqs;       /* running at once: slots 0 .. max_seqs-1 */
@@ -78,7 +82,8 @@ int  phx_sched_create(const struct phx_sched_options *options, struct phx_sched 
                       struct phx_err *err) PHX_CHECKED;
 void phx_sched_destroy(struct phx_sched *s);
 
-/* Copies the request.  Refused with a reason when it can never run (too long, bad ids) or the queue is full. */
+/* Copies the request.  Refused with a reason when it can never run (too long, bad ids, an id in use) or the
+ * queue is full (PHX_E_BUSY; sequences whose end has not been fetched by drain_events count too). */
 int phx_sched_submit(struct phx_sched *s, const struct phx_submit *submit, struct phx_err *err) PHX_CHECKED;
 /* Takes effect at once for waiting sequences, at completion of the open step for running ones; answers
  * through the events.  Unknown ids are ignored (it may have just finished). */

@@ -40,7 +40,20 @@ void phx_seq_destroy(struct seq *s)
     phx_mem_free(s);
 }
 
-static bool comes_before(const struct seq *a, const struct seq *b)
+void phx_seq_put_event(struct phx_sched_event *e, const struct seq *seq, int32_t token,
+                       enum phx_finish finish)
+{
+    *e = (struct phx_sched_event){
+        .seq_id = seq->id,
+        .slot = seq->slot,
+        .token = token,
+        .index = seq->n_tokens - seq->n_prompt - (token >= 0),
+        .cached_tokens = seq->cached_tokens,
+        .finish = finish,
+    };
+}
+
+bool phx_seq_is_before(const struct seq *a, const struct seq *b)
 {
     return a->priority != b->priority ? a->priority > b->priority : a->order < b->order;
 }
@@ -49,11 +62,17 @@ void phx_sched_enqueue(struct phx_sched *s, struct seq *seq)
 {
     int32_t at = s->n_waiting++;
 
-    while (at > 0 && comes_before(seq, s->waiting[at - 1])) {
+    while (at > 0 && phx_seq_is_before(seq, s->waiting[at - 1])) {
         s->waiting[at] = s->waiting[at - 1];
         at--;
     }
     s->waiting[at] = seq;
+}
+
+void phx_sched_unqueue(struct phx_sched *s, int32_t i)
+{
+    s->n_waiting--;
+    memmove(&s->waiting[i], &s->waiting[i + 1], (size_t)(s->n_waiting - i) * sizeof(*s->waiting));
 }
 
 void phx_sched_vacate(struct phx_sched *s, struct seq *seq)
@@ -62,6 +81,7 @@ void phx_sched_vacate(struct phx_sched *s, struct seq *seq)
     phx_kv_seq_init(&seq->kv, seq->kv.blocks, seq->kv.max_blocks, seq->salt);
     s->slots[seq->slot] = NULL;
     s->n_running--;
+    s->n_vacated++;
     seq->slot = -1;
     seq->n_computed = 0;
 }

@@ -19,9 +19,11 @@ struct seq {
     int32_t             n_computed; /* positions whose keys and values are in the cache */
     int32_t             cached_tokens;
     int32_t             n_retries;
+    uint64_t            tried_at;   /* n_vacated when admission last failed for want of blocks */
     bool                is_planned; /* in an open plan */
     bool                is_new;
     bool                is_cancelled;
+    bool                was_admitted;
     bool                has_output; /* a token of this submit was delivered */
     struct phx_sampling sampling;   /* arrays copied */
     uint8_t             salt[PHX_KV_SALT_BYTES];
@@ -46,14 +48,23 @@ struct phx_sched {
     int32_t                  n_pending, pending_max;
     int32_t                  cursor;     /* slot where the next decode round starts */
     uint64_t                 order, step, n_preempted;
+    uint64_t                 n_vacated;  /* sequences that gave blocks back, + 1 */
 };
 
 /* Copies a submit into owned memory. */
 struct seq *phx_seq_create(const struct phx_submit *submit, const struct phx_sched_options *options);
 void        phx_seq_destroy(struct seq *s);
 
+/* Higher priority, then earlier arrival. */
+bool phx_seq_is_before(const struct seq *a, const struct seq *b);
+/* token -1: only that it finished. */
+void phx_seq_put_event(struct phx_sched_event *e, const struct seq *seq, int32_t token,
+                       enum phx_finish finish);
+
 /* Inserts by priority, then arrival. */
 void phx_sched_enqueue(struct phx_sched *s, struct seq *seq);
+/* Takes the i-th out of the queue. */
+void phx_sched_unqueue(struct phx_sched *s, int32_t i);
 /* Takes a running sequence out: frees slot and blocks. */
 void phx_sched_vacate(struct phx_sched *s, struct seq *seq);
 

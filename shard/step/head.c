@@ -7,7 +7,18 @@
 #include "rpc/base/mem.h"
 #include "shard/step/stage.h"
 
-enum { OPEN_RING = 512, WAITING_MAX = 4096 };
+enum {
+    OPEN_RING = 512,
+    WAITING_MAX = 4096,
+    LEAVE_WAIT_MS = 5000, /* for the plans that are open when the head leaves */
+    /* of one message, so that it stays below PHX_RPC_STEP_TOKENS_MAX: when half of them are taken the
+     * head is "full" and wants to run; one SUBMIT or CANCEL and one step add less than the other half */
+    TOKENS_MAX = 2 * PHX_HEAD_FULL_TOKENS
+};
+
+_Static_assert((int)TOKENS_MAX <= (int)PHX_RPC_STEP_TOKENS_MAX, "one message takes them all");
+_Static_assert((int)PHX_RPC_CANCELS_MAX + (int)PHX_SCHED_SEQS_MAX <= (int)PHX_HEAD_FULL_TOKENS,
+               "one message and one step fit behind a nearly full head");
 
 struct phx_head {
     struct phx_step         *s;
@@ -19,14 +30,16 @@ struct phx_head {
     unsigned char           *inbox; /* of a result that came in */
     struct phx_result        result;
     struct phx_sampled      *sampled; /* [max_seqs] */
+    int32_t                 *result_of; /* [max_seqs] a slot's entry in result, or -1 */
     struct phx_sched_event  *events;
     struct phx_token_out    *tokens;  /* of the message in the making */
     struct phx_logprob      *logprobs;
-    int32_t                  n_tokens, n_logprobs, max_tokens;
-    struct phx_link_step     last;    /* statistics of the newest completed step */
+    int32_t                  n_tokens, n_logprobs;
+    struct phx_link_step     last;    /* of the newest completed step */
     uint64_t                 n_preempted, hit_tokens, comm_bytes;
     int64_t                  started_ns[OPEN_RING]; /* of open plans, by step modulo */
     int32_t                  rows[OPEN_RING][2];    /* prefill, decode */
+    uint64_t                 oldest;  /* step of the oldest open plan */
     int                      n_open;
 };
 
@@ -56,9 +69,9 @@ int phx_head_create(struct phx_step *s, struct phx_head **out, struct phx_err *e
     h->result.tokens = phx_mem_calloc(n, sizeof(*h->result.tokens));
     h->inbox = phx_mem_calloc(1, phx_result_max_bytes(options.max_seqs));
     h->sampled = phx_mem_calloc(n, sizeof(*h->sampled));
+    h->result_of = phx_mem_calloc(n, sizeof(*h->result_of));
     h->events = phx_mem_calloc(n + WAITING_MAX, sizeof(*h->events));
-    h->max_tokens = PHX_TOKEN_EVENTS_MAX;
-    h->tokens = phx_mem_calloc((size_t)h->max_tokens, sizeof(*h->tokens));
+    h->tokens = phx_mem_calloc(TOKENS_MAX, sizeof(*h->tokens));
     h->logprobs = phx_mem_calloc(n * PHX_TOP_LOGPROBS_MAX, sizeof(*h->logprobs));
     if (rc != 0) {
         phx_head_destroy(h);
@@ -79,6 +92,7 @@ void phx_head_destroy(struct phx_head *h)
     phx_mem_free(h->result.tokens);
     phx_mem_free(h->inbox);
     phx_mem_free(h->sampled);
+    phx_mem_free(h->result_of);
     phx_mem_free(h->events);
     phx_mem_free(h->tokens);
     phx_mem_free(h->logprobs);
@@ -87,32 +101,38 @@ void phx_head_destroy(struct phx_head *h)
 
 static struct phx_token_out *add_token(struct phx_head *h)
 {
-    phx_assert(h->n_tokens < h->max_tokens);
+    phx_assert(h->n_tokens < TOKENS_MAX); /* callers ask phx_head_is_full() */
     h->tokens[h->n_tokens] = (struct phx_token_out){.token = -1, .error_text = ""};
     return &h->tokens[h->n_tokens++];
 }
 
+void phx_head_refuse(struct phx_head *h, uint64_t seq_id, int code, const char *text)
+{
+    struct phx_token_out *t = add_token(h);
+
+    t->seq_id = seq_id;
+    t->finish = PHX_FINISH_ERROR;
+    t->error_code = code;
+    t->error_text = text;
+}
+
 void phx_head_submit(struct phx_head *h, const struct phx_submit *submit)
 {
-    struct phx_err        err = {0};
-    struct phx_token_out *t;
-    int                   rc = phx_sched_submit(h->sched, submit, &err);
+    struct phx_err err = {0};
+    int            rc = phx_sched_submit(h->sched, submit, &err);
 
-    if (rc == 0 || h->n_tokens >= h->max_tokens / 2) /* the message is nearly full of refusals */
+    if (rc == 0)
         return;
-    t = add_token(h);
-    t->seq_id = submit->seq_id;
-    t->finish = PHX_FINISH_ERROR;
-    t->error_code = rc;
-    t->error_text = rc == PHX_E_BUSY ? "the replica's queue is full"
-                                     : "the sequence does not fit this replica";
+    phx_head_refuse(h, submit->seq_id, rc,
+                    rc == PHX_E_BUSY ? "the replica's queue is full"
+                                     : "the sequence does not fit this replica");
     phx_log(PHX_LOG_WARN, "step.submit.refuse", "seq=%llu reason=%s",
             (unsigned long long)submit->seq_id, err.text);
 }
 
-void phx_head_cancel(struct phx_head *h, uint64_t seq_id)
+bool phx_head_is_full(const struct phx_head *h)
 {
-    phx_sched_cancel(h->sched, seq_id);
+    return h->n_tokens >= PHX_HEAD_FULL_TOKENS;
 }
 
 bool phx_head_has_work(const struct phx_head *h)
@@ -136,11 +156,9 @@ static void put_event(struct phx_head *h, const struct phx_sched_event *e)
         t->error_code = PHX_E_INTERNAL;
         t->error_text = "the step failed repeatedly; see the rank's log";
     }
-    for (int32_t i = 0; e->token >= 0 && i < h->result.n_tokens; i++) {
-        const struct phx_result_token *r = &h->result.tokens[i];
+    if (e->token >= 0 && h->result_of[e->slot] >= 0) {
+        const struct phx_result_token *r = &h->result.tokens[h->result_of[e->slot]];
 
-        if (r->slot != e->slot)
-            continue;
         t->logprob = r->logprob < 0 ? r->logprob : 0;
         t->top = h->logprobs + h->n_logprobs;
         t->n_top = r->n_top;
@@ -165,7 +183,8 @@ static int start_plan(struct phx_head *h, const struct phx_plan *plan, struct ph
     h->started_ns[plan->step % OPEN_RING] = phx_clock_mono_ns();
     h->rows[plan->step % OPEN_RING][0] = plan->n_prefill_rows;
     h->rows[plan->step % OPEN_RING][1] = plan->n_decode_rows;
-    h->n_open++;
+    if (h->n_open++ == 0)
+        h->oldest = plan->step;
     size = h->plan.size;
     rc = phx_comm_bcast(h->s->comm, h->plan.data, h->plan.size, &size);
     if (rc != 0)
@@ -216,11 +235,20 @@ static int complete_oldest(struct phx_head *h, struct phx_err *err)
         return phx_fail(err, rc, "waiting for tokens: %s", phx_err_text(rc));
     rc = phx_result_decode(h->inbox, size, h->limits.max_seqs, h->limits.vocab_size, &h->result,
                            err);
+    if (rc == 0 && h->result.step != h->oldest)
+        rc = phx_fail(err, PHX_E_FORMAT, "step result: of step %llu, not %llu",
+                      (unsigned long long)h->result.step, (unsigned long long)h->oldest);
     if (rc != 0)
         return rc;
-    for (int32_t i = 0; i < h->result.n_tokens; i++)
-        h->sampled[i] =
-            (struct phx_sampled){h->result.tokens[i].slot, h->result.tokens[i].token};
+    h->oldest++;
+    for (int32_t i = 0; i < h->limits.max_seqs; i++)
+        h->result_of[i] = -1;
+    for (int32_t i = 0; i < h->result.n_tokens; i++) {
+        const struct phx_result_token *t = &h->result.tokens[i];
+
+        h->sampled[i] = (struct phx_sampled){t->slot, t->token};
+        h->result_of[t->slot] = i;
+    }
     n = phx_sched_complete(h->sched, h->sampled, h->result.n_tokens, h->result.code, h->events);
     h->n_open--;
     for (int32_t i = 0; i < n; i++)
@@ -229,12 +257,29 @@ static int complete_oldest(struct phx_head *h, struct phx_err *err)
     return 0;
 }
 
-static void take_cancelled(struct phx_head *h)
+/* One that ran waits for its open step; else its end goes out with the next message. */
+void phx_head_cancel(struct phx_head *h, uint64_t seq_id)
 {
-    int32_t n = phx_sched_drain_events(h->sched, h->events);
+    int32_t n;
 
+    phx_sched_cancel(h->sched, seq_id);
+    n = phx_sched_drain_events(h->sched, h->events);
     for (int32_t i = 0; i < n; i++)
         put_event(h, &h->events[i]);
+}
+
+/* The state as it is, without the numbers of a step: none was completed. */
+static void measure_idle(struct phx_head *h)
+{
+    struct phx_sched_stats stats;
+
+    phx_sched_stats(h->sched, &stats);
+    h->last.stats = (struct phx_step_stats){
+        .n_running = stats.n_running,
+        .n_waiting = stats.n_waiting,
+        .kv_blocks_used = stats.kv.n_used,
+        .kv_blocks_total = stats.kv.n_blocks,
+    };
 }
 
 int phx_head_run(struct phx_head *h, struct phx_link_step *out, struct phx_err *err)
@@ -247,8 +292,8 @@ int phx_head_run(struct phx_head *h, struct phx_link_step *out, struct phx_err *
         rc = start_plan(h, plan, err);
     if (rc == 0 && h->n_open > 0)
         rc = complete_oldest(h, err);
-    if (rc == 0)
-        take_cancelled(h);
+    else if (rc == 0)
+        measure_idle(h);
     *out = h->last;
     out->tokens = h->tokens;
     out->n_tokens = h->n_tokens;
@@ -258,8 +303,12 @@ int phx_head_run(struct phx_head *h, struct phx_link_step *out, struct phx_err *
 
 void phx_head_stop(struct phx_head *h)
 {
-    size_t size;
+    size_t size, capacity = phx_result_max_bytes(h->limits.max_seqs);
 
+    /* who runs a plan wants to be rid of its result before it reads that it may go */
+    while (h->n_open > 0 &&
+           phx_comm_result_recv(h->s->comm, h->inbox, capacity, &size, LEAVE_WAIT_MS) == 0)
+        h->n_open--;
     phx_buf_clear(&h->plan);
     phx_plan_encode_stop(&h->plan);
     size = h->plan.size;

@@ -9,14 +9,17 @@ enum { FLAG_NEW = 1, FLAG_SAMPLED = 2, HEADER_BYTES = 24, SEQ_BYTES = 24, NEW_BY
 
 static const uint32_t MAGIC = 0x31584850u; /* "PHX1" */
 
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "integers are copied as they lie in memory");
+
 size_t phx_plan_max_bytes(const struct phx_plan_limits *l)
 {
-    size_t per_seq = SEQ_BYTES + NEW_BYTES + PHX_BIAS_MAX * sizeof(struct phx_bias) +
-                     ((size_t)l->max_context + (size_t)l->max_blocks) * sizeof(int32_t);
+    size_t per_seq = SEQ_BYTES + NEW_BYTES + PHX_BIAS_MAX * sizeof(struct phx_bias);
+    size_t n_tokens = l->max_context > PHX_PLAN_NEW_TOKENS ? l->max_context : PHX_PLAN_NEW_TOKENS;
 
-    /* every sequence new in one step, bounded by what the cache can hold at once */
-    return HEADER_BYTES + (size_t)l->max_seqs * (per_seq < 65536 ? per_seq : 65536) +
-           ((size_t)l->max_context + (size_t)l->n_blocks * 33) * sizeof(int32_t);
+    /* per sequence a token and two blocks beyond those of the admitted prompts, none of which has more
+     * blocks than tokens */
+    return HEADER_BYTES + (size_t)l->max_seqs * (per_seq + 3 * sizeof(int32_t)) +
+           2 * n_tokens * sizeof(int32_t);
 }
 
 /* ---- encoding ------------------------------------------------------------------------------- */
@@ -47,7 +50,7 @@ void phx_plan_encoder_destroy(struct phx_plan_encoder *e)
 
 static void put_u32(struct phx_buf *out, uint32_t v)
 {
-    phx_buf_put(out, &v, sizeof(v)); /* hosts of one cluster are little-endian; checked at start */
+    phx_buf_put(out, &v, sizeof(v));
 }
 
 static void put_i32(struct phx_buf *out, int32_t v)

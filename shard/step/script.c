@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * `phalanx-rank --script FILE`: the engine without a daemon.  JSON lines of requests in:
  *   {"id":1,"tokens":[..],"max_new":8,"temperature":0,"seed":7,"logprobs":2,"ignore_eos":true,
- *    "stop_ids":[2],"after":3,"priority":0}
- * ("after": submitted when that many steps have run; "cancel_after": cancelled then), JSON lines of tokens
- * out. */
+ *    "stop_ids":[2],"logit_bias":[[5,-100]],"after":3,"priority":0}
+ * ("after": submitted when that many steps have run, or when nothing else is left to do; "cancel_after":
+ * cancelled then; temperature 0 unless given), JSON lines of tokens out. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -26,87 +26,113 @@ struct script {
     int32_t           n_requests;
 };
 
-static const char *const keys[] = {"id", "tokens", "n_prompt", "max_new", "temperature", "top_p",
-                                   "top_k", "min_p", "repetition_penalty", "seed", "logprobs",
-                                   "ignore_eos", "stop_ids", "after", "cancel_after", "priority",
-                                   "salt", NULL};
+static const char *const keys[] = {
+    "id", "tokens", "n_prompt", "max_new", "temperature", "top_p", "top_k", "min_p",
+    "repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias", "seed", "logprobs",
+    "ignore_eos", "stop_ids", "after", "cancel_after", "priority", "salt", NULL};
 
-static int get_ids(const json_t *line, const char *key, struct phx_arena *arena, const int32_t **out,
-                   int32_t *n, struct phx_err *err)
+/* A list of ids, whose values the scheduler checks. */
+static int get_ids(const json_t *line, const char *key, size_t max, struct phx_arena *arena,
+                   const int32_t **out, int32_t *n, struct phx_err *err)
 {
     const json_t *list = NULL;
     int32_t      *ids;
-    int rc = phx_json_opt_array(line, "", key, PHX_RPC_TOKENS_MAX, &list, err);
+    int           rc = phx_json_opt_array(line, "", key, max, &list, err);
 
     if (rc != 0 || list == NULL)
         return rc;
     ids = phx_arena_calloc(arena, json_array_size(list) + 1, sizeof(*ids));
-    for (size_t i = 0; i < json_array_size(list); i++)
-        ids[i] = (int32_t)json_integer_value(json_array_get(list, i));
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        json_int_t id = json_integer_value(json_array_get(list, i));
+
+        if (!json_is_integer(json_array_get(list, i)) || id < 0 || id > INT32_MAX)
+            return phx_fail(err, PHX_E_INVALID, "%s[%zu]: not a token id", key, i);
+        ids[i] = (int32_t)id;
+    }
     *out = ids;
     *n = (int32_t)json_array_size(list);
     return 0;
 }
 
-static int get_reals(const json_t *line, struct phx_sampling *s, struct phx_err *err)
+/* "logit_bias": [[id, bias], ...] */
+static int get_bias(const json_t *line, struct phx_arena *arena, struct phx_sampling *s,
+                    struct phx_err *err)
 {
-    double temperature = 0, top_p = 1, min_p = 0, repetition = 1;
-    int    rc = phx_json_opt_real(line, "", "temperature", 0, 100, &temperature, err);
+    const json_t    *list = NULL;
+    struct phx_bias *bias;
+    int              rc = phx_json_opt_array(line, "", "logit_bias", PHX_BIAS_MAX, &list, err);
 
-    if (rc == 0)
-        rc = phx_json_opt_real(line, "", "top_p", 0, 1, &top_p, err);
-    if (rc == 0)
-        rc = phx_json_opt_real(line, "", "min_p", 0, 1, &min_p, err);
-    if (rc == 0)
-        rc = phx_json_opt_real(line, "", "repetition_penalty", 0, 10, &repetition, err);
-    s->temperature = (float)temperature;
-    s->top_p = (float)top_p;
-    s->min_p = (float)min_p;
-    s->repetition_penalty = (float)repetition;
-    return rc;
+    if (rc != 0 || list == NULL)
+        return rc;
+    bias = phx_arena_calloc(arena, json_array_size(list) + 1, sizeof(*bias));
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *pair = json_array_get(list, i);
+
+        if (json_array_size(pair) != 2 || !json_is_integer(json_array_get(pair, 0)) ||
+            !json_is_number(json_array_get(pair, 1)))
+            return phx_fail(err, PHX_E_INVALID, "logit_bias[%zu]: not [id, bias]", i);
+        bias[i].token = (int32_t)json_integer_value(json_array_get(pair, 0));
+        bias[i].bias = (float)json_number_value(json_array_get(pair, 1));
+    }
+    s->bias = bias;
+    s->n_bias = (int32_t)json_array_size(list);
+    return 0;
 }
 
-static int parse_request(const json_t *line, struct script *t, struct request *r, struct phx_err *err)
+/* Ranges are checked by phx_sampling_check() when the request is submitted. */
+static int get_reals(const json_t *line, struct phx_sampling *s, struct phx_err *err)
 {
-    int64_t     id = 0, max_new = 16, seed = 0, top_k = 0, logprobs = -1, priority = 0, n_prompt = 0;
-    const char *salt = "";
-    int         rc = phx_json_check_object(line, "", err);
+    const struct {
+        const char *key;
+        float      *out;
+        double      value;
+    } fields[] = {
+        {"temperature", &s->temperature, 0},
+        {"top_p", &s->top_p, 1},
+        {"min_p", &s->min_p, 0},
+        {"repetition_penalty", &s->repetition_penalty, 1},
+        {"presence_penalty", &s->presence_penalty, 0},
+        {"frequency_penalty", &s->frequency_penalty, 0},
+    };
 
-    memset(r, 0, sizeof(*r));
-    r->cancel_after = -1;
-    phx_sampling_init(&r->submit.sampling);
-    if (rc == 0)
-        rc = phx_json_check_keys(line, "", keys, err);
-    if (rc == 0)
-        rc = phx_json_get_int(line, "", "id", 1, INT64_MAX, &id, err);
-    if (rc == 0)
-        rc = get_ids(line, "tokens", t->arena, &r->submit.tokens, &r->submit.n_tokens, err);
-    n_prompt = r->submit.n_tokens;
-    if (rc == 0)
-        rc = phx_json_opt_int(line, "", "n_prompt", 1, INT32_MAX, &n_prompt, err);
-    if (rc == 0)
-        rc = phx_json_opt_int(line, "", "max_new", 1, INT32_MAX, &max_new, err);
-    if (rc == 0)
-        rc = phx_json_opt_int(line, "", "seed", 0, INT64_MAX, &seed, err);
-    if (rc == 0)
-        rc = phx_json_opt_int(line, "", "top_k", 0, INT32_MAX, &top_k, err);
-    if (rc == 0)
-        rc = phx_json_opt_int(line, "", "logprobs", -1, PHX_TOP_LOGPROBS_MAX, &logprobs, err);
-    if (rc == 0)
-        rc = phx_json_opt_int(line, "", "priority", -1000, 1000, &priority, err);
-    if (rc == 0)
-        rc = phx_json_opt_int(line, "", "after", 0, INT64_MAX, &r->after, err);
-    if (rc == 0)
-        rc = phx_json_opt_int(line, "", "cancel_after", 0, INT64_MAX, &r->cancel_after, err);
-    if (rc == 0)
-        rc = phx_json_opt_bool(line, "", "ignore_eos", &r->submit.sampling.ignore_eos, err);
-    if (rc == 0)
-        rc = phx_json_opt_str(line, "", "salt", PHX_CACHE_SALT_BYTES, &salt, err);
-    if (rc == 0)
-        rc = get_ids(line, "stop_ids", t->arena, &r->submit.sampling.stop_ids,
-                     &r->submit.sampling.n_stop_ids, err);
-    if (rc == 0)
-        rc = get_reals(line, &r->submit.sampling, err);
+    for (size_t i = 0; i < sizeof(fields) / sizeof(*fields); i++) {
+        double value = fields[i].value;
+        int    rc = phx_json_opt_real(line, "", fields[i].key, -1000, 1000, &value, err);
+
+        if (rc != 0)
+            return rc;
+        *fields[i].out = (float)value;
+    }
+    return 0;
+}
+
+static int get_integers(const json_t *line, struct request *r, struct phx_err *err)
+{
+    int64_t id = 0, n_prompt = r->submit.n_tokens, max_new = 16, priority = 0, top_k = 0,
+            seed = 0, logprobs = -1;
+    const struct {
+        const char *key;
+        int64_t     min, max;
+        int64_t    *out;
+    } fields[] = {
+        {"id", 1, INT64_MAX, &id},
+        {"n_prompt", 1, INT32_MAX, &n_prompt},
+        {"max_new", 1, INT32_MAX, &max_new},
+        {"priority", -1000, 1000, &priority},
+        {"top_k", 0, INT32_MAX, &top_k},
+        {"seed", 0, INT64_MAX, &seed},
+        {"logprobs", -1, PHX_TOP_LOGPROBS_MAX, &logprobs},
+        {"after", 0, INT64_MAX, &r->after},
+        {"cancel_after", 0, INT64_MAX, &r->cancel_after},
+    };
+
+    for (size_t i = 0; i < sizeof(fields) / sizeof(*fields); i++) {
+        int rc = phx_json_opt_int(line, "", fields[i].key, fields[i].min, fields[i].max,
+                                  fields[i].out, err);
+
+        if (rc != 0)
+            return rc;
+    }
     r->submit.seq_id = (uint64_t)id;
     r->submit.n_prompt = (int32_t)n_prompt;
     r->submit.max_new = (int32_t)max_new;
@@ -114,6 +140,35 @@ static int parse_request(const json_t *line, struct script *t, struct request *r
     r->submit.sampling.seed = (uint64_t)seed;
     r->submit.sampling.top_k = (int32_t)top_k;
     r->submit.sampling.n_logprobs = (int32_t)logprobs;
+    return 0;
+}
+
+static int parse_request(const json_t *line, struct script *t, struct request *r, struct phx_err *err)
+{
+    struct phx_sampling *s = &r->submit.sampling;
+    const char          *salt = "";
+    int                  rc = phx_json_check_object(line, "", err);
+
+    memset(r, 0, sizeof(*r));
+    r->cancel_after = -1;
+    phx_sampling_init(s);
+    if (rc == 0)
+        rc = phx_json_check_keys(line, "", keys, err);
+    if (rc == 0)
+        rc = get_ids(line, "tokens", PHX_RPC_TOKENS_MAX, t->arena, &r->submit.tokens,
+                     &r->submit.n_tokens, err);
+    if (rc == 0)
+        rc = get_ids(line, "stop_ids", PHX_STOP_IDS_MAX, t->arena, &s->stop_ids, &s->n_stop_ids, err);
+    if (rc == 0)
+        rc = get_bias(line, t->arena, s, err);
+    if (rc == 0)
+        rc = get_integers(line, r, err);
+    if (rc == 0)
+        rc = get_reals(line, s, err);
+    if (rc == 0)
+        rc = phx_json_opt_bool(line, "", "ignore_eos", &s->ignore_eos, err);
+    if (rc == 0)
+        rc = phx_json_opt_str(line, "", "salt", PHX_CACHE_SALT_BYTES, &salt, err);
     memcpy(r->submit.cache_salt, salt, strlen(salt));
     return rc;
 }
@@ -133,10 +188,12 @@ static int read_script(const char *path, struct script *t, struct phx_err *err)
 
         if (t->n_requests == REQUESTS_MAX)
             rc = phx_fail(err, PHX_E_TOOBIG, "more than %d requests", REQUESTS_MAX);
-        if (rc == 0)
+        else
             rc = phx_json_parse(&root, line, strlen(line), SCRIPT_MAX_BYTES, 0, "request", err);
         if (rc == 0)
             rc = parse_request(root, t, &t->requests[t->n_requests++], err);
+        if (rc != 0)
+            phx_err_prefix(err, "request %d: ", t->n_requests);
         json_decref(root);
     }
     phx_buf_fini(&text);
@@ -176,8 +233,26 @@ static bool submit_due(struct script *t, struct phx_head *h, int64_t step, bool 
     return is_more;
 }
 
+/* What the scheduler did, for tests of preemption and of the prefix cache. */
+static void print_total(const struct phx_step_stats *total)
+{
+    printf("{\"preempted\":%d,\"prefix_hit_tokens\":%" PRIu64 ",\"prefill_rows\":%d,"
+           "\"decode_rows\":%d}\n",
+           total->n_preempted, total->prefix_hit_tokens, total->n_prefill_tokens,
+           total->n_decode_tokens);
+}
+
+static void add_stats(struct phx_step_stats *total, const struct phx_step_stats *step)
+{
+    total->n_preempted += step->n_preempted;
+    total->prefix_hit_tokens += step->prefix_hit_tokens;
+    total->n_prefill_tokens += step->n_prefill_tokens;
+    total->n_decode_tokens += step->n_decode_tokens;
+}
+
 static int run_script(struct phx_step *s, struct script *t, struct phx_err *err)
 {
+    struct phx_step_stats total = {0};
     struct phx_head *h = NULL;
     int64_t          step = 0;
     int              rc = phx_head_create(s, &h, err);
@@ -191,8 +266,12 @@ static int run_script(struct phx_step *s, struct script *t, struct phx_err *err)
         rc = phx_head_run(h, &out, err);
         for (int32_t i = 0; rc == 0 && i < out.n_tokens; i++)
             print_token(&out.tokens[i]);
+        if (rc == 0)
+            add_stats(&total, &out.stats);
         step++;
     }
+    if (rc == 0)
+        print_total(&total);
     if (h != NULL)
         phx_head_stop(h);
     phx_head_destroy(h);

@@ -3,20 +3,25 @@
  * step.  A thread of its own beats once a second, so that the daemon sees a hang of the loop. */
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "rpc/base/clock.h"
+#include "rpc/base/hash.h"
 #include "rpc/base/log.h"
 #include "rpc/base/mem.h"
-#include "rpc/base/buf.h"
 #include "shard/step/stage.h"
 
-enum { PEM_MAX_BYTES = 1 << 20, TOKEN_MAX_BYTES = 4096, HOST_MAX = 64, FLUSH_MS = 2000, TICK_MS = 100 };
+enum {
+    PEM_MAX_BYTES = 1 << 20, TOKEN_MAX_BYTES = 4096, HOST_MAX = 64, DEVICE_MAX = 16,
+    FLUSH_MS = 2000, TICK_MS = 100, TELL_LOADING_MS = 200,
+    DRAIN_MAX_MS = 7 * 86400 * 1000 /* longer is for ever */
+};
 
 struct rank_card { /* what each rank tells rank 0 about itself */
     int32_t pid;
-    char    host[HOST_MAX];
+    char    host[HOST_MAX], device[DEVICE_MAX];
     uint64_t weights_bytes, kv_bytes, scratch_bytes;
 };
 
@@ -31,7 +36,9 @@ struct serve {
     atomic_ullong     loaded_bytes, total_bytes;
     int64_t           load_began_ns, load_told_ns;
     int32_t           heartbeat_ms;
+    int64_t           drain_by_ns; /* 0 = no limit */
     bool              is_draining, is_leaving;
+    bool              is_alone; /* the link ended; the other ranks are fine */
 };
 
 static void *beat(void *ctx)
@@ -56,15 +63,6 @@ static void *beat(void *ctx)
     return NULL;
 }
 
-static int read_file(const char *path, size_t max, struct phx_buf *out, struct phx_err *err)
-{
-    int rc = phx_buf_read_file(out, path, max, err);
-
-    if (rc == 0 && max == TOKEN_MAX_BYTES)
-        out->data[strcspn(out->data, "\r\n")] = '\0';
-    return rc;
-}
-
 static void fill_card(const struct phx_step *s, struct rank_card *card)
 {
     struct phx_model_memory memory = {0};
@@ -73,6 +71,7 @@ static void fill_card(const struct phx_step *s, struct rank_card *card)
     card->pid = (int32_t)getpid();
     if (gethostname(card->host, sizeof(card->host) - 1) != 0)
         memcpy(card->host, "?", 2);
+    (void)snprintf(card->device, sizeof(card->device), "%s", phx_backend_name(s->backend));
     if (s->model != NULL)
         phx_model_memory(s->model, &memory);
     card->weights_bytes = memory.weights_bytes;
@@ -114,22 +113,29 @@ static int connect_link(struct serve *v, const struct rank_card *cards, struct p
                  .n_ranks = n,
     };
     struct phx_rpc_client_options client = {.target = o->join, .server_name = "localhost"};
-    int rc = read_file(o->join_token_file, TOKEN_MAX_BYTES, &token, err);
+    int rc = phx_buf_read_file(&token, o->join_token_file, TOKEN_MAX_BYTES, err);
 
     for (int32_t i = 0; i < n; i++)
-        ranks[i] = (struct phx_rank_info){i, cards[i].pid, cards[i].host, i / o->tp, i % o->tp, "cpu"};
+        ranks[i] = (struct phx_rank_info){.rank = i, .pid = cards[i].pid, .host = cards[i].host,
+                                          .pp = i / o->tp, .tp = i % o->tp,
+                                          .device = cards[i].device};
     if (rc == 0)
-        rc = read_file(o->tls_ca_file, PEM_MAX_BYTES, &ca, err);
+        rc = phx_buf_read_file(&ca, o->tls_ca_file, PEM_MAX_BYTES, err);
     if (rc == 0)
-        rc = read_file(o->tls_cert_file, PEM_MAX_BYTES, &cert, err);
+        rc = phx_buf_read_file(&cert, o->tls_cert_file, PEM_MAX_BYTES, err);
     if (rc == 0)
-        rc = read_file(o->tls_key_file, PEM_MAX_BYTES, &key, err);
+        rc = phx_buf_read_file(&key, o->tls_key_file, PEM_MAX_BYTES, err);
     if (rc == 0) {
+        token.data[strcspn(token.data, "\r\n")] = '\0';
         hello.join_token = token.data;
         client.tls = (struct phx_rpc_tls){ca.data, cert.data, key.data};
         rc = phx_link_connect(&v->link, &client, &hello, &welcome, err);
     }
     v->heartbeat_ms = welcome.settings.heartbeat_ms > 0 ? welcome.settings.heartbeat_ms : 1000;
+    if (token.data != NULL)
+        phx_secret_wipe(token.data, token.size);
+    if (key.data != NULL)
+        phx_secret_wipe(key.data, key.size);
     phx_buf_fini(&token);
     phx_buf_fini(&ca);
     phx_buf_fini(&cert);
@@ -146,7 +152,7 @@ static void on_progress(void *ctx, uint64_t done, uint64_t total)
     double              seconds = (double)(now - v->load_began_ns) / 1e9;
 
     atomic_store(&v->loaded_bytes, done);
-    if (now - v->load_told_ns < 200000000 && done < total)
+    if (now - v->load_told_ns < (int64_t)TELL_LOADING_MS * 1000000 && done < total)
         return;
     v->load_told_ns = now;
     msg.u.loading = (struct phx_link_loading){
@@ -188,13 +194,21 @@ static void handle(struct serve *v, const struct phx_link_msg *msg)
     switch (msg->kind) {
     case PHX_LINK_SUBMIT:
         for (int32_t i = 0; i < msg->u.submit.n_items; i++)
-            phx_head_submit(v->head, &msg->u.submit.items[i]);
+            if (v->is_draining)
+                phx_head_refuse(v->head, msg->u.submit.items[i].seq_id, PHX_E_BUSY,
+                                "the replica is leaving");
+            else
+                phx_head_submit(v->head, &msg->u.submit.items[i]);
         break;
     case PHX_LINK_CANCEL:
         for (int32_t i = 0; i < msg->u.cancel.n_seq_ids; i++)
             phx_head_cancel(v->head, msg->u.cancel.seq_ids[i]);
         break;
-    case PHX_LINK_DRAIN: v->is_draining = true; break;
+    case PHX_LINK_DRAIN:
+        v->is_draining = true;
+        if (msg->u.drain.timeout_ms > 0 && msg->u.drain.timeout_ms < DRAIN_MAX_MS)
+            v->drain_by_ns = phx_clock_mono_ns() + msg->u.drain.timeout_ms * 1000000;
+        break;
     case PHX_LINK_STOP: v->is_leaving = true; break;
     default: break; /* PING: that it came is all it says */
     }
@@ -203,12 +217,14 @@ static void handle(struct serve *v, const struct phx_link_msg *msg)
 /* Takes what has come; waits for something when there is nothing to do. */
 static int take_messages(struct serve *v, struct phx_err *err)
 {
-    while (!v->is_leaving) {
+    while (!v->is_leaving && !phx_head_is_full(v->head)) {
         struct phx_link_msg *msg = NULL;
         bool has_work = phx_head_has_work(v->head);
         int  rc;
 
-        if (!has_work && v->is_draining) {
+        /* what still runs when the time is up goes on elsewhere: to the daemon this replica is gone */
+        if (v->is_draining &&
+            (!has_work || (v->drain_by_ns != 0 && phx_clock_mono_ns() > v->drain_by_ns))) {
             v->is_leaving = true;
             break;
         }
@@ -216,8 +232,11 @@ static int take_messages(struct serve *v, struct phx_err *err)
         rc = phx_link_recv(v->link, has_work ? 0 : -1, &msg, err);
         if (rc == PHX_E_TIMEOUT)
             return 0;
-        if (rc != 0)
+        if (rc != 0) {
+            phx_err_prefix(err, "the daemon is gone: ");
+            v->is_alone = true;
             return rc;
+        }
         handle(v, msg);
         phx_link_msg_free(msg);
     }
@@ -240,6 +259,7 @@ static int run_loop(struct serve *v, struct phx_err *err)
         atomic_store(&v->step, msg.u.step.step);
         if (msg.u.step.n_tokens > 0 || msg.u.step.stats.n_prefill_tokens > 0)
             rc = phx_link_send(v->link, &msg, err);
+        v->is_alone = rc != 0;
     }
     return rc;
 }
@@ -283,11 +303,11 @@ static int serve_as_head(struct phx_step *s, const struct rank_card *cards, stru
         return rc;
     phx_assert(pthread_create(&v.beat_thread, NULL, beat, &v) == 0);
     rc = load_and_run(&v, err);
-    if (rc != 0)
+    if (rc != 0 && !v.is_alone)
         tell_fatal(&v, rc, err);
-    else if (phx_link_send(v.link, &bye, NULL) != 0)
+    else if (rc == 0 && phx_link_send(v.link, &bye, NULL) != 0)
         phx_log(PHX_LOG_WARN, "step.bye.mute", "reason=%s", "the daemon is gone");
-    if (v.head != NULL && rc != PHX_E_PEER)
+    if (v.head != NULL && (rc != PHX_E_PEER || v.is_alone))
         phx_head_stop(v.head);
     atomic_store(&v.is_over, true);
     (void)pthread_join(v.beat_thread, NULL); /* a thread we started ourselves */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Opening and closing what a rank needs. */
 #include <mpi.h>
+#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "rpc/base/log.h"
 #include "rpc/base/mem.h"
@@ -12,7 +12,7 @@ enum {
     CONTEXT_DEFAULT_MAX = 16384, /* of the automatic max_context */
     AUTO_TOKENS_PER_SEQ = 4096,  /* cache room planned per sequence when nothing is said */
     BLOCKS_MAX = 1 << 22,
-    MEMORY_SHARE = 4             /* at most this part of the free memory goes to the cache by itself */
+    MEMORY_SHARE = 2             /* at most this part of the free memory goes to the cache by itself */
 };
 
 static int open_comm(struct phx_step *s, struct phx_err *err)
@@ -24,9 +24,7 @@ static int open_comm(struct phx_step *s, struct phx_err *err)
     struct phx_comm_limits limits = {0};
     int                    level = 0;
 
-    s->n_blocks = BLOCKS_MAX; /* not known yet: the plan's size is bounded without it below */
     phx_step_plan_limits(s, &plan);
-    plan.n_blocks = plan.max_blocks * o->max_seqs;
     limits.max_activation_bytes = activation > logits ? activation : logits;
     limits.max_plan_bytes = phx_plan_max_bytes(&plan);
     limits.max_result_bytes = phx_result_max_bytes(o->max_seqs);
@@ -57,13 +55,35 @@ static int plan_parts(struct phx_step *s, struct phx_err *err)
     return phx_partition(&request, s->parts, err);
 }
 
-/* Memory that could be had without hurting anyone, per rank of this machine. */
+/* The number behind `key` at the start of a line of a small file, -1 when there is none. */
+static int64_t read_number(const char *path, const char *key)
+{
+    FILE     *f = fopen(path, "re");
+    char      line[256];
+    long long value = -1;
+
+    while (f != NULL && value < 0 && fgets(line, sizeof(line), f) != NULL)
+        if (strncmp(line, key, strlen(key)) != 0 || sscanf(line + strlen(key), "%lld", &value) != 1)
+            value = -1;
+    if (f != NULL)
+        fclose(f);
+    return value;
+}
+
+/* Memory that could be had without hurting anyone: page cache counts as free, a container's limit as the
+ * machine's end.  Every rank's weights go off first, as if all of them shared this machine. */
 static int64_t memory_budget(const struct phx_step *s)
 {
-    long pages = sysconf(_SC_AVPHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-    int  n_ranks = s->options->tp * s->options->pp;
+    int64_t free_bytes = read_number("/proc/meminfo", "MemAvailable:") * 1024;
+    int64_t limit = read_number("/sys/fs/cgroup/memory.max", "");
+    int64_t used = read_number("/sys/fs/cgroup/memory.current", "");
+    int32_t n_ranks = s->options->tp * s->options->pp;
 
-    return (int64_t)pages * page / MEMORY_SHARE / n_ranks;
+    if (limit >= 0 && used >= 0 && limit - used < free_bytes)
+        free_bytes = limit - used;
+    for (int32_t i = 0; i < n_ranks; i++)
+        free_bytes -= (int64_t)(s->parts[i].weights_bytes + s->parts[i].scratch_bytes);
+    return free_bytes > 0 ? free_bytes / MEMORY_SHARE / n_ranks : 0;
 }
 
 /* The head decides the number of blocks for all, so that their tables agree. */

@@ -8,13 +8,13 @@
 
 /* One running sequence as the plans told it. */
 struct slot {
-    int32_t            *tokens;
-    int32_t             n_tokens, capacity;
+    int32_t            *tokens; /* [max_context] */
+    int32_t             n_tokens;
     int32_t            *blocks; /* [max_blocks] */
     int32_t             n_blocks;
     int32_t             n_prompt;
     struct phx_sampling sampling;
-    struct phx_bias    *bias; /* [PHX_BIAS_MAX], made when first needed */
+    struct phx_bias    *bias; /* [PHX_BIAS_MAX] */
     bool                is_known;
 };
 
@@ -23,6 +23,8 @@ struct phx_stage {
     struct phx_plan_limits   limits;
     struct phx_plan_decoder *decoder;
     struct slot             *slots;
+    int32_t                 *slot_tokens, *slot_blocks; /* memory of all slots; pages come with use */
+    struct phx_bias         *slot_bias;
     struct phx_sampler      *sampler; /* on the sampler rank */
     float                   *logits;  /* [max_seqs, V] */
     struct phx_result        result;
@@ -47,35 +49,60 @@ bool phx_stage_is_sampler(const struct phx_stage *g)
     return g->sampler != NULL;
 }
 
+static int create_slots(struct phx_stage *g, struct phx_err *err)
+{
+    size_t n = (size_t)g->limits.max_seqs, context = (size_t)g->limits.max_context;
+    size_t n_blocks = (size_t)g->limits.max_blocks;
+
+    g->slots = phx_mem_calloc(n, sizeof(*g->slots));
+    g->slot_tokens = phx_mem_try(n * context, sizeof(int32_t));
+    g->slot_blocks = phx_mem_try(n * n_blocks, sizeof(int32_t));
+    g->slot_bias = phx_mem_try(n * PHX_BIAS_MAX, sizeof(*g->slot_bias));
+    g->table = phx_mem_try(n * n_blocks, sizeof(int32_t));
+    if (g->slot_tokens == NULL || g->slot_blocks == NULL || g->slot_bias == NULL || g->table == NULL)
+        return phx_fail(err, PHX_E_NOMEM, "tables of %zu sequences of %zu tokens; lower max_seqs", n,
+                        context);
+    for (size_t i = 0; i < n; i++) {
+        g->slots[i].tokens = g->slot_tokens + i * context;
+        g->slots[i].blocks = g->slot_blocks + i * n_blocks;
+        g->slots[i].bias = g->slot_bias + i * PHX_BIAS_MAX;
+    }
+    return 0;
+}
+
+static int create_sampler(struct phx_stage *g, struct phx_err *err)
+{
+    size_t n = (size_t)g->limits.max_seqs;
+    int    rc = phx_sampler_create(g->limits.vocab_size, &g->sampler, err);
+
+    if (rc != 0)
+        return rc;
+    g->result.tokens = phx_mem_calloc(n, sizeof(*g->result.tokens));
+    g->logits = phx_mem_try(n * (size_t)g->limits.vocab_size, sizeof(float));
+    if (g->logits == NULL)
+        return phx_fail(err, PHX_E_NOMEM, "logits of %zu sequences; lower max_seqs", n);
+    return 0;
+}
+
 int phx_stage_create(struct phx_step *s, const struct phx_plan_limits *limits, struct phx_stage **out,
                      struct phx_err *err)
 {
     struct phx_stage      *g = phx_mem_calloc(1, sizeof(*g));
     const struct phx_part *part = &s->parts[s->rank];
     size_t                 n = (size_t)limits->max_seqs, rows = (size_t)limits->max_rows;
-    int                    rc = 0;
+    int                    rc;
 
     g->s = s;
     g->limits = *limits;
     g->decoder = phx_plan_decoder_create(limits);
-    g->slots = phx_mem_calloc(n, sizeof(*g->slots));
     g->tokens = phx_mem_calloc(rows, sizeof(int32_t));
     g->row = phx_mem_calloc(n, sizeof(int32_t));
     g->n_rows = phx_mem_calloc(n, sizeof(int32_t));
     g->pos = phx_mem_calloc(n, sizeof(int32_t));
     g->logit_rows = phx_mem_calloc(n, sizeof(int32_t));
-    g->table = phx_mem_try(n * (size_t)limits->max_blocks, sizeof(int32_t));
-    if (g->table == NULL)
-        rc = phx_fail(err, PHX_E_NOMEM, "block tables of %d sequences of %d blocks",
-                      limits->max_seqs, limits->max_blocks);
-    if (rc == 0 && part->tp == 0 && part->pp == part->pp_size - 1) {
-        rc = phx_sampler_create(limits->vocab_size, &g->sampler, err);
-        g->result.tokens = phx_mem_calloc(n, sizeof(*g->result.tokens));
-        g->logits = phx_mem_try(n * (size_t)limits->vocab_size, sizeof(float));
-        if (rc == 0 && g->logits == NULL)
-            rc = phx_fail(err, PHX_E_NOMEM, "logits of %d sequences; lower max_seqs",
-                          limits->max_seqs);
-    }
+    rc = create_slots(g, err);
+    if (rc == 0 && part->tp == 0 && part->pp == part->pp_size - 1)
+        rc = create_sampler(g, err);
     *out = rc == 0 ? g : NULL;
     if (rc != 0)
         phx_stage_destroy(g);
@@ -86,14 +113,12 @@ void phx_stage_destroy(struct phx_stage *g)
 {
     if (g == NULL)
         return;
-    for (int32_t i = 0; i < g->limits.max_seqs; i++) {
-        phx_mem_free(g->slots[i].tokens);
-        phx_mem_free(g->slots[i].blocks);
-        phx_mem_free(g->slots[i].bias);
-    }
     phx_plan_decoder_destroy(g->decoder);
     phx_sampler_destroy(g->sampler);
     phx_mem_free(g->slots);
+    phx_mem_free(g->slot_tokens);
+    phx_mem_free(g->slot_blocks);
+    phx_mem_free(g->slot_bias);
     phx_mem_free(g->logits);
     phx_mem_free(g->result.tokens);
     phx_mem_free(g->tokens);
@@ -105,33 +130,16 @@ void phx_stage_destroy(struct phx_stage *g)
     phx_mem_free(g);
 }
 
-static void renew_slot(struct phx_stage *g, struct slot *slot, const struct phx_wire_seq *w)
+static void renew_slot(struct slot *slot, const struct phx_wire_seq *w)
 {
-    if (slot->blocks == NULL)
-        slot->blocks = phx_mem_calloc((size_t)g->limits.max_blocks, sizeof(int32_t));
     slot->n_tokens = 0;
     slot->n_blocks = 0;
     slot->n_prompt = w->n_prompt;
     slot->sampling = w->sampling;
-    if (w->sampling.n_bias > 0) {
-        if (slot->bias == NULL)
-            slot->bias = phx_mem_calloc(PHX_BIAS_MAX, sizeof(*slot->bias));
+    if (w->sampling.n_bias > 0)
         memcpy(slot->bias, w->sampling.bias, (size_t)w->sampling.n_bias * sizeof(*slot->bias));
-    }
     slot->sampling.bias = slot->bias;
     slot->is_known = true;
-}
-
-/* Grows by doubling, so that a long answer costs few moves. */
-static void append_tokens(struct slot *slot, const int32_t *tokens, int32_t n)
-{
-    if (slot->n_tokens + n > slot->capacity) {
-        slot->capacity = 2 * (slot->n_tokens + n) > 256 ? 2 * (slot->n_tokens + n) : 256;
-        slot->tokens = phx_mem_realloc(slot->tokens, (size_t)slot->capacity, sizeof(int32_t));
-    }
-    if (n > 0)
-        memcpy(slot->tokens + slot->n_tokens, tokens, (size_t)n * sizeof(int32_t));
-    slot->n_tokens += n;
 }
 
 static int update_slot(struct phx_stage *g, const struct phx_wire_seq *w, struct phx_err *err)
@@ -139,17 +147,20 @@ static int update_slot(struct phx_stage *g, const struct phx_wire_seq *w, struct
     struct slot *slot = &g->slots[w->slot];
 
     if (w->is_new)
-        renew_slot(g, slot, w);
+        renew_slot(slot, w);
     if (!slot->is_known || w->n_tokens > g->limits.max_context - slot->n_tokens ||
         w->n_blocks > g->limits.max_blocks - slot->n_blocks)
         return phx_fail(err, PHX_E_FORMAT, "step plan: slot %d is unknown or overflows", w->slot);
-    append_tokens(slot, w->tokens, w->n_tokens);
+    if (w->n_tokens > 0)
+        memcpy(slot->tokens + slot->n_tokens, w->tokens, (size_t)w->n_tokens * sizeof(int32_t));
+    slot->n_tokens += w->n_tokens;
     if (w->n_blocks > 0)
         memcpy(slot->blocks + slot->n_blocks, w->blocks, (size_t)w->n_blocks * sizeof(int32_t));
     slot->n_blocks += w->n_blocks;
-    if (w->n_rows > slot->n_tokens - w->pos ||
+    if (w->n_rows > slot->n_tokens - w->pos || slot->n_prompt > slot->n_tokens ||
+        (w->is_sampled && w->pos + w->n_rows != slot->n_tokens) ||
         (int64_t)slot->n_blocks * g->s->options->block_tokens < w->pos + w->n_rows)
-        return phx_fail(err, PHX_E_FORMAT, "step plan: slot %d has no tokens or blocks for its rows",
+        return phx_fail(err, PHX_E_FORMAT, "step plan: the rows of slot %d do not fit its tokens or blocks",
                         w->slot);
     return 0;
 }

@@ -15,7 +15,8 @@
 #include "shard/model/model.h"
 #include "shard/sched/sched.h"
 
-enum { PHX_TOKEN_EVENTS_MAX = 8192 };
+/* Answers that one message to the daemon takes before the head wants to run (half of what fits). */
+enum { PHX_HEAD_FULL_TOKENS = 8192 };
 
 /* What phalanx-rank was started with. */
 struct phx_step_options {
@@ -67,12 +68,16 @@ int  phx_head_create(struct phx_step *s, struct phx_head **out, struct phx_err *
 void phx_head_destroy(struct phx_head *h);
 /* Refusals come back as a token with finish ERROR at the next run. */
 void phx_head_submit(struct phx_head *h, const struct phx_submit *submit);
+/* Refuses without asking the scheduler.  text is borrowed until the next run is over (a constant). */
+void phx_head_refuse(struct phx_head *h, uint64_t seq_id, int code, const char *text);
 void phx_head_cancel(struct phx_head *h, uint64_t seq_id);
+/* Many answers wait to be sent: run before more messages are taken. */
+bool phx_head_is_full(const struct phx_head *h);
 bool phx_head_has_work(const struct phx_head *h);
 /* Starts plans as far as the pipeline has room and completes the oldest.  *out is borrowed until the next
  * call; n_tokens 0 is possible.  PHX_E_PEER: leave. */
 int phx_head_run(struct phx_head *h, struct phx_link_step *out, struct phx_err *err) PHX_CHECKED;
-/* Tells the followers to leave. */
+/* Waits for the open plans (a few seconds at most) and tells the followers to leave. */
 void phx_head_stop(struct phx_head *h);
 
 /* Serves the daemon over RankLink until it says stop or is gone; script: runs a file of requests. */

@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "shard/sample/weights.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+enum { LANES = 8, BLOCK = 4096, DIGITS = 3, BINS = 2048 };
+
+/* A weight below e^-700 is nothing; it also keeps the scaling below inside the range of doubles. */
+#define FLOOR (-700.0)
+
+/* Two at a time in the compiler's portable vectors; a cast between them keeps the bits. */
+typedef double  pair __attribute__((vector_size(16)));
+typedef int64_t pair_bits __attribute__((vector_size(16)));
+
+/* x = k ln2 + r with |r| <= ln2 / 2: e^x = 2^k e^r, e^r by its Taylor polynomial of degree 9. */
+static pair exp_pair(pair x)
+{
+    const double ln2_high = 6.93147180369123816490e-01, ln2_low = 1.90821492927058770002e-10;
+    const pair   floor = {FLOOR, FLOOR};
+    pair_bits    is_in = x > floor;
+    pair         bounded = (pair)(((pair_bits)x & is_in) | ((pair_bits)floor & ~is_in));
+    pair         shifted = bounded * 1.44269504088896340736 + 0x1.8p52, k = shifted - 0x1.8p52;
+    pair         r = (bounded - k * ln2_high) - k * ln2_low, p = r * (1.0 / 362880.0);
+
+    p = (p + 1.0 / 40320.0) * r;
+    p = (p + 1.0 / 5040.0) * r;
+    p = (p + 1.0 / 720.0) * r;
+    p = (p + 1.0 / 120.0) * r;
+    p = (p + 1.0 / 24.0) * r;
+    p = (p + 1.0 / 6.0) * r;
+    p = (p + 0.5) * r;
+    p = (p + 1.0) * r + 1.0;
+    /* k stands in the lowest bits of shifted: add it to the exponent */
+    return (pair)(((pair_bits)p + ((pair_bits)shifted << 52)) & is_in);
+}
+
+void phx_weigh(const float *logits, int32_t n, float largest, float temperature, double *weight)
+{
+    const double top = (double)largest, scale = 1.0 / (double)temperature;
+    int32_t      i = 0;
+
+    for (; i + 2 <= n; i += 2) {
+        pair x = {(double)logits[i], (double)logits[i + 1]};
+
+        x = exp_pair((x - top) * scale);
+        weight[i] = x[0];
+        weight[i + 1] = x[1];
+    }
+    if (i < n) {
+        pair x = {(double)logits[i], (double)logits[i]};
+
+        weight[i] = exp_pair((x - top) * scale)[0];
+    }
+}
+
+static double sum_block(const double *weight, int32_t n)
+{
+    double  lane[LANES] = {0};
+    int32_t i = 0;
+
+    for (; i + LANES <= n; i += LANES)
+        for (int32_t j = 0; j < LANES; j++)
+            lane[j] += weight[i + j];
+    for (int32_t j = 0; i < n; i++, j++)
+        lane[j] += weight[i];
+    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+}
+
+double phx_weights_sum(const double *weight, int32_t n)
+{
+    double sum = 0;
+
+    for (int32_t i = 0; i < n; i += BLOCK)
+        sum += sum_block(weight + i, n - i < BLOCK ? n - i : BLOCK);
+    return sum;
+}
+
+/* Newton's method on x e^-y = 1, from the exponent of x; the error squares in each round. */
+double phx_weights_log(double x)
+{
+    int    exponent;
+    double mantissa = frexp(x, &exponent); /* 0.5 .. 1 */
+    double y = (double)exponent * 6.93147180559945309417e-01 + (mantissa - 1.0) * 1.2;
+
+    for (int i = 0; i < 5; i++) {
+        const float zero = 0.0f;
+        float       rough = (float)y;
+        double      e, rest = y - (double)rough;
+
+        phx_weigh(&(float){-rough}, 1, zero, 1.0f, &e);
+        /* e^-y = e^-rough e^-rest, and rest is below a millionth */
+        y += x * e * (1.0 - rest + rest * rest * 0.5) - 1.0;
+    }
+    return y;
+}
+
+float phx_largest(const float *logits, int32_t n)
+{
+    float   lane[LANES];
+    int32_t i = 0;
+    bool    is_odd = false;
+
+    for (int32_t j = 0; j < LANES; j++)
+        lane[j] = -INFINITY;
+    for (; i + LANES <= n; i += LANES)
+        for (int32_t j = 0; j < LANES; j++) {
+            is_odd |= !(logits[i + j] < INFINITY); /* NaN or infinite */
+            lane[j] = logits[i + j] > lane[j] ? logits[i + j] : lane[j];
+        }
+    for (; i < n; i++) {
+        is_odd |= !(logits[i] < INFINITY);
+        lane[0] = logits[i] > lane[0] ? logits[i] : lane[0];
+    }
+    for (int32_t j = 1; j < LANES; j++)
+        lane[0] = lane[j] > lane[0] ? lane[j] : lane[0];
+    return is_odd ? NAN : lane[0];
+}
+
+/* Ascending with the logit; both zeros are one value. */
+static uint32_t key_of(float logit)
+{
+    float    x = logit + 0.0f;
+    uint32_t bits;
+
+    memcpy(&bits, &x, sizeof(bits));
+    return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
+}
+
+static float logit_of(uint32_t key)
+{
+    uint32_t bits = (key & 0x80000000u) != 0 ? key & 0x7fffffffu : ~key;
+    float    x;
+
+    memcpy(&x, &bits, sizeof(x));
+    return x;
+}
+
+/* Sums the amounts of the listed ids (all n when list is NULL) by one digit of the key.  Two sets of bins
+ * take turns, because neighbours often share a bin and would wait for each other. */
+static void fill_bins(const float *logits, const double *amount, const int32_t *list, int32_t n,
+                      int shift, double *bins)
+{
+    double set[2][BINS];
+
+    memset(set, 0, sizeof(set));
+    for (int32_t j = 0; j < n; j++) {
+        int32_t  i = list != NULL ? list[j] : j;
+        uint32_t digit = (key_of(logits[i]) >> shift) & (BINS - 1);
+
+        set[j & 1][digit] += amount != NULL ? amount[i] : 1.0;
+    }
+    for (int32_t b = 0; b < BINS; b++)
+        bins[b] = set[0][b] + set[1][b];
+}
+
+/* Lists the ids (of list, which may be out itself; of all n when NULL) whose key starts with prefix. */
+static int32_t narrow(const float *logits, const int32_t *list, int32_t n, uint32_t prefix,
+                      uint32_t mask, int32_t *out)
+{
+    int32_t n_out = 0;
+
+    for (int32_t j = 0; j < n; j++) {
+        int32_t i = list != NULL ? list[j] : j;
+
+        out[n_out] = i;
+        n_out += (key_of(logits[i]) & mask) == prefix;
+    }
+    return n_out;
+}
+
+/* The bin in which the running sum from the best down reaches *want, less what is above it. */
+static uint32_t find_bin(const double *bins, double *want)
+{
+    double   above = 0, above_last = 0;
+    uint32_t last = BINS - 1;
+
+    for (uint32_t b = BINS; b-- > 0;) {
+        if (bins[b] <= 0)
+            continue;
+        last = b;
+        above_last = above;
+        above += bins[b];
+        if (above >= *want)
+            break;
+    }
+    *want -= above_last; /* when rounding kept the sum below: the last bin that holds anything */
+    return last;
+}
+
+/* The last member of the shortest best-first run whose amounts (1 each when NULL) reach want: its logit,
+ * and in list[*n_ties] those of the run that share it. */
+static float find_cut(const float *logits, const double *amount, int32_t n, double want, int32_t *list,
+                      int32_t *n_ties)
+{
+    static const int shifts[DIGITS] = {21, 10, 0}; /* the last digit repeats a bit of the one before */
+    double           bins[BINS], sum = 0;
+    uint32_t         key = 0, mask = 0;
+    int32_t          taken = 0;
+
+    for (int i = 0; i < DIGITS; i++) {
+        const int32_t *from = i > 0 ? list : NULL;
+
+        fill_bins(logits, amount, from, n, shifts[i], bins);
+        key |= find_bin(bins, &want) << shifts[i];
+        mask |= (uint32_t)(BINS - 1) << shifts[i];
+        n = narrow(logits, from, n, key, mask, list);
+    }
+    while (taken < n && sum < want) {
+        sum += amount != NULL ? amount[list[taken]] : 1.0;
+        taken++;
+    }
+    *n_ties = taken;
+    return logit_of(key);
+}
+
+void phx_keep_top_k(float *logits, int32_t n, int32_t k, int32_t *list)
+{
+    int32_t n_ties;
+    float   cut;
+
+    if (k >= n)
+        return;
+    cut = find_cut(logits, NULL, n, (double)k, list, &n_ties);
+    for (int32_t i = 0; i < n; i++)
+        logits[i] = logits[i] > cut ? logits[i] : -INFINITY;
+    for (int32_t j = 0; j < n_ties; j++)
+        logits[list[j]] = cut;
+}
+
+void phx_keep_top_p(const float *logits, double *weight, int32_t n, float top_p, int32_t *list)
+{
+    double  want = phx_weights_sum(weight, n) * (double)top_p, tie;
+    int32_t n_ties;
+    float   cut = find_cut(logits, weight, n, want, list, &n_ties);
+
+    tie = weight[list[0]]; /* equal logits weigh the same */
+    for (int32_t i = 0; i < n; i++)
+        weight[i] = logits[i] > cut ? weight[i] : 0.0;
+    for (int32_t j = 0; j < n_ties; j++)
+        weight[list[j]] = tie;
+}
+
+void phx_keep_min_p(double *weight, int32_t n, float min_p)
+{
+    for (int32_t i = 0; i < n; i++)
+        weight[i] = weight[i] >= (double)min_p ? weight[i] : 0.0;
+}
+
+/* In a block of positive sum: where the running sum passes `at`, or its last id that has a weight. */
+static int32_t pick_in_block(const double *weight, int32_t n, double at)
+{
+    double  sum = 0;
+    int32_t last = 0;
+
+    for (int32_t i = 0; i < n; i++) {
+        if (weight[i] <= 0)
+            continue;
+        last = i;
+        sum += weight[i];
+        if (at < sum)
+            break;
+    }
+    return last;
+}
+
+int32_t phx_weights_pick(const double *weight, int32_t n, double u)
+{
+    double  at = u * phx_weights_sum(weight, n), last_at = 0;
+    int32_t last = 0;
+
+    for (int32_t i = 0; i < n; i += BLOCK) {
+        double sum = sum_block(weight + i, n - i < BLOCK ? n - i : BLOCK);
+
+        if (sum <= 0)
+            continue;
+        last = i; /* rounding may carry u past the end: then the last block that has a weight */
+        last_at = at;
+        if (at < sum)
+            break;
+        at -= sum;
+    }
+    return last + pick_in_block(weight + last, n - last < BLOCK ? n - last : BLOCK, last_at);
+}
