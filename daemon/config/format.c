@@ -13,14 +13,13 @@ static size_t section_of(const char *key)
     return dot != NULL ? (size_t)(dot - key) : 0;
 }
 
-static void put_section(const struct phx_option *o, const char **open, const char *prefix,
-                        struct phx_buf *out)
+static void put_section(const struct phx_option *o, const char **open, struct phx_buf *out)
 {
     size_t n = section_of(o->key);
 
     if (n == 0 || (*open != NULL && section_of(*open) == n && strncmp(*open, o->key, n) == 0))
         return;
-    phx_buf_printf(out, "%s%.*s:\n", prefix, (int)n, o->key);
+    phx_buf_printf(out, "%.*s:\n", (int)n, o->key);
     *open = o->key;
 }
 
@@ -78,7 +77,7 @@ void phx_config_format(const struct phx_config *c, struct phx_buf *out)
 
         if (is_default(o, member, (const char *)fallback + o->offset))
             continue;
-        put_section(o, &open, "", out);
+        put_section(o, &open, out);
         phx_buf_printf(out, "%s%s:", indent, short_key(o));
         if (o->kind != PHX_OPTION_LIST) {
             phx_buf_putc(out, ' ');
@@ -108,29 +107,41 @@ static void put_bounds(const struct phx_option *o, struct phx_buf *out)
     }
 }
 
+/* What the example writes for a key that has no default; NULL for the others. */
+static const char *example_of(const struct phx_option *o)
+{
+    if (strcmp(o->key, "data_dir") == 0)
+        return "/var/lib/phalanx";
+    return strcmp(o->key, "model.path") == 0 ? "/srv/models/gpt-oss-20b" : NULL;
+}
+
+static void put_example(const struct phx_option *o, struct phx_buf *out)
+{
+    const char *example = example_of(o);
+
+    phx_buf_printf(out, "%s%s%s: ", example != NULL ? "" : "#", section_of(o->key) > 0 ? "  " : "",
+                   short_key(o));
+    if (o->kind == PHX_OPTION_LIST)
+        phx_buf_puts(out, "[]");
+    else if (o->kind == PHX_OPTION_INT || o->kind == PHX_OPTION_BOOL)
+        phx_buf_puts(out, o->fallback);
+    else
+        put_quoted(example != NULL ? example : o->fallback, out);
+    phx_buf_printf(out, "   # %s (", o->help);
+    put_bounds(o, out);
+    phx_buf_puts(out, ")\n");
+}
+
 void phx_config_format_example(struct phx_buf *out)
 {
     const char *open = NULL;
 
     phx_buf_puts(out, "# SPDX-License-Identifier: Apache-2.0\n"
-                      "# Every key of phalanxd with its default.  Check a file with: phalanxd -t -c FILE\n\n"
-                      "data_dir: \"/var/lib/phalanx\"\n"
-                      "model:\n  path: \"/srv/models/gpt-oss-20b\"\n\n");
+                      "# Every key of phalanxd with its default; two have none and are needed.\n"
+                      "# Check a file with: phalanxd -t -c FILE\n\n");
     for (size_t i = 0; i < phx_n_options; i++) {
-        const struct phx_option *o = &phx_options[i];
-        const char              *indent = section_of(o->key) > 0 ? "  " : "";
-
-        put_section(o, &open, "#", out);
-        phx_buf_printf(out, "#%s%s: ", indent, short_key(o));
-        if (o->kind == PHX_OPTION_LIST)
-            phx_buf_puts(out, "[]");
-        else if (o->kind == PHX_OPTION_INT || o->kind == PHX_OPTION_BOOL)
-            phx_buf_puts(out, o->fallback);
-        else
-            put_quoted(o->fallback, out);
-        phx_buf_printf(out, "   # %s (", o->help);
-        put_bounds(o, out);
-        phx_buf_puts(out, ")\n");
+        put_section(&phx_options[i], &open, out);
+        put_example(&phx_options[i], out);
     }
 }
 

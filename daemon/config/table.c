@@ -95,7 +95,7 @@ const struct phx_option phx_options[] = {
     INT("restart.stable_ms", restart_stable_ms, "60000", 0, DAY_MS,
         "ready for so long: the wait starts from its minimum again"),
     INT("restart.max_failures", restart_max_failures, "5", 1, 1000,
-        "starts in a row that did not become ready before a replica is given up"),
+        "losses without stable_ms of calm in between after which a replica is given up"),
 
     CHOICE("launcher.kind", launcher_kind, "local", "local", "how ranks are started: local = mpirun here"),
     TEXT("launcher.mpirun", launcher_mpirun, "mpirun", "Open MPI's mpirun, 4.1 or 5.0"),
