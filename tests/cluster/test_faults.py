@@ -18,7 +18,7 @@ QUESTION = "What is 347 + 58?"
 def long_stream(cluster, **kwargs):
     """A long generation that is easy to break: one token after the other, past the model's own stop."""
     return cluster.client().completions.create(
-        model=cluster.model, prompt="the", max_tokens=400, temperature=0, stream=True,
+        model=cluster.model, prompt="the", max_tokens=3000, temperature=0, stream=True,
         extra_body={"ignore_eos": True}, **kwargs)
 
 
