@@ -53,7 +53,12 @@ static int check_submit(const struct phx_sched *s, const struct phx_submit *r, s
         if (r->tokens[i] < 0 || r->tokens[i] >= s->options.vocab_size)
             return phx_fail(err, PHX_E_INVALID, "sequence: token %d is not an id below %d", i,
                             s->options.vocab_size);
-    return phx_sampling_check(&r->sampling, err);
+    rc = phx_sampling_check(&r->sampling, err);
+    for (int32_t i = 0; rc == 0 && i < r->sampling.n_bias; i++)
+        if (r->sampling.bias[i].token < 0 || r->sampling.bias[i].token >= s->options.vocab_size)
+            rc = phx_fail(err, PHX_E_INVALID, "logit_bias: entry %d is not of an id below %d", i,
+                          s->options.vocab_size);
+    return rc;
 }
 
 int phx_sched_submit(struct phx_sched *s, const struct phx_submit *submit, struct phx_err *err)
