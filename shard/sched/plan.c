@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Planning one step: first one row for every sequence that decodes, then chunks of prompts that run, then
- * new sequences from the queue. */
+ * Planning one step: first what must not wait, then one row for every sequence that decodes, then chunks
+ * of prompts that run, then new sequences from the queue. */
 #include "shard/sched/seq.h"
 
 #include "rpc/base/mem.h"
@@ -166,39 +166,53 @@ static bool reserve_prompt(struct phx_sched *s, struct seq *seq)
     return false;
 }
 
-static void admit(struct draft *d, struct seq *seq, int32_t slot)
+static bool fits_plan(const struct draft *d, const struct seq *seq)
+{
+    return seq->n_tokens <= d->tokens_left || d->tokens_left == PHX_PLAN_NEW_TOKENS;
+}
+
+/* Gives the first of the queue a slot, blocks and at most max_rows rows, when there are any. */
+static bool admit_first(struct draft *d, int32_t max_rows)
 {
     struct phx_sched *s = d->s;
+    struct seq       *seq = s->waiting[0];
+    int32_t           slot = find_slot(s), n_rows;
 
+    if (slot < 0 || !reserve_prompt(s, seq))
+        return false;
     phx_sched_unqueue(s, 0);
     seq->slot = slot;
     seq->is_new = true;
     s->slots[slot] = seq;
     s->n_running++;
     d->tokens_left -= seq->n_tokens;
-    add_to_plan(d, seq, chunk_of(d, seq));
+    n_rows = chunk_of(d, seq);
+    add_to_plan(d, seq, n_rows < max_rows ? n_rows : max_rows);
+    return true;
+}
+
+/* Who has a higher priority than something that runs goes first and displaces it, if need be; it leaves
+ * a row for each of those that go on. */
+static void admit_urgent(struct draft *d)
+{
+    struct phx_sched *s = d->s;
+
+    while (d->rows_left > 0 && s->n_waiting > 0 && fits_plan(d, s->waiting[0])) {
+        struct seq *victim = find_victim(s);
+        int32_t     spare = d->rows_left - s->n_running;
+
+        if (victim == NULL || victim->priority >= s->waiting[0]->priority)
+            return;
+        if (!admit_first(d, spare > 1 ? spare : 1))
+            preempt(s, victim);
+    }
 }
 
 static void admit_waiting(struct draft *d)
 {
-    struct phx_sched *s = d->s;
-
-    while (d->rows_left > 0 && s->n_waiting > 0) {
-        struct seq *seq = s->waiting[0], *victim;
-        int32_t     slot = find_slot(s);
-
-        if (d->tokens_left < PHX_PLAN_NEW_TOKENS && seq->n_tokens > d->tokens_left)
-            return; /* the first one always fits */
-        if (slot >= 0 && reserve_prompt(s, seq)) {
-            admit(d, seq, slot);
-            continue;
-        }
-        victim = find_victim(s);
-        /* only a higher priority displaces what runs; equals wait their turn */
-        if (victim == NULL || victim->priority >= seq->priority)
-            return;
-        preempt(s, victim);
-    }
+    while (d->rows_left > 0 && d->s->n_waiting > 0 && fits_plan(d, d->s->waiting[0]) &&
+           admit_first(d, d->rows_left))
+        ;
 }
 
 const struct phx_plan *phx_sched_plan(struct phx_sched *s)
@@ -209,6 +223,7 @@ const struct phx_plan *phx_sched_plan(struct phx_sched *s)
         return NULL;
     d.open = &s->plans[(s->plan_first + s->n_plans) % s->options.n_inflight];
     d.open->plan = (struct phx_plan){.seqs = d.open->plan.seqs};
+    admit_urgent(&d);
     plan_decodes(&d);
     plan_prefills(&d);
     admit_waiting(&d);
