@@ -9,8 +9,9 @@ import threading
 import time
 from pathlib import Path
 
+import openai
 import pytest
-from phalanx_cluster import BIN, DEMO, Cluster, ask
+from phalanx_cluster import BIN, DEMO, Cluster, ask, children_of
 
 QUESTION = "What is 347 + 58?"
 
@@ -48,6 +49,63 @@ def test_a_stream_survives_a_rank(own_cluster, which, how):
     assert status["replicas"][0]["restarts"] == 1
     assert ask(cluster, QUESTION).content == "405"
     assert cluster.stop() == 0
+
+
+def ranks_of(cluster):
+    found = []
+    for pid in children_of(cluster.process.pid):
+        try:
+            if (Path(f"/proc/{pid}/comm").read_text().strip()) == "phalanx-rank":
+                found.append(pid)
+        except OSError:
+            continue
+    return found
+
+
+def test_a_rank_killed_in_prefill(own_cluster):
+    cluster = own_cluster(2, 1, extra=("--set", "engine.max_rows=64"))
+    arguments = dict(model=cluster.model, prompt="the quick brown fox " * 150, max_tokens=8,
+                     temperature=0)
+    pid = cluster.ready["ranks"][1]["pid"]
+    timer = threading.Timer(0.05, lambda: os.kill(pid, signal.SIGKILL))
+    timer.start()
+    got = cluster.client().completions.create(**arguments).choices[0].text
+    again = cluster.client().completions.create(**arguments).choices[0].text
+    assert got == again
+    status = json.loads(cluster.run("cluster", "status", "--data", cluster.folder, "--json").stdout)
+    assert status["replicas"][0]["restarts"] == 1, "the rank died before the answer was there"
+    assert cluster.stop() == 0
+
+
+def test_a_rank_killed_while_loading(own_cluster):
+    cluster = own_cluster(2, 1)
+    before = set(ranks_of(cluster))
+    cluster.run("cluster", "restart", "--data", cluster.folder)
+    end, killed = time.monotonic() + 20, None
+    while killed is None and time.monotonic() < end:
+        new = set(ranks_of(cluster)) - before
+        if new:
+            killed = new.pop()
+            os.kill(killed, signal.SIGKILL)
+        time.sleep(0.005)
+    assert killed is not None
+    assert ask(cluster, QUESTION).content == "405", "the replica comes back"
+    assert cluster.stop() == 0
+
+
+def test_a_body_over_the_limit_is_refused(cluster):
+    with pytest.raises(openai.APIStatusError) as caught:
+        ask(cluster, "a" * (10 << 20))
+    assert caught.value.status_code == 413
+
+
+def test_invalid_utf8_is_refused(cluster):
+    host, port = cluster.url.split("//")[1].split(":")
+    body = b'{"model":"' + cluster.model.encode() + b'","prompt":"\xff\xfe"}'
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
+                           + cluster.key.encode() + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 400")
 
 
 def test_ranks_end_when_the_daemon_is_killed(own_cluster):
