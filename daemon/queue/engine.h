@@ -5,6 +5,7 @@
 
 #include "daemon/fleet/fleet.h"
 #include "daemon/queue/queue.h"
+#include "daemon/router/router.h"
 
 struct tenant {
     struct tenant *next;
@@ -42,6 +43,12 @@ struct list {
     int32_t                n;
 };
 
+struct slot { /* what is known of a replica here */
+    struct phx_affinity *affinity; /* prompt heads it has seen */
+    int32_t              n_sent;
+    int64_t              n_tokens; /* of those */
+};
+
 struct phx_engine {
     struct phx_fleet         *fleet;
     struct phx_engine_options options;
@@ -50,8 +57,9 @@ struct phx_engine {
     struct list               waiting, sent, ending;
     struct phx_table         *by_id; /* of sent ones */
     uint64_t                  next_id, order;
+    struct event             *watch; /* looks for a fleet without hope while sequences wait */
     struct event             *later; /* ends and dispatches outside of callers' frames */
-    int32_t                  *n_sent; /* per replica */
+    struct slot              *slots; /* per replica */
     int32_t                   vocab_size, max_context, max_seqs;
     double                    step_seconds; /* smoothed: for Retry-After */
 };

@@ -4,6 +4,7 @@
 #include <event2/event.h>
 #include <string.h>
 
+#include "daemon/config/limits.h"
 #include "daemon/metrics/metrics.h"
 #include "daemon/queue/engine.h"
 #include "rpc/base/clock.h"
@@ -11,7 +12,7 @@
 #include "rpc/base/mem.h"
 #include "rpc/base/table.h"
 
-enum { SEQS_MAX = 1 << 20, OUTPUT_WEIGHT = 2, RETRY_MIN_MS = 500, RETRY_MAX_MS = 30000 };
+enum { SEQS_MAX = 1 << 20, OUTPUT_WEIGHT = 2, WATCH_MS = 250, RETRY_MIN_MS = 500, RETRY_MAX_MS = 30000 };
 
 static void append(struct list *l, struct phx_engine_seq *s)
 {
@@ -68,7 +69,8 @@ static void move_to(struct phx_engine_seq *s, enum seq_state state)
         s->tenant->n_waiting--;
     if (s->state == SEQ_SENT) {
         (void)phx_table_remove_u64(e->by_id, s->id);
-        e->n_sent[index_of(s->replica)]--;
+        e->slots[index_of(s->replica)].n_sent--;
+        e->slots[index_of(s->replica)].n_tokens -= s->n_tokens;
     }
     s->state = state;
     append(list_of(s), s);
@@ -107,23 +109,36 @@ static void destroy_seq(struct phx_engine_seq *s)
 
 /* ---- sending ------------------------------------------------------------------------------------ */
 
-/* The ready replica with the fewest sequences that has room; equal ones take turns by their number. */
-static struct phx_replica *pick_replica(struct phx_engine *e)
+/* A little more than a replica runs at once, so that it never waits for the next; the rest stays here, where
+ * fairness decides. */
+static int32_t capacity_of(const struct phx_replica_facts *facts)
 {
-    struct phx_replica *best = NULL;
-    int32_t             least = INT32_MAX;
+    return facts->is_taking ? facts->max_seqs + facts->max_seqs / 4 + 1 : 0;
+}
 
-    for (int32_t i = 0; i < phx_fleet_count(e->fleet); i++) {
-        struct phx_replica      *r = phx_fleet_replica(e->fleet, i);
+static struct phx_replica *pick_replica(struct phx_engine *e, const struct phx_engine_seq *s)
+{
+    struct phx_route_candidate candidates[PHX_REPLICAS_MAX];
+    int32_t                    n = phx_fleet_count(e->fleet);
+    int                        best;
+
+    for (int32_t i = 0; i < n; i++) {
         struct phx_replica_facts facts;
 
-        phx_replica_facts(r, &facts);
-        if (facts.is_taking && e->n_sent[i] < facts.max_seqs && e->n_sent[i] < least) {
-            best = r;
-            least = e->n_sent[i];
-        }
+        phx_replica_facts(phx_fleet_replica(e->fleet, i), &facts);
+        candidates[i] = (struct phx_route_candidate){
+            .n_running = e->slots[i].n_sent,
+            .capacity = capacity_of(&facts),
+            .n_tokens = e->slots[i].n_tokens,
+            .kv_blocks = facts.kv_blocks,
+            .kv_blocks_used = facts.kv_blocks_used,
+        };
+        if (n > 1) /* with one replica there is nothing to choose */
+            candidates[i].n_hit_tokens =
+                phx_affinity_match(e->slots[i].affinity, s->tenant->salt, s->tokens, s->n_tokens);
     }
-    return best;
+    best = phx_route_pick(candidates, n, s->n_tokens);
+    return best >= 0 ? phx_fleet_replica(e->fleet, best) : NULL;
 }
 
 static void send_to(struct phx_engine_seq *s, struct phx_replica *r)
@@ -146,7 +161,9 @@ static void send_to(struct phx_engine_seq *s, struct phx_replica *r)
                             (double)(phx_clock_mono_ns() - s->queued_ns) / 1e9);
     move_to(s, SEQ_SENT);
     s->replica = r;
-    e->n_sent[index_of(r)]++;
+    e->slots[index_of(r)].n_sent++;
+    e->slots[index_of(r)].n_tokens += s->n_tokens;
+    phx_affinity_add(e->slots[index_of(r)].affinity, s->tenant->salt, s->tokens, s->n_tokens);
     phx_assert(phx_table_set_u64(e->by_id, s->id, s) == 0);
     s->tenant->served += (uint64_t)(s->n_tokens);
     if (phx_replica_submit(r, &submit, 1, &err) != 0) {
@@ -162,25 +179,64 @@ static void dispatch(struct phx_engine *e)
     struct phx_engine_seq *s;
     struct phx_replica    *r;
 
-    while ((s = phx_queue_next(e)) != NULL && (r = pick_replica(e)) != NULL)
+    while ((s = phx_queue_next(e)) != NULL && (r = pick_replica(e, s)) != NULL)
         send_to(s, r);
     gauge(e);
 }
 
-static void on_later(evutil_socket_t fd, short what, void *ctx)
+static void run_ends(struct phx_engine *e)
 {
-    struct phx_engine     *e = ctx;
     struct phx_engine_seq *s;
 
-    (void)fd;
-    (void)what;
     while ((s = e->ending.first) != NULL) {
         take_out(&e->ending, s);
         s->tenant->n_open--;
         s->callbacks.on_end(s->ctx, s->finish, s->has_error ? &s->error : NULL);
         destroy_seq(s);
     }
+}
+
+/* Nobody waits for replicas that will not come back. */
+static void end_hopeless(struct phx_engine *e)
+{
+    struct phx_fleet_facts facts;
+    struct phx_err         err = {0};
+
+    phx_fleet_facts(e->fleet, &facts);
+    if (!facts.is_hopeless)
+        return;
+    (void)phx_fail(&err, PHX_E_PEER, "no replica runs any more: %.150s", facts.last_error); /* told */
+    while (e->waiting.first != NULL)
+        end(e->waiting.first, PHX_FINISH_ERROR, &err);
+    run_ends(e);
+}
+
+/* Looks again while something waits: a replica that fails to start tells no listener. */
+static void watch(struct phx_engine *e)
+{
+    const struct timeval again = {0, WATCH_MS * 1000};
+
+    end_hopeless(e);
+    if (e->waiting.n > 0 && !event_pending(e->watch, EV_TIMEOUT, NULL))
+        phx_assert(event_add(e->watch, &again) == 0);
+}
+
+static void on_watch(evutil_socket_t fd, short what, void *ctx)
+{
+    (void)fd;
+    (void)what;
+    watch(ctx);
+}
+
+static void on_later(evutil_socket_t fd, short what, void *ctx)
+{
+    struct phx_engine *e = ctx;
+
+    (void)fd;
+    (void)what;
+    run_ends(e);
     dispatch(e);
+    watch(e);
 }
 
 /* ---- what the fleet tells ------------------------------------------------------------------------ */
@@ -194,6 +250,7 @@ static void on_ready(void *ctx, struct phx_replica *r)
     e->vocab_size = facts.vocab_size;
     e->max_context = facts.max_context;
     e->max_seqs = facts.max_seqs;
+    phx_affinity_clear(e->slots[facts.index].affinity); /* its cache is empty */
     run_later(e);
 }
 
@@ -231,6 +288,7 @@ static bool take_token(struct phx_engine_seq *s, const struct phx_token_out *t)
         if (t->index > expected || s->n_tokens >= s->max_total)
             return false;
         s->tokens[s->n_tokens++] = t->token;
+        s->e->slots[index_of(s->replica)].n_tokens++;
         s->tenant->served += OUTPUT_WEIGHT;
         if (!s->is_cancelled)
             s->callbacks.on_token(s->ctx, t);
@@ -279,9 +337,13 @@ int phx_engine_open(struct phx_fleet *fleet, const struct phx_engine_options *op
     e->fleet = fleet;
     e->options = *options;
     e->by_id = phx_table_create(SEQS_MAX);
-    e->n_sent = phx_mem_calloc((size_t)phx_fleet_count(fleet), sizeof(*e->n_sent));
+    phx_assert(phx_fleet_count(fleet) <= PHX_REPLICAS_MAX); /* the config's bound */
+    e->slots = phx_mem_calloc((size_t)phx_fleet_count(fleet), sizeof(*e->slots));
+    for (int32_t i = 0; i < phx_fleet_count(fleet); i++)
+        e->slots[i].affinity = phx_affinity_create();
     e->later = event_new(phx_fleet_base(fleet), -1, 0, on_later, e);
-    phx_assert(e->later != NULL);
+    e->watch = event_new(phx_fleet_base(fleet), -1, 0, on_watch, e);
+    phx_assert(e->later != NULL && e->watch != NULL);
     phx_fleet_listen(fleet, &(struct phx_fleet_listener){e, on_ready, on_lost, on_step});
     *out = e;
     return 0;
@@ -303,15 +365,18 @@ void phx_engine_close(struct phx_engine *e)
     phx_fleet_listen(e->fleet, &(struct phx_fleet_listener){0});
     end_all(&e->waiting, &err);
     end_all(&e->sent, &err);
-    on_later(-1, 0, e);
+    run_ends(e);
     for (struct tenant *t = e->tenants, *next; t != NULL; t = next) {
         next = t->next;
         phx_mem_free(t->name);
         phx_mem_free(t);
     }
     event_free(e->later);
+    event_free(e->watch);
     phx_table_destroy(e->by_id);
-    phx_mem_free(e->n_sent);
+    for (int32_t i = 0; i < phx_fleet_count(e->fleet); i++)
+        phx_affinity_destroy(e->slots[i].affinity);
+    phx_mem_free(e->slots);
     phx_mem_free(e);
 }
 
@@ -322,6 +387,13 @@ static int check_request(const struct phx_engine *e, const struct phx_engine_req
         (e->max_context > 0 && r->n_tokens >= e->max_context))
         return phx_fail(err, PHX_E_INVALID, "a prompt of %d tokens does not fit the context of %d",
                         r->n_tokens, e->max_context);
+    if (r->max_new > PHX_RPC_TOKENS_MAX - r->n_tokens)
+        return phx_fail(err, PHX_E_INVALID, "%d prompt tokens and %d new ones are more than %d",
+                        r->n_tokens, r->max_new, PHX_RPC_TOKENS_MAX);
+    for (int32_t i = 0; i < r->n_tokens; i++)
+        if (r->tokens[i] < 0 || (e->vocab_size > 0 && r->tokens[i] >= e->vocab_size))
+            return phx_fail(err, PHX_E_INVALID, "prompt token %d is %d; the vocabulary has %d", i,
+                            r->tokens[i], e->vocab_size);
     if (e->waiting.n >= e->options.max_waiting)
         return phx_fail(err, PHX_E_BUSY, "the queue of %d sequences is full", e->options.max_waiting);
     if (t->n_waiting >= e->options.max_waiting_per_tenant)
