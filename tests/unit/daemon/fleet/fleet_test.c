@@ -1,41 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Fleet and engine with real processes and a real link: the ranks are fake_rank.c. */
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 #include <event2/event.h>
 
-#include "daemon/certs/certs.h"
-#include "daemon/config/config.h"
-#include "daemon/fleet/fleet.h"
-#include "daemon/metrics/metrics.h"
-#include "daemon/queue/queue.h"
-#include "rpc/base/buf.h"
 #include "rpc/base/clock.h"
 #include "rpc/base/mem.h"
 #include "tests/unit/daemon/fleet/fake_rank.h"
+#include "tests/unit/daemon/fleet/world.h"
 
 enum { TOKENS_MAX = 600 };
-
-struct world {
-    char                   dir[64];
-    struct event_base     *base;
-    struct phx_metrics    *metrics;
-    struct phx_config     *config;
-    struct phx_fleet      *fleet;
-    struct phx_engine     *engine;
-    struct phx_rpc_server *rpc;
-    struct event          *readable;
-};
 
 struct answer { /* what one sequence got */
     struct phx_engine_seq *seq;
@@ -48,155 +27,6 @@ struct answer { /* what one sequence got */
     int32_t               *order;     /* counts the ends of several */
     int32_t                ended_as;
 };
-
-/* ---- the world -------------------------------------------------------------------------------- */
-
-static void attached(void *ctx, struct phx_rpc_link *link, const struct phx_link_hello *hello,
-                     const struct phx_rpc_peer *peer)
-{
-    phx_fleet_attached(((struct world *)ctx)->fleet, link, hello, peer);
-}
-
-static void message(void *ctx, struct phx_rpc_link *link, const struct phx_link_msg *msg)
-{
-    phx_fleet_message(((struct world *)ctx)->fleet, link, msg);
-}
-
-static void detached(void *ctx, struct phx_rpc_link *link, const struct phx_err *reason)
-{
-    phx_fleet_detached(((struct world *)ctx)->fleet, link, reason);
-}
-
-static void request(void *ctx, struct phx_rpc_call *call, const struct phx_rpc_request *r)
-{
-    struct phx_err err = {.code = PHX_E_UNSUPPORTED};
-
-    (void)ctx;
-    (void)r;
-    phx_rpc_fail(call, &err, -1);
-}
-
-static void cancelled(void *ctx, struct phx_rpc_call *call)
-{
-    (void)ctx;
-    (void)call;
-}
-
-static void readable(evutil_socket_t fd, short what, void *ctx)
-{
-    (void)fd;
-    (void)what;
-    phx_rpc_server_dispatch(((struct world *)ctx)->rpc);
-}
-
-static char *read_tls(const struct world *w, const char *name)
-{
-    char          *path = phx_mem_printf("%s/tls/%s", w->dir, name);
-    struct phx_buf b;
-
-    assert_int_equal(phx_buf_read_file(&b, path, 1 << 20, NULL), 0);
-    phx_mem_free(path);
-    return b.data;
-}
-
-static void open_rpc(struct world *w)
-{
-    struct phx_rpc_server_options o = {
-        .listen = "127.0.0.1:0",
-        .handlers = {attached, message, detached, request, cancelled},
-        .ctx = w,
-    };
-
-    o.tls.ca_pem = read_tls(w, "ca.crt");
-    o.tls.cert_pem = read_tls(w, "server.crt");
-    o.tls.key_pem = read_tls(w, "server.key");
-    assert_int_equal(phx_rpc_server_open(&w->rpc, &o, NULL), 0);
-    phx_mem_free((char *)o.tls.ca_pem);
-    phx_mem_free((char *)o.tls.cert_pem);
-    phx_mem_free((char *)o.tls.key_pem);
-    w->readable = event_new(w->base, phx_rpc_server_fd(w->rpc), EV_READ | EV_PERSIST, readable, w);
-    assert_int_equal(event_add(w->readable, NULL), 0);
-}
-
-/* way: the name of the model folder; more: further config lines. */
-static void open_world(struct world *w, const char *way, const char *more)
-{
-    static const char fast[] =
-        "timeouts: {heartbeat_ms: 100, lost_ms: 1000, step_stall_ms: 1000, start_ms: 3000,"
-        " load_stall_ms: 2000}\n"
-        "restart: {backoff_min_ms: 20, backoff_max_ms: 100, max_failures: 4}\n";
-    struct phx_fleet_options  fo = {0};
-    struct phx_engine_options eo = {.max_waiting = 8, .max_waiting_per_tenant = 6, .max_resumes = 2};
-    char                     *text, *run, target[64];
-    struct phx_err            err = {0};
-
-    memset(w, 0, sizeof(*w));
-    (void)snprintf(w->dir, sizeof(w->dir), "/tmp/phx-fleet-XXXXXX");
-    assert_non_null(mkdtemp(w->dir));
-    run = phx_mem_printf("%s/run", w->dir);
-    assert_int_equal(mkdir(run, 0700), 0);
-    phx_mem_free(run);
-    text = phx_mem_printf("data_dir: %s\nmodel: {path: /models/%s}\n%s%s", w->dir, way, fast, more);
-    if (phx_config_parse(text, strlen(text), "test", &w->config, &err) != 0)
-        fail_msg("%s", err.text);
-    phx_mem_free(text);
-    assert_int_equal(phx_certs_ensure(w->dir, NULL, NULL), 0);
-    w->base = event_base_new();
-    w->metrics = phx_metrics_create();
-    fo.base = w->base;
-    fo.metrics = eo.metrics = w->metrics;
-    fo.config = w->config;
-    fo.model_name = "fake";
-    fo.rank_program = PHX_BIN_DIR "/../tests/fake-rank";
-    if (phx_fleet_open(&fo, &w->fleet, &err) != 0 ||
-        phx_engine_open(w->fleet, &eo, &w->engine, &err) != 0)
-        fail_msg("%s", err.text);
-    open_rpc(w);
-    (void)snprintf(target, sizeof(target), "127.0.0.1:%d", phx_rpc_server_port(w->rpc));
-    assert_int_equal(phx_fleet_start(w->fleet, target, &err), 0);
-}
-
-static void close_world(struct world *w)
-{
-    char *command = phx_mem_printf("rm -rf %s", w->dir);
-
-    phx_engine_close(w->engine);
-    phx_fleet_close(w->fleet);
-    event_free(w->readable);
-    phx_rpc_server_close(w->rpc, 0);
-    event_base_free(w->base);
-    phx_metrics_destroy(w->metrics);
-    phx_config_destroy(w->config);
-    assert_int_equal(system(command), 0);
-    phx_mem_free(command);
-}
-
-/* Runs the loop until *value >= want, at most so many seconds. */
-static bool run_until(struct world *w, const int *value, int want, int seconds)
-{
-    struct timeval slice = {0, 10000};
-    int64_t        end = phx_clock_mono_ns() + (int64_t)seconds * 1000000000;
-
-    while (*value < want && phx_clock_mono_ns() < end) {
-        event_base_loopexit(w->base, &slice);
-        event_base_dispatch(w->base);
-    }
-    return *value >= want;
-}
-
-static struct phx_fleet_facts run_until_settled(struct world *w, int n_ready, int seconds)
-{
-    struct phx_fleet_facts facts;
-    int64_t                end = phx_clock_mono_ns() + (int64_t)seconds * 1000000000;
-    struct timeval         slice = {0, 10000};
-
-    do {
-        event_base_loopexit(w->base, &slice);
-        event_base_dispatch(w->base);
-        phx_fleet_facts(w->fleet, &facts);
-    } while (!(facts.is_hopeless || facts.n_ready == n_ready) && phx_clock_mono_ns() < end);
-    return facts;
-}
 
 /* ---- sequences -------------------------------------------------------------------------------- */
 
@@ -285,14 +115,14 @@ static void sequences_run_and_end(void **state)
     struct answer a = {0}, b = {0};
 
     (void)state;
-    open_world(&w, "plain", "");
+    world_open(&w, "plain", "");
     submit(&w, &a, FAKE_PLAIN, 40); /* before anything is ready */
     submit(&w, &b, FAKE_TWICE, 30);
-    assert_true(run_until(&w, &a.n_ends, 1, 10) && run_until(&w, &b.n_ends, 1, 10));
+    assert_true(world_run(&w, &a.n_ends, 1, 10) && world_run(&w, &b.n_ends, 1, 10));
     expect_whole(&a, 40);
     expect_whole(&b, 30);
     assert_int_equal(restarts_of(&w, 0), 0);
-    close_world(&w);
+    world_close(&w);
 }
 
 /* Whatever happens to the replica, the stream is the unbroken one. */
@@ -301,15 +131,15 @@ static void resume_after(int32_t order)
     struct world  w;
     struct answer a = {0}, neighbour = {0};
 
-    open_world(&w, "plain", "");
+    world_open(&w, "plain", "");
     submit(&w, &neighbour, FAKE_PLAIN, 300);
     submit(&w, &a, order, 30);
-    assert_true(run_until(&w, &a.n_ends, 1, 20));
+    assert_true(world_run(&w, &a.n_ends, 1, 20));
     expect_whole(&a, 30);
-    assert_true(run_until(&w, &neighbour.n_ends, 1, 20));
+    assert_true(world_run(&w, &neighbour.n_ends, 1, 20));
     expect_whole(&neighbour, 300);
     assert_int_equal(restarts_of(&w, 0), 1);
-    close_world(&w);
+    world_close(&w);
 }
 
 static void a_stream_survives_a_killed_replica(void **state)
@@ -342,13 +172,13 @@ static void resumes_are_limited(void **state)
     struct answer a = {0};
 
     (void)state;
-    open_world(&w, "plain", "");
+    world_open(&w, "plain", "");
     submit(&w, &a, FAKE_DIE_ALWAYS, 40);
-    assert_true(run_until(&w, &a.n_ends, 1, 20));
+    assert_true(world_run(&w, &a.n_ends, 1, 20));
     assert_int_equal(a.finish, PHX_FINISH_ERROR);
     assert_int_equal(a.err.code, PHX_E_PEER);
     assert_in_range(a.n, 1, 15); /* five tokens in each of three lives, at most */
-    close_world(&w);
+    world_close(&w);
 }
 
 static void an_error_of_one_sequence_ends_that_one(void **state)
@@ -357,15 +187,15 @@ static void an_error_of_one_sequence_ends_that_one(void **state)
     struct answer a = {0}, b = {0};
 
     (void)state;
-    open_world(&w, "plain", "");
+    world_open(&w, "plain", "");
     submit(&w, &a, FAKE_ERROR, 40);
     submit(&w, &b, FAKE_PLAIN, 40);
-    assert_true(run_until(&w, &a.n_ends, 1, 10) && run_until(&w, &b.n_ends, 1, 10));
+    assert_true(world_run(&w, &a.n_ends, 1, 10) && world_run(&w, &b.n_ends, 1, 10));
     assert_int_equal(a.finish, PHX_FINISH_ERROR);
     assert_non_null(strstr(a.err.text, "not finite"));
     expect_whole(&b, 40);
     assert_int_equal(restarts_of(&w, 0), 0);
-    close_world(&w);
+    world_close(&w);
 }
 
 static void cancelling_ends_at_once_and_once(void **state)
@@ -374,21 +204,21 @@ static void cancelling_ends_at_once_and_once(void **state)
     struct answer inside = {.cancel_at = 7}, waiting = {0}, after = {0};
 
     (void)state;
-    open_world(&w, "plain", "");
+    world_open(&w, "plain", "");
     submit(&w, &waiting, FAKE_PLAIN, 400);
     phx_engine_cancel(waiting.seq); /* still queued */
     assert_int_equal(waiting.n_ends, 0);
-    assert_true(run_until(&w, &waiting.n_ends, 1, 5));
+    assert_true(world_run(&w, &waiting.n_ends, 1, 5));
     assert_int_equal(waiting.finish, PHX_FINISH_CANCELLED);
     submit(&w, &inside, FAKE_PLAIN, 400);
-    assert_true(run_until(&w, &inside.n_ends, 1, 10));
+    assert_true(world_run(&w, &inside.n_ends, 1, 10));
     assert_int_equal(inside.finish, PHX_FINISH_CANCELLED);
     assert_int_equal(inside.n, 7);
     submit(&w, &after, FAKE_PLAIN, 20);
-    assert_true(run_until(&w, &after.n_ends, 1, 10));
+    assert_true(world_run(&w, &after.n_ends, 1, 10));
     expect_whole(&after, 20);
     assert_int_equal(inside.n_ends + waiting.n_ends, 2);
-    close_world(&w);
+    world_close(&w);
 }
 
 static void the_queue_is_bounded(void **state)
@@ -399,7 +229,7 @@ static void the_queue_is_bounded(void **state)
     struct phx_engine_facts facts;
 
     (void)state;
-    open_world(&w, "never", "");
+    world_open(&w, "never", "");
     for (int i = 0; i < 6; i++)
         assert_int_equal(submit_as(&w, &a[i], "one", FAKE_PLAIN, 5, 0, &err), 0);
     assert_int_not_equal(submit_as(&w, &a[6], "one", FAKE_PLAIN, 5, 0, &err), 0); /* the tenant's part */
@@ -411,7 +241,7 @@ static void the_queue_is_bounded(void **state)
     assert_int_equal(facts.n_waiting, 8);
     assert_false(facts.is_ready);
     assert_true(facts.retry_after_ms >= 500);
-    close_world(&w);
+    world_close(&w);
     for (int i = 0; i < 8; i++) { /* closing ends what waits, once */
         assert_int_equal(a[i].n_ends, 1);
         assert_int_equal(a[i].err.code, PHX_E_CANCELLED);
@@ -427,7 +257,7 @@ static void tenants_share(void **state)
     int32_t        order = 0;
 
     (void)state;
-    open_world(&w, "plain", "");
+    world_open(&w, "plain", "");
     for (int i = 0; i < 6; i++) {
         many[i].order = &order;
         assert_int_equal(submit_as(&w, &many[i], "many", FAKE_PLAIN, 60, 0, &err), 0);
@@ -436,12 +266,12 @@ static void tenants_share(void **state)
     assert_int_equal(submit_as(&w, &one, "one", FAKE_PLAIN, 60, 0, &err), 0);
     assert_int_equal(submit_as(&w, &urgent, "urgent", FAKE_PLAIN, 10, 5, &err), 0);
     for (int i = 0; i < 6; i++)
-        assert_true(run_until(&w, &many[i].n_ends, 1, 20));
-    assert_true(run_until(&w, &one.n_ends, 1, 10));
+        assert_true(world_run(&w, &many[i].n_ends, 1, 20));
+    assert_true(world_run(&w, &one.n_ends, 1, 10));
     assert_int_equal(urgent.ended_as, 1);
     assert_in_range(one.ended_as, 2, 5); /* among the first four, not behind all of the other's */
     expect_whole(&one, 60);
-    close_world(&w);
+    world_close(&w);
 }
 
 static void bad_requests_are_refused(void **state)
@@ -451,13 +281,13 @@ static void bad_requests_are_refused(void **state)
     struct phx_err err = {0};
 
     (void)state;
-    open_world(&w, "plain", "");
-    assert_int_equal(run_until_settled(&w, 1, 10).n_ready, 1);
+    world_open(&w, "plain", "");
+    assert_int_equal(world_settle(&w, 1, 10).n_ready, 1);
     assert_int_equal(submit_as(&w, &a, "t", FAKE_PLAIN, 0, 0, &err), PHX_E_INVALID);
     assert_int_equal(submit_as(&w, &a, "t", FAKE_PLAIN, -1, 0, &err), PHX_E_INVALID);
     assert_null(a.seq);
     assert_int_equal(a.n_ends, 0);
-    close_world(&w);
+    world_close(&w);
 }
 
 static void two_replicas_stand_in_for_each_other(void **state)
@@ -467,16 +297,16 @@ static void two_replicas_stand_in_for_each_other(void **state)
     struct phx_fleet_facts facts;
 
     (void)state;
-    open_world(&w, "plain", "cluster: {replicas: 2}\n");
-    facts = run_until_settled(&w, 2, 10);
+    world_open(&w, "plain", "cluster: {replicas: 2}\n");
+    facts = world_settle(&w, 2, 10);
     assert_int_equal(facts.n_ready, 2);
     assert_true(facts.is_settled);
     submit(&w, &a, FAKE_DIE_ONCE, 30);
-    assert_true(run_until(&w, &a.n_ends, 1, 10));
+    assert_true(world_run(&w, &a.n_ends, 1, 10));
     expect_whole(&a, 30);
-    assert_int_equal(run_until_settled(&w, 2, 10).n_ready, 2); /* the lost one comes back */
+    assert_int_equal(world_settle(&w, 2, 10).n_ready, 2); /* the lost one comes back */
     assert_int_equal(restarts_of(&w, 0) + restarts_of(&w, 1), 1);
-    close_world(&w);
+    world_close(&w);
 }
 
 static void what_cannot_start_is_given_up(void **state)
@@ -494,13 +324,13 @@ static void what_cannot_start_is_given_up(void **state)
         struct world           w;
         struct phx_fleet_facts facts;
 
-        open_world(&w, cases[i].way, "");
-        facts = run_until_settled(&w, 1, 15);
+        world_open(&w, cases[i].way, "");
+        facts = world_settle(&w, 1, 15);
         assert_int_equal(facts.n_ready, 0);
         assert_true(facts.is_hopeless);
         if (strstr(facts.last_error, cases[i].part) == NULL)
             fail_msg("%s: %s", cases[i].way, facts.last_error);
-        close_world(&w);
+        world_close(&w);
     }
 }
 
@@ -510,11 +340,11 @@ static void a_replica_that_never_joins_is_given_up(void **state)
     struct phx_fleet_facts facts;
 
     (void)state;
-    open_world(&w, "never", "");
-    facts = run_until_settled(&w, 1, 20);
+    world_open(&w, "never", "");
+    facts = world_settle(&w, 1, 20);
     assert_true(facts.is_hopeless);
     assert_non_null(strstr(facts.last_error, "join"));
-    close_world(&w);
+    world_close(&w);
 }
 
 static void requests_do_not_wait_for_a_fleet_without_hope(void **state)
@@ -523,12 +353,12 @@ static void requests_do_not_wait_for_a_fleet_without_hope(void **state)
     struct answer a = {0};
 
     (void)state;
-    open_world(&w, "fatal", "");
+    world_open(&w, "fatal", "");
     submit(&w, &a, FAKE_PLAIN, 5);
-    assert_true(run_until(&w, &a.n_ends, 1, 15));
+    assert_true(world_run(&w, &a.n_ends, 1, 15));
     assert_int_equal(a.finish, PHX_FINISH_ERROR);
     assert_non_null(strstr(a.err.text, "tensor x is missing"));
-    close_world(&w);
+    world_close(&w);
 }
 
 static void draining_lets_sequences_end(void **state)
@@ -539,21 +369,21 @@ static void draining_lets_sequences_end(void **state)
     struct phx_err          err;
 
     (void)state;
-    open_world(&w, "plain", "");
+    world_open(&w, "plain", "");
     submit(&w, &a, FAKE_PLAIN, 200);
-    assert_int_equal(run_until_settled(&w, 1, 10).n_ready, 1);
-    assert_true(run_until(&w, &a.n, 5, 5));
+    assert_int_equal(world_settle(&w, 1, 10).n_ready, 1);
+    assert_true(world_run(&w, &a.n, 5, 5));
     assert_int_equal(phx_fleet_drain(w.fleet, "r9", 0, &done, &err), PHX_E_NOTFOUND);
     assert_int_equal(phx_fleet_drain(w.fleet, "r0", 10000, &done, &err), 0);
     assert_int_equal(done.n_replicas, 1);
-    assert_true(run_until(&w, &a.n_ends, 1, 10));
+    assert_true(world_run(&w, &a.n_ends, 1, 10));
     expect_whole(&a, 200);
     assert_int_equal(restarts_of(&w, 0), 0);
     /* it stays away until an operator calls it back */
-    assert_int_equal(run_until_settled(&w, 0, 5).n_ready, 0);
+    assert_int_equal(world_settle(&w, 0, 5).n_ready, 0);
     assert_int_equal(phx_fleet_restart(w.fleet, "", &done, &err), 0);
-    assert_int_equal(run_until_settled(&w, 1, 10).n_ready, 1);
-    close_world(&w);
+    assert_int_equal(world_settle(&w, 1, 10).n_ready, 1);
+    world_close(&w);
 }
 
 static void stopping_is_orderly(void **state)
@@ -562,8 +392,8 @@ static void stopping_is_orderly(void **state)
     int64_t      end;
 
     (void)state;
-    open_world(&w, "plain", "");
-    assert_int_equal(run_until_settled(&w, 1, 10).n_ready, 1);
+    world_open(&w, "plain", "");
+    assert_int_equal(world_settle(&w, 1, 10).n_ready, 1);
     phx_fleet_stop(w.fleet, 3000);
     end = phx_clock_mono_ns() + INT64_C(5000000000);
     while (!phx_fleet_is_stopped(w.fleet) && phx_clock_mono_ns() < end) {
@@ -573,7 +403,7 @@ static void stopping_is_orderly(void **state)
         event_base_dispatch(w.base);
     }
     assert_true(phx_fleet_is_stopped(w.fleet));
-    close_world(&w);
+    world_close(&w);
 }
 
 static void a_missing_program_is_named(void **state)
