@@ -197,6 +197,8 @@ static bool get_list(struct reader *r, const int32_t **out, int32_t *n, int32_t 
 
 static bool get_sampling(struct reader *r, struct phx_sampling *s)
 {
+    struct phx_err why;
+
     phx_sampling_init(s);
     if (!get(r, &s->temperature, 4, "temperature") || !get(r, &s->top_p, 4, "top_p") ||
         !get(r, &s->min_p, 4, "min_p") || !get(r, &s->presence_penalty, 4, "presence_penalty") ||
@@ -211,11 +213,10 @@ static bool get_sampling(struct reader *r, struct phx_sampling *s)
     s->bias = (const struct phx_bias *)(const void *)r->at;
     r->at += (size_t)s->n_bias * sizeof(*s->bias);
     r->left -= (size_t)s->n_bias * sizeof(*s->bias);
-    if (phx_sampling_check(s, r->err) != 0) {
-        r->code = PHX_E_FORMAT;
-        return false;
-    }
-    return true;
+    if (phx_sampling_check(s, &why) == 0)
+        return true;
+    r->code = phx_fail(r->err, PHX_E_FORMAT, "step plan: %s", why.text);
+    return false;
 }
 
 static bool get_seq(struct phx_plan_decoder *d, struct reader *r, struct phx_wire_seq *s,
