@@ -11,7 +11,7 @@ target_link_options(phx_flags INTERFACE -Wl,-z,relro,-z,now)
 add_library(phx_warnings INTERFACE)
 target_compile_options(phx_warnings INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes
-  -Wno-missing-field-initializers)
+  -Wno-missing-field-initializers -Wno-format-truncation)
 if(PHX_WERROR)
   target_compile_options(phx_warnings INTERFACE -Werror)
 endif()

@@ -120,23 +120,24 @@ static int open_admission(struct phx_daemon *d, struct phx_err *err)
     return phx_admission_open(d->base, d->store, d->license, &admission, &d->admission, err);
 }
 
-/* 32 random bytes that stay with the data folder: tenants' cache keys are made from them. */
-static int read_cache_secret(struct phx_daemon *d, uint8_t secret[32], struct phx_err *err)
+/* Random bytes that are made once and stay with the data folder. */
+static int read_constant(struct phx_daemon *d, const char *name, void *out, size_t size,
+                         struct phx_err *err)
 {
-    char          *path = data_path(d, "keys/cache.secret");
+    char          *path = data_path(d, name);
     struct phx_buf text = {0};
     char           hex[65];
     int            rc = 0;
 
     if (access(path, F_OK) != 0) {
-        phx_id_hex(hex, sizeof(hex), 32);
+        phx_id_hex(hex, sizeof(hex), size);
         rc = phx_file_write(path, hex, strlen(hex), 0600, err);
     }
     if (rc == 0)
         rc = phx_buf_read_file(&text, path, 4096, err);
     if (rc == 0) {
         text.data[strcspn(text.data, "\r\n")] = '\0';
-        rc = phx_hex_decode(secret, 32, text.data, err);
+        rc = phx_hex_decode(out, size, text.data, err);
         if (rc != 0)
             phx_err_prefix(err, "%s: ", path);
     }
@@ -156,7 +157,9 @@ static int open_engine(struct phx_daemon *d, struct phx_err *err)
              .max_resumes = (int32_t)c->limits_resumes,
              .metrics = d->metrics,
     };
-    int rc = read_cache_secret(d, engine.cache_secret, err);
+    /* tenants' cache keys are made from it */
+    int rc = read_constant(d, "keys/cache.secret", engine.cache_secret, sizeof(engine.cache_secret),
+                           err);
 
     if (rc == 0)
         rc = phx_fleet_open(&fleet, &d->fleet, err);
@@ -166,14 +169,18 @@ static int open_engine(struct phx_daemon *d, struct phx_err *err)
 static int open_all(struct run *r, struct phx_err *err)
 {
     struct phx_daemon *d = &r->d;
+    uint8_t            id[16];
     int                rc;
 
     d->base = event_base_new();
     phx_assert(d->base != NULL);
     d->metrics = phx_metrics_create();
     d->started_wall_ns = phx_clock_wall_ns();
-    phx_id_hex(r->cluster_id, sizeof(r->cluster_id), 16);
     d->cluster_id = r->cluster_id;
+    rc = read_constant(d, "keys/cluster.id", id, sizeof(id), err);
+    if (rc != 0)
+        return rc;
+    phx_hex_encode(r->cluster_id, sizeof(r->cluster_id), id, sizeof(id));
     rc = phx_text_open(d->config->model_path, &d->text, err);
     if (rc == 0)
         rc = open_store(d, err);
