@@ -2,10 +2,13 @@
  * phalanxd: the coordinator.  Reads like a table of contents: config, modules in order, the loop, the
  * modules in reverse. */
 #include <argp.h>
+#include <errno.h>
 #include <event2/event.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -44,6 +47,7 @@ struct run {
     int64_t           drain_until_ns;
     bool              is_fleet_stopping;
     int               exit_code;
+    int               lock_fd; /* of the data folder; -1 = not held */
     char              cluster_id[33];
 };
 
@@ -166,6 +170,19 @@ static int open_engine(struct phx_daemon *d, struct phx_err *err)
     return rc == 0 ? phx_engine_open(d->fleet, &engine, &d->engine, err) : rc;
 }
 
+/* A second daemon would settle the first one's leases as if it had crashed. */
+static int lock_data(struct run *r, struct phx_err *err)
+{
+    const char *dir = r->d.config->data_dir;
+
+    r->lock_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (r->lock_fd < 0)
+        return phx_fail(err, PHX_E_IO, "data_dir %s: %s", dir, strerror(errno));
+    if (flock(r->lock_fd, LOCK_EX | LOCK_NB) != 0)
+        return phx_fail(err, PHX_E_STATE, "data_dir %s is in use by another phalanxd", dir);
+    return 0;
+}
+
 static int open_all(struct run *r, struct phx_err *err)
 {
     struct phx_daemon *d = &r->d;
@@ -177,7 +194,9 @@ static int open_all(struct run *r, struct phx_err *err)
     d->metrics = phx_metrics_create();
     d->started_wall_ns = phx_clock_wall_ns();
     d->cluster_id = r->cluster_id;
-    rc = read_constant(d, "keys/cluster.id", id, sizeof(id), err);
+    rc = lock_data(r, err);
+    if (rc == 0)
+        rc = read_constant(d, "keys/cluster.id", id, sizeof(id), err);
     if (rc != 0)
         return rc;
     phx_hex_encode(r->cluster_id, sizeof(r->cluster_id), id, sizeof(id));
@@ -221,6 +240,8 @@ static void close_all(struct run *r)
         event_free(r->interrupt);
     event_base_free(d->base);
     phx_config_destroy(d->config);
+    if (r->lock_fd >= 0)
+        (void)close(r->lock_fd); /* gives the folder back */
 }
 
 /* ---- the loop ----------------------------------------------------------------------------------------- */
@@ -329,7 +350,7 @@ int main(int argc, char **argv)
     static const struct argp argp = {options, parse_option, "", "The phalanx coordinator.", NULL, NULL,
                                      NULL};
     struct arguments         a = {0};
-    struct run               r = {0};
+    struct run               r = {.lock_fd = -1};
     struct phx_err           err = {0};
     enum phx_log_level       level;
     struct phx_buf           help;

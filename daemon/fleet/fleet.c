@@ -203,7 +203,7 @@ static void check_life(struct phx_replica *r, int64_t now)
             phx_replica_lost(r, "did not join within %lld ms", (long long)c->timeouts_start_ms);
     } else if (now - r->heard_ns > ms(c->timeouts_lost_ms)) {
         phx_replica_lost(r, "was silent for %lld ms", (long long)c->timeouts_lost_ms);
-    } else if (r->is_busy && now - r->moved_ns > ms(stall)) {
+    } else if ((r->is_busy || !r->was_ready) && now - r->moved_ns > ms(stall)) {
         phx_replica_lost(r, "made no progress for %lld ms", (long long)stall);
     } else if (r->was_ready && now - r->since_ns > ms(c->restart_stable_ms)) {
         r->failures = 0;
@@ -327,6 +327,8 @@ void phx_fleet_close(struct phx_fleet *f)
             phx_replica_kill(r);
             (void)waitpid(r->pid, NULL, 0); /* it was killed: it ends */
         }
+        if (f->grpc_target != NULL) /* it was started */
+            phx_replica_wipe(r);
         drop_link(r, 0, "the daemon ends");
         forget_process(r);
         phx_arena_destroy(r->hello_arena);

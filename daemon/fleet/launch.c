@@ -3,6 +3,7 @@
  * their own, by which all of them can be found and ended. */
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -24,7 +25,7 @@
 
 extern char **environ;
 
-enum { ENV_MAX = 512, RANK_CERT_S = 365 * 86400 };
+enum { RANK_CERT_S = 365 * 86400, WIPE_FDS = 16 };
 
 static const int64_t TOKEN_NS = (int64_t)600 * 1000000000;
 
@@ -160,16 +161,37 @@ static void add_rank(struct argv *a, const struct phx_replica *r)
     add_pair(a, "--replica", r->id);
 }
 
-/* The environment without what an outer MPI job may have left in it. */
-static void copy_environment(char *out[ENV_MAX])
+/* The environment without what an outer MPI job may have left in it.  The strings stay where they are. */
+static char **copy_environment(struct phx_arena *arena)
 {
-    int n = 0;
+    size_t n = 0, n_kept = 0;
+    char **out;
 
-    for (char **e = environ; *e != NULL && n < ENV_MAX - 1; e++)
+    while (environ[n] != NULL)
+        n++;
+    out = phx_arena_calloc(arena, n + 1, sizeof(*out));
+    for (char **e = environ; *e != NULL; e++)
         if (strncmp(*e, "OMPI_", 5) != 0 && strncmp(*e, "PMIX_", 5) != 0 &&
             strncmp(*e, "PMI_", 4) != 0 && strncmp(*e, "PRTE_", 5) != 0)
-            out[n++] = *e;
-    out[n] = NULL;
+            out[n_kept++] = *e;
+    return out;
+}
+
+static int wipe_entry(const char *path, const struct stat *st, int kind, struct FTW *at)
+{
+    (void)st;
+    (void)kind;
+    (void)at;
+    if (remove(path) != 0 && errno != ENOENT)
+        phx_log(PHX_LOG_WARN, "fleet.wipe.fail", "path=%s reason=%s", path, strerror(errno));
+    return 0;
+}
+
+/* A killed mpirun leaves its session folder and its ranks' shared memory files behind. */
+void phx_replica_wipe(const struct phx_replica *r)
+{
+    if (nftw(r->dir, wipe_entry, WIPE_FDS, FTW_DEPTH | FTW_PHYS) != 0 && errno != ENOENT)
+        phx_log(PHX_LOG_WARN, "fleet.wipe.fail", "path=%s reason=%s", r->dir, strerror(errno));
 }
 
 static int make_secrets(struct phx_replica *r, struct phx_err *err)
@@ -180,6 +202,7 @@ static int make_secrets(struct phx_replica *r, struct phx_err *err)
     char       *key_path = phx_mem_printf("%s/rank.key", r->dir);
     int         rc = 0;
 
+    phx_replica_wipe(r);
     if (mkdir(r->dir, 0700) != 0 && errno != EEXIST)
         rc = phx_fail(err, PHX_E_IO, "mkdir %s: %s", r->dir, strerror(errno));
     phx_id_hex(r->token, sizeof(r->token), 32);
@@ -194,15 +217,13 @@ static int make_secrets(struct phx_replica *r, struct phx_err *err)
     return rc;
 }
 
-static int spawn(struct phx_replica *r, char *const *argv, struct phx_err *err)
+static int spawn(struct phx_replica *r, char *const *argv, char *const *env, struct phx_err *err)
 {
     posix_spawnattr_t          attr;
     posix_spawn_file_actions_t actions;
     sigset_t                   none, all;
-    char                      *env[ENV_MAX];
     int                        rc;
 
-    copy_environment(env);
     sigemptyset(&none);
     sigfillset(&all);
     posix_spawnattr_init(&attr);
@@ -234,7 +255,7 @@ int phx_replica_launch(struct phx_replica *r, struct phx_err *err)
         add_mpirun(&argv, r);
     add_rank(&argv, r);
     if (rc == 0)
-        rc = spawn(r, argv.items, err);
+        rc = spawn(r, argv.items, copy_environment(argv.arena), err);
     phx_arena_destroy(argv.arena);
     return rc;
 }
@@ -277,5 +298,6 @@ void phx_replica_kill(struct phx_replica *r)
     }
     if (dir != NULL)
         closedir(dir);
-    (void)kill(r->pid, SIGKILL);
+    if (session_of(r->pid) == r->pid) /* not reaped: the number is still its own */
+        (void)kill(r->pid, SIGKILL);
 }

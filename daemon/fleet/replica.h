@@ -64,6 +64,7 @@ struct phx_fleet {
 /* launch.c: starts the processes of a replica (token and certificate made first), ends all of them. */
 int  phx_replica_launch(struct phx_replica *r, struct phx_err *err) PHX_CHECKED;
 void phx_replica_kill(struct phx_replica *r);
+void phx_replica_wipe(const struct phx_replica *r); /* its run folder, while nothing of it runs */
 int  phx_launch_find(const char *name, char **path, struct phx_err *err) PHX_CHECKED;
 
 /* fleet.c */

@@ -132,14 +132,18 @@ void phx_fleet_message(struct phx_fleet *f, struct phx_rpc_link *link, const str
         return;
     r->heard_ns = phx_clock_mono_ns();
     switch (msg->kind) {
-    case PHX_LINK_LOADING: r->load_fraction = msg->u.loading.fraction; break;
+    case PHX_LINK_LOADING:
+        if (msg->u.loading.fraction > r->load_fraction)
+            r->moved_ns = r->heard_ns;
+        r->load_fraction = msg->u.loading.fraction;
+        break;
     case PHX_LINK_READY:
         if (r->state == PHX_REPLICA_LOADING)
             on_ready(r, &msg->u.ready);
         break;
     case PHX_LINK_STEP: on_step(r, &msg->u.step); break;
     case PHX_LINK_HEARTBEAT:
-        if (msg->u.heartbeat.progress != r->progress || !msg->u.heartbeat.is_busy)
+        if (msg->u.heartbeat.progress != r->progress || (r->was_ready && !msg->u.heartbeat.is_busy))
             r->moved_ns = r->heard_ns;
         r->progress = msg->u.heartbeat.progress;
         r->is_busy = msg->u.heartbeat.is_busy;
