@@ -23,7 +23,7 @@ static const struct fact facts[] = {
     {"phalanx_inter_token_seconds", HISTOGRAM, "Between two tokens of one answer."},
     {"phalanx_queue_seconds", HISTOGRAM, "From the engine queue to a replica."},
     {"phalanx_step_seconds", HISTOGRAM, "One engine step, by replica."},
-    {"phalanx_sequences", GAUGE, "Sequences by state: queued, waiting, running."},
+    {"phalanx_sequences", GAUGE, "Sequences by state: queued (not yet on a replica), sent (on one)."},
     {"phalanx_kv_blocks", GAUGE, "Blocks of the key/value cache, by replica."},
     {"phalanx_kv_blocks_used", GAUGE, "Blocks in use, by replica."},
     {"phalanx_prefix_hit_tokens_total", COUNTER, "Prompt tokens found in the prefix cache."},

@@ -77,8 +77,9 @@ int phx_comm_status(struct phx_comm *c, int32_t mine, int32_t *worst) PHX_CHECKE
 /* Fixed-size facts from all ranks to rank 0 (start-up only).  out: n_ranks * size_bytes on rank 0. */
 int phx_comm_collect(struct phx_comm *c, const void *mine, size_t size_bytes, void *out) PHX_CHECKED;
 
-/* Progress for hang detection: phx_comm_* calls count up a per-rank counter; rank 0 reads the lowest
- * (ranks on other hosts count as moving when their last message moved).  Thread-safe. */
+/* Progress for hang detection: phx_comm_* calls count up a per-rank counter; rank 0 reads the sum over its
+ * host.  A rank that hangs stops the others within a few calls; a stage that computes for long while the
+ * next one waits for it still counts.  Thread-safe. */
 uint64_t phx_comm_progress(const struct phx_comm *c);
 /* Bytes this rank has moved to others since the start. */
 uint64_t phx_comm_bytes(const struct phx_comm *c);

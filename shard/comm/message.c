@@ -194,14 +194,11 @@ const struct phx_comm_shape *phx_comm_shape(const struct phx_comm *c)
 
 uint64_t phx_comm_progress(const struct phx_comm *c)
 {
-    uint64_t lowest = UINT64_MAX;
+    uint64_t sum = 0;
 
-    for (int32_t i = 0; i < c->n_members; i++) {
-        uint64_t n = atomic_load_explicit(&c->members[i]->progress, memory_order_relaxed);
-
-        lowest = n < lowest ? n : lowest;
-    }
-    return lowest;
+    for (int32_t i = 0; i < c->n_members; i++)
+        sum += atomic_load_explicit(&c->members[i]->progress, memory_order_relaxed);
+    return sum;
 }
 
 uint64_t phx_comm_bytes(const struct phx_comm *c)

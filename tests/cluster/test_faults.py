@@ -67,7 +67,8 @@ def test_a_rank_killed_in_prefill(own_cluster):
     arguments = dict(model=cluster.model, prompt="the quick brown fox " * 150, max_tokens=8,
                      temperature=0)
     pid = cluster.ready["ranks"][1]["pid"]
-    timer = threading.Timer(0.05, lambda: os.kill(pid, signal.SIGKILL))
+    os.kill(pid, signal.SIGSTOP)  # so that the prefill cannot end before the kill
+    timer = threading.Timer(0.5, lambda: os.kill(pid, signal.SIGKILL))
     timer.start()
     got = cluster.client().completions.create(**arguments).choices[0].text
     again = cluster.client().completions.create(**arguments).choices[0].text
