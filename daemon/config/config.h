@@ -49,7 +49,16 @@ struct phx_config {
     char                  *launcher_kind, *launcher_mpirun, *launcher_rank_program;
     struct phx_config_list launcher_args; /* added to the launch line before the rank program */
 
-    char *license_file, *license_issuers; /* default: DIR/license.json and DIR/keys/issuers.pub */
+    char *license_file, *license_key_set; /* default: DIR/license.json and DIR/keyset.json */
+    char *license_roots;                  /* "" = compiled in */
+
+    int64_t rate_requests_per_minute, rate_tokens_per_minute; /* of one user; 0 = no limit */
+    int64_t lease_gateway_ttl_ms;
+    int64_t audit_checkpoint_ms, audit_key_life_s, audit_keep_free_bytes;
+
+    char *oidc_jwks_file, *oidc_issuer, *oidc_audience;
+    char *oidc_tenant, *oidc_tenant_claim, *oidc_roles_claim;
+
     char *chat_date;                      /* "none", "today" or YYYY-MM-DD */
     char *log_level;
 };

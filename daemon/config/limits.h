@@ -35,6 +35,7 @@ enum {
     PHX_WAITING_DEFAULT = 1024,
     PHX_WAITING_MAX = 65536,
     PHX_TENANTS_MAX = 4096,
+    PHX_RATE_MAX = 1000000000,
 
     /* store, audit, licence */
     PHX_STORE_PENDING_MAX = 8192,

@@ -104,8 +104,31 @@ const struct phx_option phx_options[] = {
     LIST("launcher.args", launcher_args, "more arguments of mpirun, one per item"),
 
     TEXT("license.file", license_file, "", "licence; default: DATA_DIR/license.json"),
-    TEXT("license.issuers", license_issuers, "",
-         "public keys of licence issuers; default: DATA_DIR/keys/issuers.pub"),
+    TEXT("license.key_set", license_key_set, "",
+         "signed keys of licence issuers; default: DATA_DIR/keyset.json"),
+    TEXT("license.roots", license_roots, "",
+         "public root keys of the licensor; default: those compiled in"),
+
+    INT("rate.requests_per_minute", rate_requests_per_minute, "0", 0, PHX_RATE_MAX,
+        "of one user; 0 = no limit"),
+    INT("rate.tokens_per_minute", rate_tokens_per_minute, "0", 0, PHX_RATE_MAX,
+        "prompt and output of one user; 0 = no limit"),
+    INT("lease.gateway_ttl_ms", lease_gateway_ttl_ms, "60000", 1000, DAY_MS,
+        "an outside gateway's lease that is not renewed for so long settles as a crash"),
+
+    INT("audit.checkpoint_ms", audit_checkpoint_ms, "1000", 50, HOUR_MS,
+        "a signed checkpoint at least this often while there are new records"),
+    INT("audit.key_life_s", audit_key_life_s, "86400", 60, 31536000,
+        "after so long the log's signing key moves on and the old one is erased"),
+    INT("audit.keep_free_bytes", audit_keep_free_bytes, "67108864", 0, INT64_MAX,
+        "below so much free disk new requests are refused"),
+
+    TEXT("oidc.jwks_file", oidc_jwks_file, "", "public keys of the identity provider (RFC 7517); empty = no tokens"),
+    TEXT("oidc.issuer", oidc_issuer, "", "the only `iss` that is taken"),
+    TEXT("oidc.audience", oidc_audience, "", "must be in `aud`"),
+    TEXT("oidc.tenant", oidc_tenant, "", "tenant of all tokens, when they do not name one"),
+    TEXT("oidc.tenant_claim", oidc_tenant_claim, "", "claim that names the tenant"),
+    TEXT("oidc.roles_claim", oidc_roles_claim, "", "claim with a list of phalanx roles; default: role user"),
 
     TEXT("chat.date", chat_date, "none", "current date in prompts: none, today or YYYY-MM-DD"),
     CHOICE("log.level", log_level, "info", "error|warn|info|debug|trace", "what is logged"),

@@ -19,12 +19,19 @@ enum phx_key_role { /* bits */
     PHX_ROLE_BIT_ADMIN = 8
 };
 
-enum { PHX_KEY_NAME_MAX = 64, PHX_KEY_TEXT_BYTES = 64 };
+enum { PHX_KEY_NAME_MAX = 64, PHX_SUBJECT_MAX = 128, PHX_KEY_TEXT_BYTES = 64 };
+
+enum phx_auth { PHX_AUTH_KEY = 1, PHX_AUTH_CERT, PHX_AUTH_TOKEN };
 
 struct phx_identity {
-    char     key_id[33]; /* random, not the key */
+    enum phx_auth auth;
+    char     key_id[33]; /* random, not the key; "" without a key */
     char     tenant[PHX_KEY_NAME_MAX + 1];
-    char     user[PHX_KEY_NAME_MAX + 1];
+    char     user[PHX_SUBJECT_MAX + 1];   /* immutable subject, not an e-mail address */
+    char     issuer[PHX_SUBJECT_MAX + 1]; /* who vouches for the subject: "phalanx", a token's issuer, a CA */
+    char     service[PHX_KEY_NAME_MAX + 1]; /* the account that asks on behalf of `user`; "" = the user itself */
+    bool     is_person; /* false: a service account without a verified end user */
+    char     cost_centre[PHX_KEY_NAME_MAX + 1];
     unsigned roles;      /* of enum phx_key_role */
     int64_t  created_ns, expires_ns, revoked_ns; /* 0 = never */
 };

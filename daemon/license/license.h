@@ -1,62 +1,196 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The licence: a DSSE envelope around a JSON payload, signed with Ed25519 by an issuer whose public key the
- * site trusts.  The signature is checked over the raw bytes before anything is parsed. */
+ * The licence: what a signed file allows, and in which state it is.  Files are DSSE envelopes signed with
+ * Ed25519, verified over the raw bytes before anything is parsed (daemon/sign).
+ *
+ *   roots      public keys of the licensor, compiled in or named in the configuration; they never sign
+ *              licences, only
+ *   key set    the issuers' keys and the revoked serials, signed by 2 roots, its version only goes up
+ *   licence    signed by an issuer of the key set; its serial only goes up */
 #ifndef PHX_DAEMON_LICENSE_H
 #define PHX_DAEMON_LICENSE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "rpc/base/buf.h"
 #include "rpc/base/err.h"
+
+#define PHX_LICENSE_PAYLOAD_TYPE "application/vnd.phalanx.licence+json;v=1"
+#define PHX_KEY_SET_PAYLOAD_TYPE "application/vnd.phalanx.keyset+json;v=1"
+
+enum {
+    PHX_LICENSE_MAX_BYTES = 64 << 10,
+    PHX_LICENSE_MODELS_MAX = 64,
+    PHX_LICENSE_CLUSTERS_MAX = 64,
+    PHX_LICENSE_PURPOSES_MAX = 64,
+    PHX_LICENSE_TENANTS_MAX = 64,
+    PHX_ROOTS_MAX = 8,
+    PHX_ISSUERS_MAX = 32
+};
+
+enum phx_enforce { PHX_ENFORCE_OBSERVE = 1, PHX_ENFORCE_SOFT, PHX_ENFORCE_HARD };
+
+/* -1 = no limit */
+struct phx_license_limits {
+    int64_t seats;          /* people in a calendar month (UTC) */
+    int64_t overdraft_pct;  /* 0..100, of seats */
+    int64_t indirect_users; /* seats for callers without a verified person */
+    int64_t concurrent;     /* requests at once */
+    int64_t nodes, gpus;
+    int64_t tokens_per_month;
+};
+
+struct phx_license_model {
+    const char *manifest_root; /* "sha256:..." or "*" = any model */
+    const char *policy;        /* name of its terms, "pplus-1.2" */
+    const char *derived_from;  /* manifest root or "" */
+    const char *redistribution;
+    const char *const *denied_purposes;
+    int32_t     n_denied_purposes;
+    const char *const *denied_classes; /* licensee classes that may not use it */
+    int32_t     n_denied_classes;
+    bool        has_limits; /* own limits; else the licence's */
+    struct phx_license_limits limits;
+};
+
+struct phx_license_terms { /* strings live in the licence */
+    const char *license_id;
+    int64_t     serial, supersedes;
+    const char *legal_name, *licensee_id;
+    const char *class_name; /* commercial, research, education, small-business, government, evaluation */
+    const char *revenue_band, *attestation_sha256, *attested_by, *attested_on; /* "" = none */
+    const struct phx_license_model *models;
+    int32_t     n_models;
+    struct phx_license_limits limits;
+    uint8_t     seat_salt[32];
+    const char *const *clusters; /* fingerprints; none = any cluster */
+    int32_t     n_clusters;
+    int64_t     not_before_ns, not_after_ns, issued_ns;
+    int32_t     warn_days, grace_days, continuity_days;
+    enum phx_enforce enforce;
+    const char *const *exempt_tenants;
+    int32_t     n_exempt_tenants;
+    int32_t     exempt_cap_pct;
+    const char *reporting_mode;
+    int32_t     reporting_days, retain_days;
+    int64_t     key_set_min_version;
+    const char *issuer_kid; /* "ed25519:<hex>" */
+    char        digest[65]; /* SHA-256 of the payload, hex */
+};
+
+struct phx_license_key {
+    uint8_t public_key[32];
+    int64_t not_before_ns, not_after_ns; /* when it may have signed */
+};
+struct phx_key_set {
+    int64_t version, issued_ns;
+    struct phx_license_key issuers[PHX_ISSUERS_MAX];
+    int32_t n_issuers;
+    int64_t revoked[256]; /* serials */
+    int32_t n_revoked;
+};
+struct phx_license_roots {
+    uint8_t keys[PHX_ROOTS_MAX][32];
+    int32_t n_keys, threshold;
+};
 
 struct phx_license;
 
-#define PHX_LICENSE_PAYLOAD_TYPE "application/vnd.phalanx.licence+json;v=1"
+/* ---- files (pure) ------------------------------------------------------------------------------------------ */
+
+/* The roots that were compiled in, or those of a file: one hex key a line, "threshold N", # comments. */
+void phx_license_roots_builtin(struct phx_license_roots *out);
+int  phx_license_roots_read(const char *path, struct phx_license_roots *out, struct phx_err *err) PHX_CHECKED;
+
+int phx_key_set_parse(const void *data, size_t size, const struct phx_license_roots *roots,
+                      struct phx_key_set *out, struct phx_err *err) PHX_CHECKED;
+/* Verifies and parses.  PHX_E_LICENSE: signature, unknown or out-of-date issuer, revoked serial, key set too
+ * old; PHX_E_FORMAT / _INVALID naming the field.  Owned: phx_license_free(). */
+int  phx_license_parse(const void *data, size_t size, const struct phx_key_set *keys,
+                       struct phx_license **out, struct phx_err *err) PHX_CHECKED;
+void phx_license_free(struct phx_license *l); /* NULL is allowed */
+const struct phx_license_terms *phx_license_terms(const struct phx_license *l); /* borrowed */
+/* May it be used on this cluster?  PHX_E_LICENSE naming the fingerprint. */
+int phx_license_binds(const struct phx_license *l, const char *cluster_fingerprint,
+                      struct phx_err *err) PHX_CHECKED;
+/* The entry for a model ("sha256:..." or "" when unknown), NULL = the licence does not name it. */
+const struct phx_license_model *phx_license_find_model(const struct phx_license *l, const char *manifest_root);
+
+/* ---- state (pure) --------------------------------------------------------------------------------------------- */
 
 enum phx_license_state {
-    PHX_LICENSE_NONE = 0,
+    PHX_LICENSE_NONE = 0,   /* none installed or readable: observe, for 72 h */
     PHX_LICENSE_EARLY,      /* before not_before */
     PHX_LICENSE_VALID,
-    PHX_LICENSE_EXPIRING,   /* valid, within warn_days of its end */
-    PHX_LICENSE_GRACE,      /* after not_after: everybody is served */
-    PHX_LICENSE_CONTINUITY, /* after that: known users are served, new ones refused */
-    PHX_LICENSE_EXPIRED     /* after that: nobody */
+    PHX_LICENSE_EXPIRING,   /* within warn_days of its end */
+    PHX_LICENSE_GRACE,      /* after it: everybody is served */
+    PHX_LICENSE_CONTINUITY, /* known users are served, new ones refused */
+    PHX_LICENSE_EXPIRED     /* exempt tenants alone, up to their cap */
 };
 const char *phx_license_state_name(enum phx_license_state state); /* "valid", ... */
+enum phx_license_state phx_license_state(const struct phx_license *l, int64_t now_ns);
 
-struct phx_license_facts {
-    char    id[65], customer[129], class_name[33], issuer[65]; /* issuer: hex of the key's SHA-256 */
-    int64_t serial;
-    int64_t not_before_ns, not_after_ns;
-    int32_t warn_days, grace_days, continuity_days;
-    int32_t max_concurrent; /* requests at once; 0 = no limit */
-    char    digest[65];     /* SHA-256 of the payload, hex */
+enum phx_license_verdict {
+    PHX_VERDICT_SERVE = 1,
+    PHX_VERDICT_OVERDRAFT, /* serve, marked for true-up */
+    PHX_VERDICT_REFUSE
 };
+struct phx_license_question {
+    enum phx_license_state state;
+    enum phx_enforce       enforce;
+    struct phx_license_limits limits;
+    bool    is_known;        /* has a seat in this period already */
+    bool    is_indirect;
+    int64_t seats_used, indirect_used; /* in this period, before this request */
+    bool    is_exempt;       /* the tenant is exempt */
+    int64_t exempt_used, exempt_cap; /* seats */
+};
+struct phx_license_answer {
+    enum phx_license_verdict verdict;
+    const char *rule;    /* "licence.expired", "licence.seats", ...; "" = none */
+    const char *reason;  /* static text, with what to do */
+    int32_t     warning_pct; /* 0, 80, 90 or 100: the threshold that use has reached */
+};
+/* The table of states: what happens to a known or new user in each. */
+void phx_license_decide(const struct phx_license_question *q, struct phx_license_answer *out);
 
-/* Reads and verifies `file` against the public keys in `issuers_file` (one hex key a line, # comments).
- * PHX_E_LICENSE for a bad or unknown signature, PHX_E_FORMAT / _INVALID naming the field, PHX_E_IO. */
-int  phx_license_open(const char *file, const char *issuers_file, struct phx_license **out,
-                      struct phx_err *err) PHX_CHECKED;
-/* The same from memory. */
-int  phx_license_parse(const void *data, size_t size, const uint8_t (*issuers)[32], size_t n_issuers,
-                       struct phx_license **out, struct phx_err *err) PHX_CHECKED;
-void phx_license_close(struct phx_license *l); /* NULL is allowed */
+/* ---- the licence of a running daemon ----------------------------------------------------------------------------- */
 
-const struct phx_license_facts *phx_license_facts(const struct phx_license *l); /* borrowed */
-enum phx_license_state phx_license_state(const struct phx_license *l, int64_t now_wall_ns);
-/* May a request be served now?  PHX_E_LICENSE with the reason and what to do; *rule is then the rule's
- * name ("licence.expired", ...; static), else "". */
-int phx_license_check(const struct phx_license *l, int64_t now_wall_ns, const char **rule,
-                      struct phx_err *err) PHX_CHECKED;
+struct phx_store;
+struct phx_tx;
+struct phx_time;
+struct phx_license_store;
+struct phx_license_source {
+    const char *file, *key_set_file, *roots_file; /* roots "" = compiled in */
+    const char *cluster_fingerprint;
+};
+/* Reads the files; when they cannot be read or verified, the last verified copy in the store serves, with an
+ * alert; when there is none either, the state is NONE.  Never fails for a bad licence: `problem` tells. */
+int  phx_license_open(struct phx_store *store, const struct phx_license_source *source,
+                      struct phx_license_store **out, struct phx_err *err) PHX_CHECKED;
+void phx_license_close(struct phx_license_store *s); /* NULL is allowed */
+const struct phx_license *phx_license_now(const struct phx_license_store *s); /* NULL = none */
+int64_t     phx_license_key_set_version(const struct phx_license_store *s);
+const char *phx_license_problem(const struct phx_license_store *s); /* "" = none */
+/* Replaces the licence: verified, bound to this cluster, serial above the present one, key set not below the
+ * highest ever seen.  is_dry_run: checks all of that and changes nothing.  fn runs on the loop; err NULL =
+ * durable, with its audit leaf. */
+typedef void (*phx_license_installed_fn)(void *ctx, const struct phx_err *err);
+void phx_license_install(struct phx_license_store *s, const void *licence, size_t licence_size,
+                         const void *key_set, size_t key_set_size, /* 0 = keep */
+                         bool is_dry_run, const char *by, int64_t now_ns, phx_license_installed_fn fn,
+                         void *ctx);
 /* "evaluation licence 01AB.. serial 1, valid until 2026-02-14" into text. */
-void phx_license_format(const struct phx_license *l, int64_t now_wall_ns, char *text, size_t size);
+void phx_license_format(const struct phx_license *l, int64_t now_ns, char *text, size_t size);
 
-/* Signs a payload (JSON text) into an envelope; owned text in *out. */
-int phx_license_sign(const char *payload, const uint8_t secret_key[64], char **out,
-                     struct phx_err *err) PHX_CHECKED;
-/* For `phalanx up`: makes an issuer key of this site and an evaluation licence signed by it, unless
- * both files exist. */
-int phx_license_ensure_evaluation(const char *file, const char *issuers_file,
-                                  struct phx_err *err) PHX_CHECKED;
+/* ---- issuing ----------------------------------------------------------------------------------------------------- */
+
+/* Canonical payload -> envelope; the same checks as parsing.  Owned text in *out. */
+struct phx_sign_key;
+int phx_license_issue(const char *payload_json, const struct phx_sign_key *issuer, char **out,
+                      struct phx_err *err) PHX_CHECKED;
+int phx_key_set_issue(const char *payload_json, const struct phx_sign_key *roots, int32_t n_roots,
+                      char **out, struct phx_err *err) PHX_CHECKED;
 
 #endif

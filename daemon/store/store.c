@@ -13,7 +13,7 @@
 #include "rpc/base/mem.h"
 #include "rpc/base/queue.h"
 
-enum { JOBS_MAX = 65536, BATCH_MAX = 1024, GROUP_WAIT_MS = 2, BUSY_MS = 5000, STATEMENTS_MAX = 64 };
+enum { JOBS_MAX = 65536, BATCH_MAX = 1024, BUSY_MS = 5000, STATEMENTS_MAX = 256 };
 
 struct job {
     phx_store_fn      fn;
@@ -202,7 +202,7 @@ static void *run_thread(void *ctx)
         struct job *last = first, *next;
         int         n = 1;
 
-        while (n < BATCH_MAX && (next = phx_queue_pop(s->jobs, GROUP_WAIT_MS)) != NULL) {
+        while (n < BATCH_MAX && (next = phx_queue_try_pop(s->jobs)) != NULL) {
             last->next = next;
             last = next;
             n++;

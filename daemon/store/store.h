@@ -2,8 +2,8 @@
  * The database behind everything durable: one SQLite file (WAL, synchronous=FULL), one thread that writes.
  * No SQLite type leaves this folder, so that another database can stand behind the same door.
  *
- * Jobs submitted within about 2 ms share one transaction (group commit), each in a savepoint of its own:
- * one that fails is rolled back alone.  `done` comes on the loop when the commit is on disk. */
+ * Jobs that wait while a commit runs share the next one (group commit: no fixed delay, and the slower the
+ * disk, the larger the group), each in a savepoint of its own: one that fails is rolled back alone.  `done` comes on the loop when the commit is on disk. */
 #ifndef PHX_DAEMON_STORE_H
 #define PHX_DAEMON_STORE_H
 
