@@ -52,6 +52,11 @@ struct phx_content_text {
 int phx_content_read(struct phx_tx *tx, const uint8_t site_key[PHX_CONTENT_KEY_BYTES], const char *receipt,
                      const char *by, const char *why, int64_t at_ns, struct phx_content_text *out,
                      struct phx_err *err) PHX_CHECKED;
+/* The name under which a person stands in the log: hex of HMAC-SHA256(pepper of tenant and year, subject).
+ * The pepper is made on first use and kept wrapped like a key of the month; destroying it at the end of the
+ * retention makes the people of that year unlinkable. */
+int phx_content_pseudonym(struct phx_tx *tx, const uint8_t site_key[PHX_CONTENT_KEY_BYTES], const char *tenant,
+                          const char *subject, int64_t at_ns, char hex[65], struct phx_err *err) PHX_CHECKED;
 /* Erases by destroying keys; each a "shred" leaf in the same transaction.  PHX_E_STATE naming the legal hold. */
 int phx_content_shred(struct phx_tx *tx, const char *receipt, const char *by, int64_t at_ns,
                       struct phx_err *err) PHX_CHECKED;
