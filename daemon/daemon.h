@@ -13,8 +13,11 @@ struct phx_daemon {
     struct phx_metrics    *metrics;
     struct phx_text       *text;
     struct phx_store      *store;
+    struct phx_time       *time;
     struct phx_keys       *keys;
-    struct phx_license    *license;
+    struct phx_identities *identities;
+    struct phx_publisher  *publisher; /* of the audit log */
+    struct phx_license_store *license;
     struct phx_admission  *admission;
     struct phx_fleet      *fleet;
     struct phx_engine     *engine;
@@ -23,6 +26,8 @@ struct phx_daemon {
     struct phx_api        *api;
     const char            *model_name; /* as clients name it; borrowed from the config */
     const char            *cluster_id; /* 32 hex digits, made once per data folder */
+    const char            *manifest_root; /* "sha256:..." of the model's signed manifest, "" = not signed */
+    uint8_t                site_key[32];  /* wraps what is kept of requests; wiped at the end */
     int64_t                started_wall_ns;
     bool                   is_draining; /* SIGTERM came: refuse new work with PHX_E_BUSY */
 };

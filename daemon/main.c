@@ -14,22 +14,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "daemon/admission/admission.h"
 #include "daemon/api/api.h"
 #include "daemon/cluster/cluster.h"
 #include "daemon/config/config.h"
 #include "daemon/daemon.h"
 #include "daemon/fleet/fleet.h"
-#include "daemon/keys/keys.h"
-#include "daemon/license/license.h"
 #include "daemon/metrics/metrics.h"
 #include "daemon/queue/queue.h"
 #include "daemon/ready.h"
-#include "daemon/store/store.h"
+#include "daemon/records.h"
 #include "daemon/text/text.h"
 #include "rpc/base/clock.h"
 #include "rpc/base/hash.h"
-#include "rpc/base/id.h"
 #include "rpc/base/log.h"
 #include "rpc/base/mem.h"
 
@@ -79,77 +75,6 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 
 /* ---- the modules ------------------------------------------------------------------------------------ */
 
-static char *data_path(const struct phx_daemon *d, const char *name)
-{
-    return phx_mem_printf("%s/%s", d->config->data_dir, name);
-}
-
-static int open_store(struct phx_daemon *d, struct phx_err *err)
-{
-    char *path = data_path(d, "phalanx.db");
-    int   rc = phx_store_open(path, d->base, &d->store, err);
-
-    phx_mem_free(path);
-    return rc == 0 ? phx_keys_open(d->store, &d->keys, err) : rc;
-}
-
-static int open_license(struct phx_daemon *d, struct phx_err *err)
-{
-    const struct phx_config *c = d->config;
-    char *file = c->license_file[0] != '\0' ? phx_mem_strdup(c->license_file)
-                                            : data_path(d, "license.json");
-    char *issuers = c->license_issuers[0] != '\0' ? phx_mem_strdup(c->license_issuers)
-                                                  : data_path(d, "keys/issuers.pub");
-    int   rc = phx_license_open(file, issuers, &d->license, err);
-
-    phx_mem_free(file);
-    phx_mem_free(issuers);
-    return rc;
-}
-
-static int open_admission(struct phx_daemon *d, struct phx_err *err)
-{
-    const struct phx_config           *c = d->config;
-    const struct phx_admission_options admission = {
-        .max_active = (int32_t)c->limits_active,
-        .max_active_per_tenant = (int32_t)c->limits_active_per_tenant,
-        .model_name = d->model_name,
-        .model_digest = "",
-        .build = PHX_VERSION,
-        .metrics = d->metrics,
-        .max_prompt_tokens = c->limits_prompt_tokens,
-        .max_output_tokens = c->limits_output_tokens,
-    };
-
-    return phx_admission_open(d->base, d->store, d->license, &admission, &d->admission, err);
-}
-
-/* Random bytes that are made once and stay with the data folder. */
-static int read_constant(struct phx_daemon *d, const char *name, void *out, size_t size,
-                         struct phx_err *err)
-{
-    char          *path = data_path(d, name);
-    struct phx_buf text = {0};
-    char           hex[65];
-    int            rc = 0;
-
-    if (access(path, F_OK) != 0) {
-        phx_id_hex(hex, sizeof(hex), size);
-        rc = phx_file_write(path, hex, strlen(hex), 0600, err);
-    }
-    if (rc == 0)
-        rc = phx_buf_read_file(&text, path, 4096, err);
-    if (rc == 0) {
-        text.data[strcspn(text.data, "\r\n")] = '\0';
-        rc = phx_hex_decode(out, size, text.data, err);
-        if (rc != 0)
-            phx_err_prefix(err, "%s: ", path);
-    }
-    phx_buf_fini(&text);
-    phx_mem_free(path);
-    return rc;
-}
-
 static int open_engine(struct phx_daemon *d, struct phx_err *err)
 {
     const struct phx_config       *c = d->config;
@@ -162,8 +87,7 @@ static int open_engine(struct phx_daemon *d, struct phx_err *err)
              .metrics = d->metrics,
     };
     /* tenants' cache keys are made from it */
-    int rc = read_constant(d, "keys/cache.secret", engine.cache_secret, sizeof(engine.cache_secret),
-                           err);
+    int rc = phx_constant_read(d, "keys/cache.secret", engine.cache_secret, sizeof(engine.cache_secret), err);
 
     if (rc == 0)
         rc = phx_fleet_open(&fleet, &d->fleet, err);
@@ -196,17 +120,13 @@ static int open_all(struct run *r, struct phx_err *err)
     d->cluster_id = r->cluster_id;
     rc = lock_data(r, err);
     if (rc == 0)
-        rc = read_constant(d, "keys/cluster.id", id, sizeof(id), err);
+        rc = phx_constant_read(d, "keys/cluster.id", id, sizeof(id), err);
     if (rc != 0)
         return rc;
     phx_hex_encode(r->cluster_id, sizeof(r->cluster_id), id, sizeof(id));
     rc = phx_text_open(d->config->model_path, &d->text, err);
     if (rc == 0)
-        rc = open_store(d, err);
-    if (rc == 0)
-        rc = open_license(d, err);
-    if (rc == 0)
-        rc = open_admission(d, err);
+        rc = phx_records_open(d, err);
     if (rc == 0)
         rc = open_engine(d, err);
     if (rc == 0)
@@ -226,10 +146,7 @@ static void close_all(struct run *r)
     phx_engine_close(d->engine);
     phx_fleet_close(d->fleet);
     phx_cluster_close(d->cluster);
-    phx_store_close(d->store); /* runs what is queued: leases end on disk */
-    phx_admission_close(d->admission);
-    phx_license_close(d->license);
-    phx_keys_close(d->keys);
+    phx_records_close(d);
     phx_text_close(d->text);
     phx_metrics_destroy(d->metrics);
     if (r->tick != NULL)

@@ -10,7 +10,7 @@
 #include "daemon/daemon.h"
 #include "daemon/fleet/fleet.h"
 #include "daemon/license/license.h"
-#include "rpc/base/clock.h"
+#include "daemon/time/time.h"
 #include "rpc/base/json.h"
 
 static void put(struct phx_buf *out, const char *key, const char *text)
@@ -48,7 +48,7 @@ int phx_ready_tell(struct phx_daemon *d, const char *grpc_target, bool is_json, 
     struct phx_buf line;
     int            rc;
 
-    phx_license_format(d->license, phx_clock_wall_ns(), licence, sizeof(licence));
+    phx_license_format(phx_license_now(d->license), phx_time_now(d->time), licence, sizeof(licence));
     phx_buf_init(&line, 0);
     phx_buf_puts(&line, "{\"event\":\"ready\"");
     put(&line, "url", phx_api_url(d->api));

@@ -9,8 +9,11 @@
 #include "daemon/admission/admission.h"
 #include "daemon/api/state.h"
 #include "daemon/config/config.h"
+#include "daemon/config/limits.h"
+#include "daemon/ledger/ledger.h"
 #include "daemon/metrics/metrics.h"
 #include "daemon/queue/queue.h"
+#include "daemon/tenant/tenant.h"
 #include "rpc/base/clock.h"
 #include "rpc/base/id.h"
 #include "rpc/base/log.h"
@@ -20,7 +23,8 @@ enum { COMPLETION_DEFAULT_TOKENS = 16, CHUNK_MAX_BYTES = 64 << 20 };
 struct part { /* one choice and its sequence */
     struct generation     *g;
     struct phx_choice      choice;
-    struct phx_engine_seq *seq; /* NULL when over */
+    struct phx_engine_seq *seq;    /* NULL when over */
+    struct phx_ids         output; /* its generated tokens, for the record */
     bool                   is_open;
 };
 
@@ -36,7 +40,7 @@ struct generation {
     struct phx_lease        *lease;
     struct part             *parts;
     int32_t                  n_open;
-    struct phx_ids           output;   /* every generated token, for the record */
+    int32_t                  n_output; /* of all choices */
     struct phx_err           failure;
     bool                     is_streaming, is_cancelled, is_settling;
     char                     id[48];
@@ -53,11 +57,12 @@ static void destroy(struct generation *g)
     if (g->next != NULL)
         g->next->prev = g->prev;
     g->a->n_open--;
-    for (int32_t i = 0; g->parts != NULL && i < g->request.n_choices; i++)
+    for (int32_t i = 0; g->parts != NULL && i < g->request.n_choices; i++) {
         phx_choice_fini(&g->parts[i].choice);
+        phx_ids_fini(&g->parts[i].output);
+    }
     phx_mem_free(g->parts);
     phx_ids_fini(&g->prompt);
-    phx_ids_fini(&g->output);
     phx_arena_destroy(g->arena);
     phx_mem_free(g);
 }
@@ -209,7 +214,7 @@ static void observe(struct generation *g)
     phx_metrics_count(m, "phalanx_tokens_total", "kind=\"prompt\"", (double)g->prompt.n);
     phx_metrics_count(m, "phalanx_tokens_total", "kind=\"cached\"",
                       g->parts[0].choice.cached_tokens);
-    phx_metrics_count(m, "phalanx_tokens_total", "kind=\"output\"", (double)g->output.n);
+    phx_metrics_count(m, "phalanx_tokens_total", "kind=\"output\"", (double)g->n_output);
     phx_metrics_count(m, "phalanx_tokens_total", "kind=\"reasoning\"", reasoning);
     if (g->first_ns > 0)
         phx_metrics_observe(m, "phalanx_time_to_first_token_seconds", "",
@@ -235,11 +240,12 @@ static void on_settled(void *ctx, const struct phx_err *err)
 
 static void settle(struct generation *g)
 {
-    int64_t            now = phx_clock_mono_ns();
-    struct phx_outcome outcome = {
+    int64_t               now = phx_clock_mono_ns();
+    struct phx_choice_ids choices[PHX_CHOICES_MAX];
+    struct phx_outcome    outcome = {
         .finish = outcome_of(g),
-        .output = g->output.data,
-        .n_output = (int32_t)g->output.n,
+        .choices = choices,
+        .n_choices = g->request.n_choices,
         .n_cached = g->parts[0].choice.cached_tokens,
         .queue_ms = (g->admitted_ns - g->began_ns) / 1000000,
         .first_token_ms = g->first_ns > 0 ? (g->first_ns - g->began_ns) / 1000000 : 0,
@@ -247,8 +253,10 @@ static void settle(struct generation *g)
     };
 
     g->is_settling = true;
-    for (int32_t i = 0; i < g->request.n_choices; i++)
+    for (int32_t i = 0; i < g->request.n_choices; i++) {
         outcome.n_reasoning += g->parts[i].choice.n_reasoning_tokens;
+        choices[i] = (struct phx_choice_ids){g->parts[i].output.data, (int32_t)g->parts[i].output.n};
+    }
     phx_lease_end(g->lease, &outcome, on_settled, g);
 }
 
@@ -289,8 +297,8 @@ static void on_token(void *ctx, const struct phx_token_out *token)
         phx_metrics_observe(g->a->d->metrics, "phalanx_inter_token_seconds", "",
                             (double)(now - g->last_ns) / 1e9);
     g->last_ns = now;
-    phx_ids_put(&g->output, token->token);
-    phx_lease_progress(g->lease, (int32_t)g->output.n, 0);
+    phx_ids_put(&p->output, token->token);
+    phx_lease_progress(g->lease, ++g->n_output, 0);
     if (phx_choice_push(&p->choice, token) && p->seq != NULL) {
         struct phx_engine_seq *seq = p->seq;
 
@@ -379,11 +387,13 @@ static void on_admitted(void *ctx, struct phx_lease *lease, const struct phx_ref
     g->lease = lease;
     if (refusal != NULL) {
         struct phx_err err = {0};
-        char           labels[128];
 
         (void)phx_fail(&err, refusal->code, "%s (rule %s)", refusal->text, refusal->rule); /* told */
-        (void)snprintf(labels, sizeof(labels), "rule=\"%s\"", refusal->rule);
-        phx_metrics_count(g->a->d->metrics, "phalanx_refusals_total", labels, 1);
+        if (g->http != NULL) {
+            phx_http_set_header(g->http, "x-phalanx-rule", refusal->rule);
+            if (refusal->receipt[0] != '\0')
+                phx_http_set_header(g->http, "x-phalanx-receipt", refusal->receipt);
+        }
         reply_error(g, &err, refusal->retry_after_ms);
         phx_api_count(g->a, g->who.tenant, "refused");
         destroy(g);
@@ -461,6 +471,16 @@ static void resolve_sampling(struct generation *g)
         g->sampling.seed = phx_id_random_u64();
 }
 
+static int check_headers(const struct generation *g, struct phx_err *err)
+{
+    const char *key = phx_http_header(g->http, "Idempotency-Key");
+    const char *purpose = phx_http_header(g->http, "x-phalanx-purpose");
+
+    if (key != NULL && (key[0] == '\0' || strlen(key) > PHX_IDEM_KEY_MAX))
+        return phx_fail(err, PHX_E_INVALID, "Idempotency-Key: must have 1 to %d bytes", PHX_IDEM_KEY_MAX);
+    return purpose == NULL ? 0 : phx_purpose_check(purpose, err);
+}
+
 static int prepare(struct generation *g, const struct phx_engine_facts *facts, struct phx_err *err)
 {
     const struct phx_api_limits limits = {g->a->body_max_bytes, facts->vocab_size,
@@ -474,7 +494,9 @@ static int prepare(struct generation *g, const struct phx_engine_facts *facts, s
     if (strcmp(g->request.model, g->a->d->model_name) != 0)
         return phx_fail(err, PHX_E_NOTFOUND, "model: '%.100s' is not served here; '%.100s' is",
                         g->request.model, g->a->d->model_name);
-    rc = render_prompt(g, err);
+    rc = check_headers(g, err);
+    if (rc == 0)
+        rc = render_prompt(g, err);
     if (rc == 0)
         rc = check_length(g, facts->max_context, err);
     if (rc != 0)
@@ -495,6 +517,8 @@ static void admit(struct generation *g)
         .request_id = phx_http_id(g->http),
         .endpoint = g->request.kind == PHX_API_CHAT ? "chat.completions" : "completions",
         .end_user = g->request.user,
+        .purpose = phx_http_header(g->http, "x-phalanx-purpose"),
+        .idempotency_key = phx_http_header(g->http, "Idempotency-Key"),
         .prompt = g->prompt.data,
         .n_prompt = (int32_t)g->prompt.n,
         .max_new = g->request.max_new,

@@ -4,6 +4,7 @@
 
 #include "daemon/api/state.h"
 #include "daemon/config/config.h"
+#include "daemon/identity/identity.h"
 #include "daemon/metrics/metrics.h"
 #include "daemon/queue/queue.h"
 
@@ -128,14 +129,16 @@ static bool matches(const struct route *route, const char *path)
 static int authenticate(struct phx_api *a, struct phx_http_request *r, unsigned roles,
                         struct phx_identity *who, struct phx_err *err)
 {
-    static const char scheme[] = "Bearer ";
-    const char       *header = phx_http_header(r, "Authorization");
-    int               rc;
+    static const char      scheme[] = "Bearer ";
+    const char            *header = phx_http_header(r, "Authorization");
+    struct phx_credentials credentials = {.on_behalf_of = phx_http_header(r, "x-phalanx-on-behalf-of")};
+    int                    rc;
 
     if (header == NULL || strncmp(header, scheme, sizeof(scheme) - 1) != 0)
         return phx_fail(err, PHX_E_UNAUTH,
                         "an API key is needed: send the header Authorization: Bearer KEY");
-    rc = phx_keys_check(a->d->keys, header + sizeof(scheme) - 1, who, err);
+    credentials.bearer = header + sizeof(scheme) - 1;
+    rc = phx_identify(a->d->identities, &credentials, who, err);
     if (rc != 0)
         return rc;
     if ((who->roles & roles) == 0)

@@ -16,6 +16,7 @@
 #include <openssl/x509v3.h>
 
 #include "rpc/base/buf.h"
+#include "rpc/base/hash.h"
 #include "rpc/base/id.h"
 #include "rpc/base/mem.h"
 
@@ -315,6 +316,27 @@ int phx_certs_issue(const char *data_dir, enum phx_cert_role role, const char *n
     phx_mem_free(common_name);
     phx_mem_free(ca_cert);
     phx_mem_free(ca_key);
+    return rc;
+}
+
+int phx_certs_fingerprint(const char *data_dir, char hex[65], struct phx_err *err)
+{
+    char    *path = phx_mem_printf("%s/tls/ca.crt", data_dir);
+    FILE    *file = fopen(path, "r");
+    X509    *cert = file == NULL ? NULL : PEM_read_X509(file, NULL, NULL, NULL);
+    uint8_t *der = NULL;
+    int      size = cert == NULL ? -1 : i2d_X509_PUBKEY(X509_get_X509_PUBKEY(cert), &der);
+    int      rc = 0;
+
+    if (size <= 0)
+        rc = phx_fail(err, PHX_E_IO, "%s: no certificate can be read; run phalanx up once", path);
+    else
+        phx_sha256_hex(der, (size_t)size, hex);
+    OPENSSL_free(der);
+    X509_free(cert);
+    if (file != NULL)
+        (void)fclose(file); /* was only read */
+    phx_mem_free(path);
     return rc;
 }
 

@@ -14,6 +14,7 @@
 #include "daemon/keys/keys.h"
 #include "daemon/license/license.h"
 #include "daemon/queue/queue.h"
+#include "daemon/time/time.h"
 #include "rpc/base/buf.h"
 #include "rpc/base/clock.h"
 #include "rpc/base/log.h"
@@ -35,7 +36,7 @@ static void fill_state(const struct phx_cluster *c, struct phx_arena *arena,
     char                    licence[160];
 
     phx_engine_facts(c->d->engine, &facts);
-    phx_license_format(c->d->license, phx_clock_wall_ns(), licence, sizeof(licence));
+    phx_license_format(phx_license_now(c->d->license), phx_time_now(c->d->time), licence, sizeof(licence));
     *out = (struct phx_cluster_state){
         .cluster_id = c->d->cluster_id,
         .build = PHX_VERSION,

@@ -56,6 +56,9 @@ struct phx_config {
     int64_t lease_gateway_ttl_ms;
     int64_t audit_checkpoint_ms, audit_key_life_s, audit_keep_free_bytes;
 
+    char *policy_aup_sha256;
+    bool  policy_purpose_required;
+
     char *oidc_jwks_file, *oidc_issuer, *oidc_audience;
     char *oidc_tenant, *oidc_tenant_claim, *oidc_roles_claim;
 

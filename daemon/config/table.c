@@ -123,6 +123,11 @@ const struct phx_option phx_options[] = {
     INT("audit.keep_free_bytes", audit_keep_free_bytes, "67108864", 0, INT64_MAX,
         "below so much free disk new requests are refused"),
 
+    TEXT("policy.aup_sha256", policy_aup_sha256, "",
+         "SHA-256 of the acceptable-use text that a tenant must have signed; empty = none"),
+    BOOL("policy.purpose_required", policy_purpose_required, "false",
+         "refuse requests without a purpose code"),
+
     TEXT("oidc.jwks_file", oidc_jwks_file, "", "public keys of the identity provider (RFC 7517); empty = no tokens"),
     TEXT("oidc.issuer", oidc_issuer, "", "the only `iss` that is taken"),
     TEXT("oidc.audience", oidc_audience, "", "must be in `aud`"),

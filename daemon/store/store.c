@@ -212,22 +212,25 @@ static void *run_thread(void *ctx)
     return NULL;
 }
 
-static void deliver(struct phx_store *s)
+static int deliver(struct phx_store *s)
 {
     struct job *job;
+    int         n = 0;
 
     while ((job = phx_queue_try_pop(s->results)) != NULL) {
         if (job->done != NULL)
             job->done(job->ctx, job->code == 0 ? NULL : &job->err);
         phx_mem_free(job);
+        n++;
     }
+    return n;
 }
 
 static void on_results(evutil_socket_t fd, short what, void *ctx)
 {
     (void)fd;
     (void)what;
-    deliver(ctx);
+    (void)deliver(ctx); /* how many does not matter here */
 }
 
 static int read_version(struct phx_store *s, int *version, struct phx_err *err)
@@ -326,7 +329,7 @@ void phx_store_close(struct phx_store *s)
     if (s->has_thread) {
         phx_queue_close(s->jobs);
         (void)pthread_join(s->thread, NULL); /* a thread we started ourselves */
-        deliver(s);
+        (void)deliver(s); /* the last ones */
     }
     if (s->event != NULL)
         event_free(s->event);
@@ -367,4 +370,22 @@ int phx_store_run(struct phx_store *s, phx_store_fn fn, void *ctx, struct phx_er
     if (job.code != 0 && err != NULL)
         *err = job.err;
     return job.code;
+}
+
+static int run_nothing(struct phx_tx *tx, void *ctx, struct phx_err *err)
+{
+    (void)tx;
+    (void)ctx;
+    (void)err;
+    return 0;
+}
+
+void phx_store_drain(struct phx_store *s)
+{
+    struct phx_err err = {0};
+
+    do {
+        if (phx_store_run(s, run_nothing, NULL, &err) != 0) /* queues are in order: all before it ran */
+            phx_log(PHX_LOG_WARN, "store.drain", "reason=%s", err.text);
+    } while (deliver(s) > 0);
 }

@@ -29,6 +29,9 @@ int  phx_store_open(const char *path, struct event_base *base, struct phx_store 
 /* Runs what is queued (its done callbacks are called), then closes.  NULL is allowed. */
 void phx_store_close(struct phx_store *s);
 
+/* Runs what is queued and calls its done callbacks, and what those submit, until nothing is left. */
+void phx_store_drain(struct phx_store *s);
+
 void phx_store_submit(struct phx_store *s, phx_store_fn fn, phx_store_done_fn done, void *ctx);
 /* Runs a job and waits for it. */
 int phx_store_run(struct phx_store *s, phx_store_fn fn, void *ctx, struct phx_err *err) PHX_CHECKED;
