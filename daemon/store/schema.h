@@ -27,9 +27,14 @@ static const char *const schema_versions[] = {
     "CREATE TABLE key_set("
     " version INTEGER PRIMARY KEY, envelope BLOB NOT NULL, installed_ns INTEGER NOT NULL) STRICT;"
     "CREATE TABLE seat("
-    " period TEXT NOT NULL, seat_id BLOB NOT NULL, tenant TEXT NOT NULL, first_ns INTEGER NOT NULL,"
-    " is_overdraft INTEGER NOT NULL, is_indirect INTEGER NOT NULL, is_exempt INTEGER NOT NULL,"
-    " PRIMARY KEY(period, seat_id)) STRICT;"
+    " id INTEGER PRIMARY KEY, period TEXT NOT NULL, seat_id BLOB NOT NULL, tenant TEXT NOT NULL,"
+    " first_ns INTEGER NOT NULL, is_overdraft INTEGER NOT NULL, is_indirect INTEGER NOT NULL,"
+    " is_exempt INTEGER NOT NULL, UNIQUE(period, seat_id)) STRICT;"
+    "CREATE INDEX seat_order ON seat(period, id);"
+    /* a cache of a fold over the set; at_id: the last seat that is in the sum */
+    "CREATE TABLE seat_sum("
+    " period TEXT PRIMARY KEY, people INTEGER NOT NULL, indirect INTEGER NOT NULL,"
+    " overdraft INTEGER NOT NULL, exempt INTEGER NOT NULL, at_id INTEGER NOT NULL) STRICT;"
 
     /* the ledger: rows are only added */
     "CREATE TABLE ledger("

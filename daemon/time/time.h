@@ -39,13 +39,31 @@ int64_t phx_time_step(struct phx_time_mark *mark, const struct phx_time_reading 
 /* The wall clock of `now` is right after all: two-person command.  Leaves the suspect state. */
 void phx_time_accept(struct phx_time_mark *mark, const struct phx_time_reading *now);
 
+/* ---- this machine and the store ---------------------------------------------------------------------------- */
+
+/* This machine's clocks and the id of its boot. */
+void phx_time_read(struct phx_time_reading *out);
+/* The mark as it was last made durable; all zero when there is none.  *accept_ns: the wall clock that was
+ * accepted last, 0 = never. */
+int phx_time_load(struct phx_tx *tx, struct phx_time_mark *out, int64_t *accept_ns,
+                  struct phx_err *err) PHX_CHECKED;
+/* Makes a mark durable; a lower one than the store's changes nothing but the suspicion. */
+int phx_time_store(struct phx_tx *tx, const struct phx_time_mark *mark, struct phx_err *err) PHX_CHECKED;
+/* The two-person command: accepts the wall clock of `now`, writes mark, acceptance and a "clock" leaf.  A
+ * running daemon follows within two seconds.  PHX_E_INVALID: a name is missing or both are the same;
+ * PHX_E_STATE: the clock is not suspect. */
+int phx_time_accept_in(struct phx_tx *tx, const struct phx_time_reading *now, const char *by,
+                       const char *approved_by, struct phx_err *err) PHX_CHECKED;
+
 /* ---- the daemon's clock ---------------------------------------------------------------------------------- */
 
 struct phx_time;
-/* Reads the mark from the store. */
+/* Reads the mark from the store and writes the first one. */
 int  phx_time_open(struct phx_store *store, struct phx_time **out, struct phx_err *err) PHX_CHECKED;
 void phx_time_close(struct phx_time *t); /* NULL is allowed */
-/* T now.  Loop thread.  Writes the mark down every 60 s (asynchronously) and logs each change of state. */
+/* T now.  Loop thread.  Call it at least every minute, also when nobody asks: it writes the mark down every
+ * 60 s (asynchronously), looks for an accepted clock every second, and makes each change of state a log line
+ * and a "clock" leaf. */
 int64_t phx_time_now(struct phx_time *t);
 enum phx_clock_state phx_time_state(const struct phx_time *t);
 /* Writes the mark inside a transaction that depends on it (a seat record, a licence). */

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The rule, without a clock or a database.  The mark holds the last T and the boot clock at that moment. */
+#include "daemon/time/time.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const int64_t SECOND_NS = 1000000000;
+static const int64_t LEAD_MAX_NS = 3600 * SECOND_NS;     /* further ahead, a wall clock is suspect */
+static const int64_t BACK_NS = 5 * SECOND_NS;            /* leap seconds and slewing are no news */
+static const int64_t LONG_NS = 7 * 86400 * SECOND_NS;    /* held for longer, every record says so */
+
+const char *phx_clock_state_name(enum phx_clock_state state)
+{
+    switch (state) {
+    case PHX_CLOCK_BACK: return "back";
+    case PHX_CLOCK_SUSPECT: return "suspect";
+    case PHX_CLOCK_SUSPECT_LONG: return "suspect-long";
+    default: return "ok";
+    }
+}
+
+static int64_t add_capped(int64_t a, int64_t b)
+{
+    int64_t sum;
+
+    return __builtin_add_overflow(a, b, &sum) ? INT64_MAX : sum;
+}
+
+static bool is_same_boot(const struct phx_time_mark *mark, const struct phx_time_reading *now)
+{
+    return strcmp(mark->boot_id, now->boot_id) == 0;
+}
+
+/* What has passed for certain.  After a reboot that is the time since the boot: the mark is older. */
+static int64_t measure_elapsed(const struct phx_time_mark *mark, const struct phx_time_reading *now)
+{
+    int64_t from = is_same_boot(mark, now) ? mark->boot_ns : 0;
+
+    return now->boot_ns > from ? now->boot_ns - from : 0;
+}
+
+static void move_mark(struct phx_time_mark *mark, const struct phx_time_reading *now, int64_t t_ns)
+{
+    if (!is_same_boot(mark, now)) {
+        (void)snprintf(mark->boot_id, sizeof(mark->boot_id), "%s", now->boot_id);
+        mark->boot_ns = 0;
+    }
+    if (now->boot_ns > mark->boot_ns)
+        mark->boot_ns = now->boot_ns; /* kept at its highest: a boot clock that falls counts nothing twice */
+    mark->hwm_ns = t_ns;
+}
+
+int64_t phx_time_step(struct phx_time_mark *mark, const struct phx_time_reading *now,
+                      enum phx_clock_state *state)
+{
+    int64_t wall = now->wall_ns > 0 ? now->wall_ns : 0;
+    int64_t floor = add_capped(mark->hwm_ns, measure_elapsed(mark, now));
+    bool    is_first = mark->hwm_ns == 0;
+
+    *state = PHX_CLOCK_OK;
+    if (is_first || (wall >= floor && wall - floor <= LEAD_MAX_NS)) {
+        mark->suspect_since_ns = 0;
+        move_mark(mark, now, wall);
+        return wall;
+    }
+    if (wall < floor) {
+        mark->suspect_since_ns = 0;
+        if (floor - wall > BACK_NS)
+            *state = PHX_CLOCK_BACK;
+    } else {
+        if (mark->suspect_since_ns == 0)
+            mark->suspect_since_ns = floor;
+        *state = floor - mark->suspect_since_ns >= LONG_NS ? PHX_CLOCK_SUSPECT_LONG : PHX_CLOCK_SUSPECT;
+    }
+    move_mark(mark, now, floor);
+    return floor;
+}
+
+void phx_time_accept(struct phx_time_mark *mark, const struct phx_time_reading *now)
+{
+    int64_t floor = add_capped(mark->hwm_ns, measure_elapsed(mark, now));
+
+    mark->suspect_since_ns = 0;
+    move_mark(mark, now, now->wall_ns > floor ? now->wall_ns : floor);
+}
