@@ -25,8 +25,11 @@ enum {
     PHX_LICENSE_CLUSTERS_MAX = 64,
     PHX_LICENSE_PURPOSES_MAX = 64,
     PHX_LICENSE_TENANTS_MAX = 64,
+    PHX_LICENSE_AFFILIATES_MAX = 64,
     PHX_ROOTS_MAX = 8,
-    PHX_ISSUERS_MAX = 32
+    PHX_ISSUERS_MAX = 32,
+    PHX_REVOKED_MAX = 256,
+    PHX_LICENSE_NONE_HOURS = 72 /* how long a cluster without a readable licence only observes */
 };
 
 enum phx_enforce { PHX_ENFORCE_OBSERVE = 1, PHX_ENFORCE_SOFT, PHX_ENFORCE_HARD };
@@ -58,6 +61,8 @@ struct phx_license_terms { /* strings live in the licence */
     const char *license_id;
     int64_t     serial, supersedes;
     const char *legal_name, *licensee_id;
+    const char *const *affiliates;
+    int32_t     n_affiliates;
     const char *class_name; /* commercial, research, education, small-business, government, evaluation */
     const char *revenue_band, *attestation_sha256, *attested_by, *attested_on; /* "" = none */
     const struct phx_license_model *models;
@@ -87,7 +92,7 @@ struct phx_key_set {
     int64_t version, issued_ns;
     struct phx_license_key issuers[PHX_ISSUERS_MAX];
     int32_t n_issuers;
-    int64_t revoked[256]; /* serials */
+    int64_t revoked[PHX_REVOKED_MAX]; /* serials: a licensor numbers all its licences in one sequence */
     int32_t n_revoked;
 };
 struct phx_license_roots {
@@ -114,8 +119,12 @@ const struct phx_license_terms *phx_license_terms(const struct phx_license *l); 
 /* May it be used on this cluster?  PHX_E_LICENSE naming the fingerprint. */
 int phx_license_binds(const struct phx_license *l, const char *cluster_fingerprint,
                       struct phx_err *err) PHX_CHECKED;
-/* The entry for a model ("sha256:..." or "" when unknown), NULL = the licence does not name it. */
+/* The entry for a model ("sha256:..." or "" when unknown): its own, else the one of "*"; NULL = the licence
+ * does not name it. */
 const struct phx_license_model *phx_license_find_model(const struct phx_license *l, const char *manifest_root);
+/* The model's own limits, else the licence's.  model may be NULL. */
+const struct phx_license_limits *phx_license_limits(const struct phx_license *l,
+                                                    const struct phx_license_model *model);
 
 /* ---- state (pure) --------------------------------------------------------------------------------------------- */
 
@@ -129,7 +138,13 @@ enum phx_license_state {
     PHX_LICENSE_EXPIRED     /* exempt tenants alone, up to their cap */
 };
 const char *phx_license_state_name(enum phx_license_state state); /* "valid", ... */
+/* l NULL = PHX_LICENSE_NONE. */
 enum phx_license_state phx_license_state(const struct phx_license *l, int64_t now_ns);
+/* Whole days until it ends (0 = today), negative = days since. */
+int64_t phx_license_days_left(const struct phx_license *l, int64_t now_ns);
+bool    phx_license_is_exempt(const struct phx_license *l, const char *tenant);
+/* Seats that exempt tenants may use once the licence has expired; INT64_MAX when seats are not limited. */
+int64_t phx_license_exempt_cap(const struct phx_license *l);
 
 enum phx_license_verdict {
     PHX_VERDICT_SERVE = 1,
@@ -140,7 +155,10 @@ struct phx_license_question {
     enum phx_license_state state;
     enum phx_enforce       enforce;
     struct phx_license_limits limits;
-    bool    is_known;        /* has a seat in this period already */
+    bool    is_observing;    /* state NONE only: phx_license_is_observing() */
+    /* Has a seat in this period; in states CONTINUITY, EXPIRED and NONE also: in the period before (else the
+     * first of a month would shut everybody out, since seats start anew). */
+    bool    is_known;
     bool    is_indirect;
     int64_t seats_used, indirect_used; /* in this period, before this request */
     bool    is_exempt;       /* the tenant is exempt */
@@ -152,8 +170,13 @@ struct phx_license_answer {
     const char *reason;  /* static text, with what to do */
     int32_t     warning_pct; /* 0, 80, 90 or 100: the threshold that use has reached */
 };
-/* The table of states: what happens to a known or new user in each. */
+/* The table of states: what happens to a known or new user in each.  Rules: licence.early, .seats, .indirect,
+ * .continuity, .expired, .none.  An answer OVERDRAFT names its rule too. */
 void phx_license_decide(const struct phx_license_question *q, struct phx_license_answer *out);
+/* May this model be used for this purpose ("" = none said)?  SERVE or REFUSE by licence.model, .class or
+ * .purpose.  *model (may be NULL): the entry, NULL when the licence does not name it. */
+void phx_license_decide_model(const struct phx_license *l, const char *manifest_root, const char *purpose,
+                              const struct phx_license_model **model, struct phx_license_answer *out);
 
 /* ---- the licence of a running daemon ----------------------------------------------------------------------------- */
 
@@ -163,32 +186,55 @@ struct phx_time;
 struct phx_license_store;
 struct phx_license_source {
     const char *file, *key_set_file, *roots_file; /* roots "" = compiled in */
-    const char *cluster_fingerprint;
+    const char *cluster_fingerprint; /* phx_certs_fingerprint() */
+    int64_t     now_ns;              /* T; 0 = the wall clock */
 };
-/* Reads the files; when they cannot be read or verified, the last verified copy in the store serves, with an
- * alert; when there is none either, the state is NONE.  Never fails for a bad licence: `problem` tells. */
+/* Reads the files; when they cannot be read or verified, or are older than what was installed, the last
+ * verified copy in the store serves, with an alert; when there is none either, the state is NONE.  Never fails
+ * for a bad licence: `problem` tells.  Newer files are installed, with their audit leaves.  Waits for the
+ * store: before the loop runs. */
 int  phx_license_open(struct phx_store *store, const struct phx_license_source *source,
                       struct phx_license_store **out, struct phx_err *err) PHX_CHECKED;
 void phx_license_close(struct phx_license_store *s); /* NULL is allowed */
-const struct phx_license *phx_license_now(const struct phx_license_store *s); /* NULL = none */
+/* NULL = none.  Stays valid until phx_license_close(), also when another one is installed: a job on the store's
+ * thread may hold it.  Loop thread. */
+const struct phx_license *phx_license_now(const struct phx_license_store *s);
+/* No licence for less than 72 hours (counted across restarts). */
+bool        phx_license_is_observing(const struct phx_license_store *s, int64_t now_ns);
 int64_t     phx_license_key_set_version(const struct phx_license_store *s);
 const char *phx_license_problem(const struct phx_license_store *s); /* "" = none */
-/* Replaces the licence: verified, bound to this cluster, serial above the present one, key set not below the
- * highest ever seen.  is_dry_run: checks all of that and changes nothing.  fn runs on the loop; err NULL =
- * durable, with its audit leaf. */
+/* Would it be taken?  Verified, bound to this cluster, in force, serial above the present one (and above what it
+ * supersedes), key set not below the highest ever seen.  key_set may be NULL with size 0 = the present one. */
+struct phx_license_preview {
+    int64_t serial, key_set_version;
+    enum phx_license_state state;
+    bool    is_same;  /* installed already: nothing would change */
+    char    text[256]; /* phx_license_format() */
+};
+int phx_license_preview(const struct phx_license_store *s, const void *licence, size_t licence_size,
+                        const void *key_set, size_t key_set_size, int64_t now_ns,
+                        struct phx_license_preview *out, struct phx_err *err) PHX_CHECKED;
+/* Replaces the licence when phx_license_preview() allows it: in the store, with its audit leaves in the same
+ * transaction, then the files.  is_dry_run: only the check.  fn runs on the loop; err NULL = durable.  licence
+ * and key_set are copied. */
 typedef void (*phx_license_installed_fn)(void *ctx, const struct phx_err *err);
 void phx_license_install(struct phx_license_store *s, const void *licence, size_t licence_size,
                          const void *key_set, size_t key_set_size, /* 0 = keep */
                          bool is_dry_run, const char *by, int64_t now_ns, phx_license_installed_fn fn,
                          void *ctx);
+/* The same without a loop (command line): waits. */
+int phx_license_install_run(struct phx_license_store *s, const void *licence, size_t licence_size,
+                            const void *key_set, size_t key_set_size, const char *by, int64_t now_ns,
+                            struct phx_err *err) PHX_CHECKED;
 /* "evaluation licence 01AB.. serial 1, valid until 2026-02-14" into text. */
 void phx_license_format(const struct phx_license *l, int64_t now_ns, char *text, size_t size);
 
 /* ---- issuing ----------------------------------------------------------------------------------------------------- */
 
-/* Canonical payload -> envelope; the same checks as parsing.  Owned text in *out. */
+/* Payload -> envelope with the payload in canonical form (sorted keys, no spaces); the same checks as parsing.
+ * A licence without seat_salt, issued_at (now_ns) or issuer_kid gets them.  Owned text in *out. */
 struct phx_sign_key;
-int phx_license_issue(const char *payload_json, const struct phx_sign_key *issuer, char **out,
+int phx_license_issue(const char *payload_json, const struct phx_sign_key *issuer, int64_t now_ns, char **out,
                       struct phx_err *err) PHX_CHECKED;
 int phx_key_set_issue(const char *payload_json, const struct phx_sign_key *roots, int32_t n_roots,
                       char **out, struct phx_err *err) PHX_CHECKED;
