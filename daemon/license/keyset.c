@@ -119,7 +119,9 @@ int phx_key_set_read(const void *payload, size_t size, struct phx_key_set *out, 
     if (rc == 0)
         rc = read_payload(root, out, err);
     json_decref(root);
-    if (rc != 0)
+    if (rc == 0)
+        phx_sha256_hex(payload, size, out->digest);
+    else
         memset(out, 0, sizeof(*out));
     return rc;
 }

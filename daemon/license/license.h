@@ -94,6 +94,7 @@ struct phx_key_set {
     int32_t n_issuers;
     int64_t revoked[PHX_REVOKED_MAX]; /* serials: a licensor numbers all its licences in one sequence */
     int32_t n_revoked;
+    char    digest[65]; /* SHA-256 of the payload, hex */
 };
 struct phx_license_roots {
     uint8_t keys[PHX_ROOTS_MAX][32];
@@ -203,8 +204,9 @@ const struct phx_license *phx_license_now(const struct phx_license_store *s);
 bool        phx_license_is_observing(const struct phx_license_store *s, int64_t now_ns);
 int64_t     phx_license_key_set_version(const struct phx_license_store *s);
 const char *phx_license_problem(const struct phx_license_store *s); /* "" = none */
-/* Would it be taken?  Verified, bound to this cluster, in force, serial above the present one (and above what it
- * supersedes), key set not below the highest ever seen.  key_set may be NULL with size 0 = the present one. */
+/* Would it be taken?  Verified, bound to this cluster, in force (not early, not expired), serial above the
+ * installed one, which must not be above what it says it supersedes; key set not below the highest ever seen.
+ * Size 0 = the present key set. */
 struct phx_license_preview {
     int64_t serial, key_set_version;
     enum phx_license_state state;
@@ -215,8 +217,9 @@ int phx_license_preview(const struct phx_license_store *s, const void *licence, 
                         const void *key_set, size_t key_set_size, int64_t now_ns,
                         struct phx_license_preview *out, struct phx_err *err) PHX_CHECKED;
 /* Replaces the licence when phx_license_preview() allows it: in the store, with its audit leaves in the same
- * transaction, then the files.  is_dry_run: only the check.  fn runs on the loop; err NULL = durable.  licence
- * and key_set are copied. */
+ * transaction, then the files.  is_dry_run: only the check.  The installed one again is a
+ * success that writes the files alone.  fn runs on the loop, before this returns when refused or dry; err NULL
+ * = durable.  licence and key_set are copied. */
 typedef void (*phx_license_installed_fn)(void *ctx, const struct phx_err *err);
 void phx_license_install(struct phx_license_store *s, const void *licence, size_t licence_size,
                          const void *key_set, size_t key_set_size, /* 0 = keep */
