@@ -1,119 +1,50 @@
-/* SPDX-License-Identifier: Apache-2.0 */
-#include <stdio.h>
-#include <string.h>
+/* SPDX-License-Identifier: Apache-2.0
+ * One statement makes a leaf: its number is read and taken in the same step of the one writer, so numbers
+ * have no gaps, also when a job before it was rolled back. */
+#include "daemon/audit/audit.h"
+#include "daemon/store/store.h"
 
-#include "daemon/audit/leaf.h"
-#include "rpc/base/clock.h"
-#include "rpc/base/hash.h"
-#include "rpc/base/id.h"
-#include "rpc/base/json.h"
-
-void phx_receipt_make(char receipt[PHX_RECEIPT_BYTES])
+int phx_audit_append(struct phx_tx *tx, const char *kind, const char *receipt, const char *tenant,
+                     struct phx_record *r, struct phx_err *err)
 {
-    char hex[33];
+    static const char insert[] =
+        "INSERT INTO audit(leaf, kind, receipt, at_ns, tenant, record, leaf_hash)"
+        " SELECT COALESCE(MAX(leaf), -1) + 1, ?, ?, ?, ?, ?, ? FROM audit";
+    struct phx_tlog_hash leaf;
+    int                  rc = phx_record_end(r, err);
 
-    phx_id_hex(hex, sizeof(hex), 16);
-    (void)snprintf(receipt, PHX_RECEIPT_BYTES, "rcpt_%s", hex);
-}
+    if (rc == 0) {
+        struct phx_value values[6];
 
-void phx_audit_commit(const uint8_t salt[PHX_SALT_BYTES], const int32_t *ids, size_t n, char hex[65])
-{
-    struct phx_sha256 h;
-    uint8_t           digest[PHX_SHA256_BYTES];
-
-    phx_sha256_init(&h);
-    phx_sha256_update(&h, salt, PHX_SALT_BYTES);
-    for (size_t i = 0; i < n; i++) {
-        uint32_t      v = (uint32_t)ids[i];
-        const uint8_t bytes[4] = {(uint8_t)v, (uint8_t)(v >> 8), (uint8_t)(v >> 16),
-                                  (uint8_t)(v >> 24)};
-
-        phx_sha256_update(&h, bytes, sizeof(bytes));
+        phx_assert(r->has_at_ns); /* a record without its time is a bug of the caller */
+        phx_tlog_leaf(r->text.data, r->text.size, &leaf);
+        values[0] = phx_value_text(kind);
+        values[1] = phx_value_text(receipt);
+        values[2] = phx_value_int(r->at_ns);
+        values[3] = phx_value_text(tenant);
+        values[4] = phx_value_text(r->text.data);
+        values[5] = phx_value_blob(leaf.bytes, sizeof(leaf.bytes));
+        rc = phx_tx_exec(tx, insert, values, 6, NULL, NULL, err);
     }
-    phx_sha256_final(&h, digest);
-    phx_hex_encode(hex, 65, digest, sizeof(digest));
+    phx_record_fini(r);
+    return rc;
 }
 
-void phx_leaf_hash(const char *record, size_t size, uint8_t out[PHX_SHA256_BYTES])
+int phx_audit_event(struct phx_tx *tx, const char *kind, const char *event, const char *subject,
+                    const char *by, const char *detail, int64_t at_ns, struct phx_err *err)
 {
-    static const uint8_t prefix = 0; /* RFC 6962: leaves are hashed behind a zero byte */
-    struct phx_sha256    h;
-
-    phx_sha256_init(&h);
-    phx_sha256_update(&h, &prefix, 1);
-    phx_sha256_update(&h, record, size);
-    phx_sha256_final(&h, out);
-}
-
-void phx_leaf_chain(const uint8_t before[PHX_SHA256_BYTES], const uint8_t leaf[PHX_SHA256_BYTES],
-                    uint8_t out[PHX_SHA256_BYTES])
-{
-    struct phx_sha256 h;
-
-    phx_sha256_init(&h);
-    phx_sha256_update(&h, before, PHX_SHA256_BYTES);
-    phx_sha256_update(&h, leaf, PHX_SHA256_BYTES);
-    phx_sha256_final(&h, out);
-}
-
-struct tail {
-    int64_t leaf;
-    uint8_t chain[PHX_SHA256_BYTES];
-};
-
-static int read_tail(void *ctx, const struct phx_value *columns, int n_columns)
-{
-    struct tail *t = ctx;
-
-    (void)n_columns;
-    t->leaf = columns[0].number + 1;
-    if (columns[1].kind == PHX_VALUE_BLOB && columns[1].size == sizeof(t->chain))
-        memcpy(t->chain, columns[1].data, sizeof(t->chain));
-    return 0;
-}
-
-int phx_audit_append(struct phx_tx *tx, const char *kind, const char *receipt, const char *record,
-                     const uint8_t *salt, struct phx_err *err)
-{
-    struct tail      tail = {0, {0}};
-    uint8_t          leaf[PHX_SHA256_BYTES], chain[PHX_SHA256_BYTES];
-    struct phx_value values[7];
-    int rc = phx_tx_exec(tx, "SELECT leaf, chain FROM audit ORDER BY leaf DESC LIMIT 1", NULL, 0,
-                         read_tail, &tail, err);
-
-    if (rc != 0)
-        return rc;
-    phx_leaf_hash(record, strlen(record), leaf);
-    phx_leaf_chain(tail.chain, leaf, chain);
-    values[0] = phx_value_int(tail.leaf);
-    values[1] = phx_value_text(kind);
-    values[2] = phx_value_text(receipt);
-    values[3] = phx_value_text(record);
-    values[4] = phx_value_blob(leaf, sizeof(leaf));
-    values[5] = phx_value_blob(chain, sizeof(chain));
-    values[6] = salt != NULL ? phx_value_blob(salt, PHX_SALT_BYTES) : phx_value_text(NULL);
-    return phx_tx_exec(tx,
-                       "INSERT INTO audit(leaf, kind, receipt, record, leaf_hash, chain, salt)"
-                       " VALUES(?, ?, ?, ?, ?, ?, ?)",
-                       values, 7, NULL, NULL, err);
-}
-
-int phx_audit_admin(struct phx_tx *tx, const char *event, const char *subject, struct phx_err *err)
-{
-    struct phx_buf record;
-    char           receipt[PHX_RECEIPT_BYTES];
-    int            rc;
+    struct phx_record r;
+    char              receipt[PHX_RECEIPT_BYTES];
 
     phx_receipt_make(receipt);
-    phx_buf_init(&record, 65536);
-    phx_buf_printf(&record, "{\"at_ns\":%lld,\"event\":", (long long)phx_clock_wall_ns());
-    phx_json_put_str(&record, event, strlen(event));
-    phx_buf_printf(&record, ",\"receipt\":\"%s\",\"subject\":", receipt);
-    phx_json_put_str(&record, subject, strlen(subject));
-    phx_buf_puts(&record, ",\"v\":1}");
-    rc = phx_buf_check(&record, "audit record", err);
-    if (rc == 0)
-        rc = phx_audit_append(tx, "admin", receipt, record.data, NULL, err);
-    phx_buf_fini(&record);
-    return rc;
+    phx_record_init(&r);
+    phx_record_int(&r, "at_ns", at_ns);
+    phx_record_str(&r, "by", by);
+    phx_record_str(&r, "detail", detail);
+    phx_record_str(&r, "event", event);
+    phx_record_str(&r, "kind", kind);
+    phx_record_str(&r, "receipt", receipt);
+    phx_record_str(&r, "subject", subject);
+    phx_record_int(&r, "v", 1);
+    return phx_audit_append(tx, kind, receipt, "", &r, err);
 }

@@ -8,6 +8,7 @@
 #ifndef PHX_DAEMON_AUDIT_H
 #define PHX_DAEMON_AUDIT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -32,12 +33,18 @@ struct phx_record {
     struct phx_buf text;
     char           last_key[4][48]; /* per depth */
     int            depth;
+    int64_t        at_ns; /* of the key at_ns */
+    bool           has_at_ns;
 };
+/* A record that is not appended is freed with phx_record_fini(). */
 void phx_record_init(struct phx_record *r);
+void phx_record_fini(struct phx_record *r);
 void phx_record_str(struct phx_record *r, const char *key, const char *value);
 void phx_record_int(struct phx_record *r, const char *key, int64_t value);
 void phx_record_open(struct phx_record *r, const char *key); /* a nested object */
 void phx_record_close(struct phx_record *r);
+/* Ends it: text holds the whole record.  PHX_E_TOOBIG above PHX_RECORD_MAX_BYTES. */
+int phx_record_end(struct phx_record *r, struct phx_err *err) PHX_CHECKED;
 
 /* Ends the record, appends it as a leaf and frees it (also when it fails).  kind: "intent", "result",
  * "refusal", "admin", "licence", "clock", "key", "model", "config", "gap", "shred", "read", "correct", ...
@@ -59,9 +66,8 @@ struct phx_publisher_options {
     const char *dir;        /* DATA/audit */
     const char *key_dir;    /* DATA/keys: log.seed, 0600 */
     const char *origin;     /* "phalanx/<cluster id>" */
-    int64_t     interval_ms; /* a checkpoint at least this often while there is something new */
+    int64_t     interval_ms; /* a checkpoint so often while there is something new */
     int64_t     key_life_s;  /* the signing key moves on after so long, and at every start */
-    int64_t     keep_free_bytes; /* below it phx_publisher_is_full() */
 };
 /* Rebuilds what is missing under dir from the database, moves the key on, starts the publishing thread.
  * PHX_E_STATE: the published tree is larger than the database's, or differs from it (a restored snapshot):
