@@ -27,6 +27,8 @@ enum phx_ledger_kind {
     PHX_LEDGER_VOID,
     PHX_LEDGER_CORRECT
 };
+#define PHX_LEDGER_COUNT_MAX ((int64_t)1 << 48) /* of any one number of a row */
+
 const char *phx_ledger_kind_name(enum phx_ledger_kind kind); /* "reserve", ... */
 
 struct phx_ledger_row {
@@ -46,15 +48,21 @@ struct phx_ledger_row {
 };
 
 /* Adds a row and moves the budget sums with it, in the caller's transaction.  Sets row->id.
- * PHX_E_STATE: a second reserve, commit or void of a lease, or an end without a reserve.
- * PHX_E_INVALID: a negative count (only correct may have one), or a sum that would overflow. */
+ *
+ * After the reserve, the texts tenant ... request_id may be NULL (taken from it) or must equal its own.  A
+ * correct row names the lease; ref may be 0 (set to its commit) or must be the commit's id.
+ * PHX_E_STATE: a second reserve, commit or void of a lease; anything after its end but a correction; a row
+ * without a reserve; a correction of what was not committed.
+ * PHX_E_INVALID, naming the field: a negative or too large count (above PHX_LEDGER_COUNT_MAX), more cached than
+ * prompt, more reasoning than output, prompt + output over the reserve, upper below output, a void with
+ * tokens, a correction below zero, a sum that would overflow. */
 int phx_ledger_put(struct phx_tx *tx, struct phx_ledger_row *row, struct phx_err *err) PHX_CHECKED;
 
 /* Rows are borrowed while fn runs; a non-zero return ends the walk with it. */
 typedef int (*phx_ledger_row_fn)(void *ctx, const struct phx_ledger_row *row);
 
-/* Every reserve that has no end yet; output, reasoning and cached are what progress has proven (cached 0,
- * prompt as reserved).  epoch_below: only those of an older epoch; INT64_MAX = all. */
+/* Every reserve that has no end yet, by id; output and reasoning are what progress has proven (cached 0, prompt
+ * as reserved).  epoch_below: only those of an older epoch; INT64_MAX = all.  fn may put rows. */
 int phx_ledger_open_rows(struct phx_tx *tx, int64_t epoch_below, phx_ledger_row_fn fn, void *ctx,
                          struct phx_err *err) PHX_CHECKED;
 /* The reserve of a lease with what progress has proven, and the end if there is one (end.kind NONE = open).
@@ -88,9 +96,10 @@ enum phx_budget_period { PHX_PERIOD_DAY = 1, PHX_PERIOD_MONTH, PHX_PERIOD_TOTAL 
 const char *phx_budget_scope_name(enum phx_budget_scope scope);
 const char *phx_budget_period_name(enum phx_budget_period period);
 
+enum { PHX_BUDGET_NAME_BYTES = 200 };
 struct phx_budget {
     enum phx_budget_scope  scope;
-    char                   name[160]; /* tenant; "tenant/user"; key id; "" for the licence */
+    char                   name[PHX_BUDGET_NAME_BYTES]; /* tenant; "tenant/user"; key id; "" for the licence */
     enum phx_budget_period period;
     int64_t                tokens; /* limit: prompt + output */
     /* filled by list and check */
@@ -98,16 +107,20 @@ struct phx_budget {
     int64_t                posted, pending, at_id;
 };
 
+/* Adds a budget or changes its limit; the sum of its present window is folded from the rows.  PHX_E_INVALID. */
 int phx_budget_set(struct phx_tx *tx, const struct phx_budget *b, int64_t at_ns,
                    struct phx_err *err) PHX_CHECKED;
+/* PHX_E_NOTFOUND: there is no such budget. */
 int phx_budget_remove(struct phx_tx *tx, const struct phx_budget *b, struct phx_err *err) PHX_CHECKED;
+/* All budgets by scope, name and period, with the sums of the windows that at_ns is in. */
 typedef int (*phx_budget_fn)(void *ctx, const struct phx_budget *b);
 int phx_budget_list(struct phx_tx *tx, int64_t at_ns, phx_budget_fn fn, void *ctx,
                     struct phx_err *err) PHX_CHECKED;
 
 /* Would `want` tokens fit into every budget of this tenant, user, key and the licence now?  1 = yes (*left =
- * the smallest rest after it, -1 = no budget is set), 0 = no (*broken is the budget that refuses, and
- * retry_ns when its window ends, 0 = never), or a negative code.  license_tokens: monthly limit of the
+ * the smallest rest after it, -1 = no budget is set), 0 = no (*broken is the budget that refuses for longest,
+ * and *retry_ns when its window ends, 0 = never: it has no end, or want is above the limit itself), or a
+ * negative code.  license_tokens: monthly limit of the
  * licence, -1 = none.  posted + pending + want <= tokens holds afterwards by construction, because the
  * reserve follows in the same transaction. */
 int phx_budget_check(struct phx_tx *tx, const char *tenant, const char *user, const char *key_id,
