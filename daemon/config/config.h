@@ -26,6 +26,7 @@ struct phx_config {
     int64_t http_body_max_bytes, http_header_max_bytes, http_pending_max_bytes;
     int64_t http_requests_max, http_idle_timeout_s;
 
+    char *model_key; /* PEM file: the model must be signed with it; "" = unsigned models are served */
     char *model_path, *model_name; /* name: as clients say it; default: the folder's name */
 
     int64_t cluster_replicas, cluster_tp, cluster_pp;

@@ -39,6 +39,8 @@ const struct phx_option phx_options[] = {
         "seconds without traffic before a connection is closed"),
 
     TEXT("model.path", model_path, "", "checkpoint folder; needed"),
+    TEXT("model.key", model_key, "",
+         "public key (PEM): the model must be signed with it; empty = unsigned models are served too"),
     TEXT("model.name", model_name, "", "the name that clients use; default: the folder's name"),
 
     INT("cluster.replicas", cluster_replicas, "1", 1, PHX_REPLICAS_MAX, "copies of the model"),

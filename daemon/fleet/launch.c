@@ -136,6 +136,8 @@ static void add_rank(struct argv *a, const struct phx_replica *r)
 
     add(a, f->rank_program);
     add_pair(a, "--model", c->model_path);
+    if (c->model_key[0] != '\0')
+        add_pair(a, "--model-key", c->model_key);
     add_number(a, "--tp", c->cluster_tp);
     add_number(a, "--pp", c->cluster_pp);
     add_pair(a, "--backend", c->engine_backend);

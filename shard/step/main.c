@@ -13,13 +13,14 @@
 #include "shard/step/step.h"
 
 enum {
-    OPT_MODEL = 256, OPT_TP, OPT_PP, OPT_BACKEND, OPT_ISA, OPT_THREADS, OPT_KV_DTYPE, OPT_KV_BLOCKS,
+    OPT_MODEL = 256, OPT_MODEL_KEY, OPT_TP, OPT_PP, OPT_BACKEND, OPT_ISA, OPT_THREADS, OPT_KV_DTYPE, OPT_KV_BLOCKS,
     OPT_KV_MEMORY, OPT_BLOCK_TOKENS, OPT_MAX_SEQS, OPT_MAX_ROWS, OPT_MAX_CONTEXT, OPT_JOIN, OPT_TOKEN,
     OPT_CA, OPT_CERT, OPT_KEY, OPT_REPLICA, OPT_NO_PREFIX, OPT_LOG_LEVEL, OPT_SCRIPT
 };
 
 static const struct argp_option options[] = {
     {"model", OPT_MODEL, "DIR", 0, "checkpoint folder", 0},
+    {"model-key", OPT_MODEL_KEY, "FILE", 0, "public key (PEM) its manifest must be signed with", 0},
     {"tp", OPT_TP, "N", 0, "tensor parallel ranks (default 1)", 0},
     {"pp", OPT_PP, "N", 0, "pipeline stages (default 1)", 0},
     {"backend", OPT_BACKEND, "NAME", 0, "cpu or cuda (default cpu)", 0},
@@ -102,6 +103,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 
     switch (key) {
     case OPT_MODEL: o->model_dir = arg; return 0;
+    case OPT_MODEL_KEY: o->model_key = arg; return 0;
     case OPT_BACKEND: o->backend = arg; return 0;
     case OPT_ISA: o->isa = arg; return 0;
     case OPT_JOIN: o->join = arg; return 0;
@@ -160,7 +162,7 @@ int main(int argc, char **argv)
     static const struct argp argp = {options, parse_option, "", "One rank of a phalanx replica.", NULL,
                                      NULL, NULL};
     struct phx_step_options  o = {
-         .tp = 1, .pp = 1, .backend = "cpu", .kv_dtype = PHX_DTYPE_F32, .block_tokens = 16,
+         .model_key = "", .tp = 1, .pp = 1, .backend = "cpu", .kv_dtype = PHX_DTYPE_F32, .block_tokens = 16,
          .max_seqs = 16, .max_rows = 512, .has_prefix_cache = true,
     };
 

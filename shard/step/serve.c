@@ -11,6 +11,7 @@
 #include "rpc/base/hash.h"
 #include "rpc/base/log.h"
 #include "rpc/base/mem.h"
+#include "shard/step/provenance.h"
 #include "shard/step/stage.h"
 
 enum {
@@ -106,7 +107,7 @@ static int connect_link(struct serve *v, const struct rank_card *cards, struct p
     struct phx_link_hello          hello = {
                  .replica_id = o->replica_id,
                  .model_name = o->model_dir,
-                 .model_digest = "",
+                 .model_digest = phx_provenance_root(v->s->provenance),
                  .pp_size = o->pp,
                  .tp_size = o->tp,
                  .ranks = ranks,

@@ -6,6 +6,7 @@
 
 #include "rpc/base/log.h"
 #include "rpc/base/mem.h"
+#include "shard/step/provenance.h"
 #include "shard/step/stage.h"
 
 enum {
@@ -128,7 +129,9 @@ int phx_step_open(const struct phx_step_options *options, struct phx_step *s, st
 
     memset(s, 0, sizeof(*s));
     s->options = options;
-    rc = phx_checkpoint_open(options->model_dir, &s->checkpoint, err);
+    rc = phx_provenance_open(options->model_dir, options->model_key, &s->provenance, err);
+    if (rc == 0)
+        rc = phx_checkpoint_open(options->model_dir, &s->checkpoint, err);
     if (rc == 0)
         rc = phx_model_config_load(options->model_dir, s->checkpoint, &s->config, err);
     if (rc != 0)
@@ -194,8 +197,12 @@ int phx_step_load(struct phx_step *s, void (*progress)(void *ctx, uint64_t done,
               .progress_ctx = ctx,
     };
     struct phx_plan_limits limits;
-    int                    rc = phx_model_open(&model, s->checkpoint, &s->model, err);
+    int rc = phx_provenance_start(s->provenance, s->rank, o->tp * o->pp, err);
 
+    if (rc == 0)
+        rc = phx_model_open(&model, s->checkpoint, &s->model, err);
+    if (rc == 0)
+        rc = phx_provenance_wait(s->provenance, err);
     if (rc == 0) {
         phx_step_plan_limits(s, &limits);
         rc = phx_stage_create(s, &limits, &s->stage, err);
@@ -216,6 +223,7 @@ void phx_step_close(struct phx_step *s)
     phx_model_close(s->model);
     phx_backend_close(s->backend);
     phx_comm_close(s->comm);
+    phx_provenance_close(s->provenance);
     phx_checkpoint_close(s->checkpoint);
     phx_mem_free(s->parts);
     memset(s, 0, sizeof(*s));

@@ -21,6 +21,7 @@ enum { PHX_HEAD_FULL_TOKENS = 8192 };
 /* What phalanx-rank was started with. */
 struct phx_step_options {
     const char    *model_dir;
+    const char    *model_key; /* PEM public key its manifest must be signed with; "" = none is asked */
     int32_t        tp, pp;
     const char    *backend, *isa;
     int32_t        n_threads;
@@ -39,6 +40,7 @@ struct phx_step_options {
 struct phx_step {
     const struct phx_step_options *options;
     struct phx_checkpoint         *checkpoint;
+    struct phx_provenance         *provenance;
     struct phx_model_config        config;
     struct phx_part               *parts; /* [tp * pp] */
     struct phx_backend            *backend;

@@ -19,6 +19,7 @@ struct phx_tool_command {
 int phx_tool_info(int argc, char **argv);
 int phx_tool_synth(int argc, char **argv);
 int phx_tool_verify(int argc, char **argv);
+int phx_tool_sign(int argc, char **argv);
 int phx_tool_logits(int argc, char **argv);
 
 /* Prints "phalanx-model: TEXT" on stderr; answers PHX_TOOL_FAILED. */

@@ -13,13 +13,14 @@
 #include "rpc/base/hash.h"
 #include "rpc/base/mem.h"
 #include "shard/load/load.h"
+#include "shard/manifest/manifest.h"
 #include "shard/model/config.h"
 #include "shard/tool/tool.h"
 
-enum { OPT_JSON = 1000, READ_BYTES = 4 << 20 };
+enum { OPT_JSON = 1000, OPT_KEY, READ_BYTES = 4 << 20 };
 
 struct options {
-    const char *dir;
+    const char *dir, *key; /* key: "" = the signature is not verified */
     bool        is_json;
 };
 
@@ -30,6 +31,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     switch (key) {
     case OPT_JSON:
         o->is_json = true;
+        return 0;
+    case OPT_KEY:
+        o->key = arg;
         return 0;
     case ARGP_KEY_ARG:
         if (o->dir != NULL)
@@ -45,13 +49,16 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     }
 }
 
-static const struct argp_option option_table[] = {{"json", OPT_JSON, 0, 0, "print one JSON object", 0},
-                                                  {0}};
+static const struct argp_option option_table[] = {
+    {"key", OPT_KEY, "FILE", 0, "the signer's public key, PEM: " PHX_MANIFEST_FILE " must be signed with it", 0},
+    {"json", OPT_JSON, 0, 0, "print one JSON object", 0},
+    {0}};
 
 static const struct argp command = {
     option_table, parse_option, "DIR",
     "Checks a checkpoint: files and their index, every tensor of the architecture with its shape and "
-    "type, MXFP4 scales that are no numbers; prints the SHA-256 of each file.",
+    "type, MXFP4 scales that are no numbers, and the signed manifest if there is one; prints the SHA-256 "
+    "of each file.",
     NULL, NULL, NULL};
 
 /* A scale byte of 255 means "not a number"; no published checkpoint has one. */
@@ -79,6 +86,8 @@ struct work {
     uint64_t                 done_bytes, total_bytes;
     uint8_t                 *block;
     json_t                  *files;
+    char                     root[PHX_MANIFEST_ROOT_BYTES]; /* of the manifest, "" = there is none */
+    bool                     is_signed;                     /* by the given key */
 };
 
 static int hash_file(struct work *w, const char *name, struct phx_err *err)
@@ -137,14 +146,37 @@ static int hash_all(struct work *w, const struct phx_checkpoint *k, struct phx_e
     return rc;
 }
 
+/* The folder against its manifest. */
+static int check_manifest(struct work *w, struct phx_err *err)
+{
+    const struct options     *o = w->options;
+    struct phx_manifest      *m = NULL;
+    struct phx_manifest_facts facts;
+    int                       rc = phx_manifest_open(o->dir, o->key, &m, err);
+
+    if (rc == PHX_E_NOTFOUND && o->key[0] == '\0')
+        return 0;
+    if (rc == 0)
+        rc = phx_manifest_check(m, o->dir, 0, 1, phx_tool_progress_show, &w->progress, err);
+    if (rc == 0) {
+        phx_manifest_facts(m, &facts);
+        (void)snprintf(w->root, sizeof(w->root), "%s", facts.root);
+        w->is_signed = facts.is_verified;
+    }
+    phx_manifest_close(m);
+    return rc;
+}
+
 static void print(const struct work *w, const struct phx_checkpoint *k)
 {
     size_t  i;
     json_t *file;
 
     if (w->options->is_json) {
-        json_t *root = json_pack("{s:b,s:i,s:I,s:O}", "ok", 1, "tensors", phx_checkpoint_count(k),
-                                 "bytes", (json_int_t)phx_checkpoint_bytes(k), "files", w->files);
+        json_t *root = json_pack("{s:b,s:i,s:I,s:O,s:s,s:b}", "ok", 1, "tensors",
+                                 phx_checkpoint_count(k), "bytes", (json_int_t)phx_checkpoint_bytes(k),
+                                 "files", w->files, "manifest_root", w->root, "is_signed",
+                                 (int)w->is_signed);
 
         (void)json_dumpf(root, stdout, JSON_COMPACT); /* a closed pipe ends the process anyway */
         printf("\n");
@@ -154,8 +186,12 @@ static void print(const struct work *w, const struct phx_checkpoint *k)
     json_array_foreach(w->files, i, file)
         printf("%s  %s\n", json_string_value(json_object_get(file, "sha256")),
                json_string_value(json_object_get(file, "name")));
-    printf("ok: %d tensors, %llu bytes\n", phx_checkpoint_count(k),
-           (unsigned long long)phx_checkpoint_bytes(k));
+    printf("ok: %d tensors, %llu bytes, %s %s\n", phx_checkpoint_count(k),
+           (unsigned long long)phx_checkpoint_bytes(k),
+           w->root[0] == '\0'  ? "no manifest"
+           : w->is_signed      ? "signed manifest"
+                               : "manifest (its signature was not verified: give --key)",
+           w->root);
 }
 
 static int run(const struct options *o, const struct phx_checkpoint *k, struct phx_err *err)
@@ -174,7 +210,9 @@ static int run(const struct options *o, const struct phx_checkpoint *k, struct p
     w.files = json_array();
     w.block = phx_mem_calloc(1, READ_BYTES);
     phx_tool_progress_start(&w.progress, "sha256");
-    rc = hash_all(&w, k, err);
+    rc = check_manifest(&w, err);
+    if (rc == 0)
+        rc = hash_all(&w, k, err);
     phx_tool_progress_end(&w.progress);
     if (rc == 0)
         print(&w, k);
@@ -185,7 +223,7 @@ static int run(const struct options *o, const struct phx_checkpoint *k, struct p
 
 int phx_tool_verify(int argc, char **argv)
 {
-    struct options         o = {0};
+    struct options         o = {.key = ""};
     struct phx_checkpoint *checkpoint;
     struct phx_err         err = {0};
     int                    rc;
