@@ -73,20 +73,23 @@ static const char *const schema_versions[] = {
     " leaf INTEGER PRIMARY KEY, kind TEXT NOT NULL, receipt TEXT NOT NULL, at_ns INTEGER NOT NULL,"
     " tenant TEXT NOT NULL, record TEXT NOT NULL, leaf_hash BLOB NOT NULL) STRICT;"
     "CREATE INDEX audit_receipt ON audit(receipt);"
-    "CREATE INDEX audit_time ON audit(at_ns);"
-
-    /* what was asked and answered, as far as a tenant keeps it; outside the log, so that it can be shredded */
+    "CREATE INDEX audit_time ON audit(at_ns);",
+    /* 2: what was asked and answered, as far as a tenant keeps it; outside the log, so that it can be shredded */
     "CREATE TABLE content("
-    " receipt TEXT PRIMARY KEY, tenant TEXT NOT NULL, period TEXT NOT NULL, mode TEXT NOT NULL,"
-    " at_ns INTEGER NOT NULL, keep_until_ns INTEGER NOT NULL, salt BLOB, wrapped_dek BLOB,"
-    " request BLOB, response BLOB, shredded_ns INTEGER NOT NULL DEFAULT 0) STRICT;"
-    "CREATE INDEX content_keep ON content(keep_until_ns);"
+    " receipt TEXT PRIMARY KEY, tenant TEXT NOT NULL, user TEXT NOT NULL, period TEXT NOT NULL,"
+    " generation INTEGER NOT NULL, mode TEXT NOT NULL, at_ns INTEGER NOT NULL,"
+    " keep_until_ns INTEGER NOT NULL, salt BLOB, wrapped_dek BLOB, request BLOB, request_tag BLOB,"
+    " response BLOB, response_tag BLOB, shredded_ns INTEGER NOT NULL DEFAULT 0) STRICT;"
+    "CREATE INDEX content_keep ON content(keep_until_ns) WHERE shredded_ns = 0;"
+    "CREATE INDEX content_month ON content(tenant, period, generation) WHERE shredded_ns = 0;"
+    /* generation: counts the keys that were destroyed; content of an older one cannot be read */
     "CREATE TABLE tenant_kek("
-    " tenant TEXT NOT NULL, period TEXT NOT NULL, wrapped BLOB, destroyed_ns INTEGER NOT NULL,"
-    " PRIMARY KEY(tenant, period)) STRICT;"
+    " tenant TEXT NOT NULL, period TEXT NOT NULL, wrapped BLOB, generation INTEGER NOT NULL,"
+    " destroyed_ns INTEGER NOT NULL, PRIMARY KEY(tenant, period)) STRICT;"
     "CREATE TABLE legal_hold("
     " name TEXT PRIMARY KEY, tenant TEXT NOT NULL, user TEXT NOT NULL, opened_ns INTEGER NOT NULL,"
-    " closed_ns INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL) STRICT;",
+    " closed_ns INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL, opened_by TEXT NOT NULL,"
+    " closed_by TEXT NOT NULL DEFAULT '') STRICT;",
 };
 
 enum { SCHEMA_VERSION = sizeof(schema_versions) / sizeof(schema_versions[0]) };

@@ -45,6 +45,7 @@ struct phx_store {
     bool              has_thread;
     pthread_mutex_t   lock; /* is_finished of waited jobs */
     pthread_cond_t    finished;
+    bool              wants_scrub; /* the store's thread alone */
     struct statement  statements[STATEMENTS_MAX];
     int               n_statements;
 };
@@ -140,6 +141,29 @@ int64_t phx_tx_changes(const struct phx_tx *tx)
     return sqlite3_changes(tx->store->db);
 }
 
+void phx_tx_scrub(struct phx_tx *tx)
+{
+    tx->store->wants_scrub = true;
+}
+
+/* Frames of an earlier commit stay in the write-ahead log until they are written over: what was erased is
+ * gone only when the log is empty.  A reader of another process can be in the way: the next batch tries
+ * again. */
+static void scrub(struct phx_store *s)
+{
+    int rc;
+
+    if (!s->wants_scrub)
+        return;
+    if (s->event != NULL)
+        (void)sqlite3_busy_timeout(s->db, 0); /* a daemon's commits do not wait for somebody's reading */
+    rc = sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+    (void)sqlite3_busy_timeout(s->db, BUSY_MS);
+    s->wants_scrub = rc != SQLITE_OK;
+    if (rc != SQLITE_OK && rc != SQLITE_BUSY)
+        phx_log(PHX_LOG_ERROR, "store.scrub.fail", "reason=%s", sqlite3_errmsg(s->db));
+}
+
 /* One job in a savepoint of the open transaction. */
 static void run_job(struct phx_store *s, struct job *job)
 {
@@ -183,6 +207,8 @@ static void run_batch(struct phx_store *s, struct job *first)
             phx_log(PHX_LOG_ERROR, "store.rollback.fail", "reason=%s", sqlite3_errmsg(s->db));
         phx_log(PHX_LOG_ERROR, "store.commit.fail", "reason=%s", err.text);
     }
+    if (rc == 0)
+        scrub(s);
     for (struct job *j = first, *next; j != NULL; j = next) {
         next = j->next;
         if (rc != 0) {
@@ -287,6 +313,10 @@ static int open_db(struct phx_store *s, struct phx_err *err)
         rc = exec_plain(s, "PRAGMA synchronous=FULL", err);
     if (rc == 0)
         rc = exec_plain(s, "PRAGMA foreign_keys=ON", err);
+    if (rc == 0)
+        rc = exec_plain(s, "PRAGMA secure_delete=ON", err); /* what is erased leaves zeros, not its bytes */
+    if (rc == 0)
+        rc = exec_plain(s, "PRAGMA temp_store=MEMORY", err); /* no copies of rows in other files */
     return rc == 0 ? migrate(s, err) : rc;
 }
 

@@ -62,5 +62,8 @@ int phx_tx_exec(struct phx_tx *tx, const char *sql, const struct phx_value *valu
                 phx_row_fn row, void *ctx, struct phx_err *err) PHX_CHECKED;
 /* Rows changed by the last statement. */
 int64_t phx_tx_changes(const struct phx_tx *tx);
+/* This transaction erases: the write-ahead log is emptied behind its commit, so that no old copy stays in
+ * it.  When another process reads just then, behind a later commit. */
+void phx_tx_scrub(struct phx_tx *tx);
 
 #endif
