@@ -74,7 +74,8 @@ static const char *const schema_versions[] = {
     " tenant TEXT NOT NULL, record TEXT NOT NULL, leaf_hash BLOB NOT NULL) STRICT;"
     "CREATE INDEX audit_receipt ON audit(receipt);"
     "CREATE INDEX audit_time ON audit(at_ns);",
-    /* 2: what was asked and answered, as far as a tenant keeps it; outside the log, so that it can be shredded */
+    /* 2: what was asked and answered, as far as a tenant keeps it; outside the log, so that it can be
+     * shredded */
     "CREATE TABLE content("
     " receipt TEXT PRIMARY KEY, tenant TEXT NOT NULL, user TEXT NOT NULL, period TEXT NOT NULL,"
     " generation INTEGER NOT NULL, mode TEXT NOT NULL, at_ns INTEGER NOT NULL,"
