@@ -56,12 +56,13 @@ static int insert_row(struct phx_tx *tx, struct phx_ledger_row *r, struct phx_er
 
 static int put_reserve(struct phx_tx *tx, struct phx_ledger_row *row, struct phx_err *err)
 {
-    const struct phx_value values[] = {phx_value_text(row->lease), phx_value_int(row->epoch)};
-    int                    rc = insert_row(tx, row, err);
+    int rc = insert_row(tx, row, err);
 
     if (rc == 0)
-        rc = phx_tx_exec(tx, "INSERT INTO ledger_open(lease, epoch) VALUES(?, ?)", values, 2, NULL, NULL,
-                         err);
+        rc = phx_tx_exec(tx, "INSERT INTO ledger_open(lease, id, epoch) VALUES(?, ?, ?)",
+                         (const struct phx_value[]){phx_value_text(row->lease), phx_value_int(row->id),
+                                                    phx_value_int(row->epoch)},
+                         3, NULL, NULL, err);
     return rc == 0 ? phx_budget_move(tx, row, 0, row->reserved, row->id, err) : rc;
 }
 

@@ -143,9 +143,7 @@ int phx_ledger_open_rows(struct phx_tx *tx, int64_t epoch_below, phx_ledger_row_
     struct open_list       l = {.arena = phx_arena_create()};
     int                    rc;
 
-    rc = phx_tx_exec(tx, "SELECT o.lease FROM ledger_open o JOIN ledger r ON r.lease = o.lease AND"
-                         " r.kind = 'reserve' WHERE o.epoch < ? ORDER BY r.id",
-                     &value, 1, collect_open, &l, err);
+    rc = phx_tx_exec(tx, "SELECT lease FROM ledger_open WHERE epoch < ? ORDER BY id", &value, 1, collect_open, &l, err);
     for (size_t i = 0; i < l.n && rc == 0; i++) { /* fn may end them, so no statement is open meanwhile */
         struct phx_arena     *arena = phx_arena_create();
         struct phx_ledger_row begin, end;

@@ -51,7 +51,8 @@ static const char *const schema_versions[] = {
     "CREATE INDEX ledger_lease ON ledger(lease);"
     "CREATE INDEX ledger_time ON ledger(at_ns);"
     /* reserves without an end, so that a restart need not read the whole ledger */
-    "CREATE TABLE ledger_open(lease TEXT PRIMARY KEY, epoch INTEGER NOT NULL) STRICT;"
+    "CREATE TABLE ledger_open("
+    " lease TEXT PRIMARY KEY, id INTEGER NOT NULL, epoch INTEGER NOT NULL) STRICT;"
     "CREATE TABLE idempotency("
     " tenant TEXT NOT NULL, key TEXT NOT NULL, request_digest BLOB NOT NULL, lease TEXT NOT NULL,"
     " at_ns INTEGER NOT NULL, PRIMARY KEY(tenant, key)) STRICT;"
