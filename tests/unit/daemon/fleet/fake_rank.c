@@ -10,9 +10,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "rpc/base/buf.h"
 #include "rpc/base/clock.h"
 #include "rpc/rpc.h"
+#include "tests/mock/rank_link.h"
 #include "tests/unit/daemon/fleet/fake_rank.h"
 
 enum { SEQS_MAX = 64, STEP_US = 2000, BEAT_MS = 100 };
@@ -32,61 +32,24 @@ struct fake {
     bool             is_stuck, is_draining;
 };
 
-static const char *option(int argc, char **argv, const char *name)
-{
-    for (int i = 1; i + 1 < argc; i++)
-        if (strcmp(argv[i], name) == 0)
-            return argv[i + 1];
-    return "";
-}
-
-static char *read_text(const char *path)
-{
-    struct phx_buf b;
-
-    if (phx_buf_read_file(&b, path, 1 << 20, NULL) != 0)
-        _exit(4);
-    return b.data;
-}
-
 static void join(struct fake *f, int argc, char **argv, const char *way)
 {
-    struct phx_rank_info          rank = {0, getpid(), "test", 0, 0, "cpu"};
-    struct phx_rpc_client_options o = {.target = option(argc, argv, "--join"),
-                                       .server_name = "localhost"};
-    struct phx_link_hello         hello = {
-                .replica_id = option(argc, argv, "--replica"),
-                .join_token = read_text(option(argc, argv, "--join-token-file")),
-                .model_name = option(argc, argv, "--model"),
-                .model_digest = "",
-                .pp_size = 1,
-                .tp_size = strcmp(way, "wronglayout") == 0 ? 2 : 1,
-                .ranks = &rank,
-                .n_ranks = 1,
-    };
-    struct phx_err err = {0};
+    static const char wrong[] = "0000000000000000000000000000000000000000000000000000000000000000";
 
-    if (strcmp(way, "wrongtoken") == 0)
-        hello.join_token = "0000000000000000000000000000000000000000000000000000000000000000";
-    o.tls.ca_pem = read_text(option(argc, argv, "--tls-ca"));
-    o.tls.cert_pem = read_text(option(argc, argv, "--tls-cert"));
-    o.tls.key_pem = read_text(option(argc, argv, "--tls-key"));
-    if (phx_link_connect(&f->link, &o, &hello, NULL, &err) != 0) {
-        fprintf(stderr, "fake-rank: %s\n", err.text);
-        _exit(5);
-    }
+    f->link = mock_join(argc, argv, strcmp(way, "wronglayout") == 0 ? 2 : 1,
+                        strcmp(way, "wrongtoken") == 0 ? wrong : NULL);
 }
 
 static void send(struct fake *f, const struct phx_link_msg *msg)
 {
-    if (phx_link_send(f->link, msg, NULL) != 0)
-        _exit(6); /* the daemon is gone */
+    mock_send(f->link, msg);
 }
 
 static void get_ready(struct fake *f, const char *way)
 {
-    struct phx_rank_facts facts = {0, 1000, 2000, 300};
-    struct phx_link_msg   msg = {.kind = PHX_LINK_LOADING};
+    static const struct phx_link_ready shape = {.kv_blocks = 100, .block_tokens = 16, .max_seqs = 4,
+                                                .max_context = FAKE_CONTEXT, .vocab_size = FAKE_VOCAB};
+    struct phx_link_msg                msg = {.kind = PHX_LINK_LOADING};
 
     msg.u.loading = (struct phx_link_loading){0.5, 500, 1000, 1.0};
     send(f, &msg);
@@ -99,11 +62,7 @@ static void get_ready(struct fake *f, const char *way)
     }
     if (strcmp(way, "dieinload") == 0)
         raise(SIGKILL);
-    msg = (struct phx_link_msg){.kind = PHX_LINK_READY};
-    msg.u.ready = (struct phx_link_ready){.ranks = &facts, .n_ranks = 1, .kv_blocks = 100,
-                                          .block_tokens = 16, .max_seqs = 4,
-                                          .max_context = FAKE_CONTEXT, .vocab_size = FAKE_VOCAB};
-    send(f, &msg);
+    mock_ready(f->link, &shape);
 }
 
 static void submit(struct fake *f, const struct phx_submit *s)
@@ -140,15 +99,6 @@ static void cancel(struct fake *f, uint64_t id)
         }
 }
 
-static void leave(struct fake *f)
-{
-    struct phx_link_msg msg = {.kind = PHX_LINK_BYE};
-
-    send(f, &msg);
-    phx_link_close(f->link, 1000);
-    _exit(0);
-}
-
 static void take_messages(struct fake *f)
 {
     struct phx_link_msg *msg;
@@ -162,7 +112,7 @@ static void take_messages(struct fake *f)
             for (int32_t i = 0; i < msg->u.cancel.n_seq_ids; i++)
                 cancel(f, msg->u.cancel.seq_ids[i]);
         else if (msg->kind == PHX_LINK_STOP)
-            leave(f);
+            mock_leave(f->link);
         else if (msg->kind == PHX_LINK_DRAIN)
             f->is_draining = true;
         phx_link_msg_free(msg);
@@ -172,7 +122,7 @@ static void take_messages(struct fake *f)
     if (rc != PHX_E_TIMEOUT && rc != 0)
         _exit(6);
     if (f->is_draining && f->n_seqs == 0)
-        leave(f);
+        mock_leave(f->link);
 }
 
 static void beat(struct fake *f)
@@ -251,7 +201,7 @@ static void run_step(struct fake *f)
 
 int main(int argc, char **argv)
 {
-    const char *way = strrchr(option(argc, argv, "--model"), '/');
+    const char *way = strrchr(mock_option(argc, argv, "--model"), '/');
     struct fake f = {0};
 
     way = way != NULL ? way + 1 : "";
