@@ -44,6 +44,12 @@ __attribute__((constructor)) static void read_settings(void)
     settings.is_on = true;
 }
 
+/* POSIX's own way around ISO C, which has no conversion of data to function pointers. */
+#define FIND(pointer, name) (*(void **)&(pointer) = dlsym(RTLD_NEXT, name))
+#define REAL(type, name, ...)                                                                      \
+    type (*real)(__VA_ARGS__);                                                                     \
+    FIND(real, #name)
+
 static ssize_t (*real_write)(int, const void *, size_t);
 
 /* What was done, for whoever looks why a number failed. */
@@ -56,13 +62,14 @@ static void note(long number, const char *call, const char *path)
     if (settings.log == NULL)
         return;
     if (fd < 0) {
-        int (*real_open)(const char *, int, ...) = dlsym(RTLD_NEXT, "open");
+        int (*real_open)(const char *, int, ...);
 
+        FIND(real_open, "open");
         fd = real_open(settings.log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     }
     n = snprintf(line, sizeof(line), "%ld %s %s\n", number, call, path + settings.n_dir - 1);
     if (real_write == NULL)
-        real_write = dlsym(RTLD_NEXT, "write");
+        FIND(real_write, "write");
     if (fd >= 0 && n > 0 && real_write(fd, line, (size_t)n) < 0)
         return; /* the log is for people only */
 }
@@ -100,12 +107,10 @@ static int fail(void)
     return -1;
 }
 
-#define REAL(type, name, ...) type (*real)(__VA_ARGS__) = (type(*)(__VA_ARGS__))dlsym(RTLD_NEXT, #name)
-
 ssize_t write(int fd, const void *data, size_t size)
 {
     if (real_write == NULL)
-        real_write = dlsym(RTLD_NEXT, "write");
+        FIND(real_write, "write");
     if (fd > 2 && must_fail_fd("write", fd)) {
         if (strcmp(settings.how, "short") != 0)
             return fail();
@@ -164,8 +169,11 @@ int rename(const char *from, const char *to)
     return must_fail("rename", to) ? fail() : real(from, to);
 }
 
-static int open_with(int (*real)(const char *, int, ...), const char *path, int flags, mode_t mode)
+static int open_with(const char *name, const char *path, int flags, mode_t mode)
 {
+    int (*real)(const char *, int, ...);
+
+    FIND(real, name);
     if ((flags & (O_WRONLY | O_RDWR)) != 0 && must_fail("open", path))
         return fail();
     return real(path, flags, mode);
@@ -179,7 +187,7 @@ int open64(const char *path, int flags, ...)
     va_start(ap, flags);
     mode = (flags & (O_CREAT | O_TMPFILE)) != 0 ? va_arg(ap, mode_t) : 0;
     va_end(ap);
-    return open_with((int (*)(const char *, int, ...))dlsym(RTLD_NEXT, "open64"), path, flags, mode);
+    return open_with("open64", path, flags, mode);
 }
 
 int open(const char *path, int flags, ...)
@@ -190,5 +198,5 @@ int open(const char *path, int flags, ...)
     va_start(ap, flags);
     mode = (flags & (O_CREAT | O_TMPFILE)) != 0 ? va_arg(ap, mode_t) : 0;
     va_end(ap);
-    return open_with((int (*)(const char *, int, ...))dlsym(RTLD_NEXT, "open"), path, flags, mode);
+    return open_with("open", path, flags, mode);
 }
