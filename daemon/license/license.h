@@ -141,8 +141,6 @@ enum phx_license_state {
 const char *phx_license_state_name(enum phx_license_state state); /* "valid", ... */
 /* l NULL = PHX_LICENSE_NONE. */
 enum phx_license_state phx_license_state(const struct phx_license *l, int64_t now_ns);
-/* Whole days until it ends (0 = today), negative = days since. */
-int64_t phx_license_days_left(const struct phx_license *l, int64_t now_ns);
 bool    phx_license_is_exempt(const struct phx_license *l, const char *tenant);
 /* Seats that exempt tenants may use once the licence has expired; INT64_MAX when seats are not limited. */
 int64_t phx_license_exempt_cap(const struct phx_license *l);

@@ -31,13 +31,6 @@ enum phx_license_state phx_license_state(const struct phx_license *l, int64_t no
     return now_ns < grace_end + t->continuity_days * DAY_NS ? PHX_LICENSE_CONTINUITY : PHX_LICENSE_EXPIRED;
 }
 
-int64_t phx_license_days_left(const struct phx_license *l, int64_t now_ns)
-{
-    int64_t left = l->terms.not_after_ns - now_ns;
-
-    return left >= 0 ? left / DAY_NS : -(-left / DAY_NS) - 1;
-}
-
 static bool has(const char *const *list, int32_t n, const char *text)
 {
     for (int32_t i = 0; i < n; i++)
