@@ -35,7 +35,7 @@ int phx_key_set_follows(const struct phx_key_set *keys, const struct phx_key_set
         return phx_fail(err, PHX_E_LICENSE,
                         "key set version %" PRId64 " is older than version %" PRId64 ", which was seen already",
                         next->version, keys->version);
-    if (next->version == keys->version && strcmp(next->digest, keys->digest) != 0)
+    if (next->version == keys->version && keys->n_issuers > 0 && strcmp(next->digest, keys->digest) != 0)
         return phx_fail(err, PHX_E_LICENSE,
                         "another key set of version %" PRId64 " is installed: ask the licensor which one is right",
                         next->version);
@@ -53,9 +53,9 @@ int phx_license_follows(const struct phx_license *installed, int64_t serial_seen
         return phx_fail(err, PHX_E_LICENSE,
                         "licence serial %" PRId64 " is older than serial %" PRId64 ", which was installed",
                         t->serial, serial_seen);
-    if (t->serial == serial_seen)
+    if (t->serial == serial_seen && installed != NULL)
         return phx_fail(err, PHX_E_LICENSE, "another licence of serial %" PRId64 " was installed", t->serial);
-    if (t->supersedes != 0 && serial_seen > t->supersedes)
+    if (t->serial > serial_seen && t->supersedes != 0 && serial_seen > t->supersedes)
         return phx_fail(err, PHX_E_LICENSE,
                         "the licence supersedes serial %" PRId64 ", but %" PRId64
                         " is installed: ask the licensor for one that supersedes that",
