@@ -131,25 +131,50 @@ int phx_budget_audit(struct phx_tx *tx, struct phx_err *err) PHX_CHECKED;
 
 /* ---- sums ----------------------------------------------------------------------------------------------------- */
 
+/* Which rows: what was committed, what corrects a commit of the same month, and of an earlier one. */
+enum phx_usage_class {
+    PHX_USAGE_ALL = 0, PHX_USAGE_COMMITS, PHX_USAGE_CORRECTIONS, PHX_USAGE_CORRECTIONS_EARLIER
+};
 struct phx_usage_filter {
     int64_t     from_ns, to_ns; /* to 0 = no end; a row counts by the time of its commit or correction */
+    int64_t     below_id;       /* only rows with a lower id; 0 = all */
     const char *tenant, *user, *model, *cost_centre; /* NULL = all */
+    enum phx_usage_class usage_class;
 };
-enum { PHX_USAGE_GROUPS_MAX = 4 };
+/* Commits and corrections by time, then id. */
+int phx_ledger_usage_rows(struct phx_tx *tx, const struct phx_usage_filter *filter, phx_ledger_row_fn fn,
+                          void *ctx, struct phx_err *err) PHX_CHECKED;
+
+enum { PHX_USAGE_GROUPS_MAX = 4, PHX_USAGE_GROUP_BYTES = 160, PHX_USAGE_SUMS_MAX = 1 << 20 };
 enum phx_usage_group {
     PHX_GROUP_NONE = 0, PHX_GROUP_TENANT, PHX_GROUP_USER, PHX_GROUP_MODEL, PHX_GROUP_COST_CENTRE,
     PHX_GROUP_HOUR, PHX_GROUP_DAY, PHX_GROUP_MONTH
 };
+/* "tenant", "user", "model", "cost_centre", "hour", "day", "month"; parse answers PHX_GROUP_NONE for others. */
+const char          *phx_usage_group_name(enum phx_usage_group group);
+enum phx_usage_group phx_usage_group_parse(const char *name);
 struct phx_usage_row {
-    char    group[PHX_USAGE_GROUPS_MAX][160]; /* values in the order asked */
-    int64_t requests, prompt, cached, output, reasoning, compute_ms, queue_ms;
+    const char *group[PHX_USAGE_GROUPS_MAX]; /* in the order asked, "" behind the last; times are
+                                        "2026-11-23T05:00:00Z", "2026-11-23", "2026-11" */
+    int64_t requests; /* commits; corrections add none */
+    int64_t prompt, cached, output, reasoning, compute_ms, queue_ms;
     int64_t first_id, last_id; /* ledger rows in it */
 };
+/* Borrowed while fn runs. */
 typedef int (*phx_usage_fn)(void *ctx, const struct phx_usage_row *row);
-/* Sums of commits and corrections, ordered by group; *at_id: the last row of the ledger it holds for. */
+/* Sums of commits and corrections, ordered by group; groups end with PHX_GROUP_NONE or at 4.  *at_id: the last row
+ * of the ledger it holds for.  PHX_E_LIMIT: more than PHX_USAGE_SUMS_MAX sums; PHX_E_INVALID: one overflows. */
 int phx_ledger_usage(struct phx_tx *tx, const struct phx_usage_filter *filter,
                      const enum phx_usage_group groups[PHX_USAGE_GROUPS_MAX], phx_usage_fn fn,
                      void *ctx, int64_t *at_id, struct phx_err *err) PHX_CHECKED;
+/* Id of the last row, 0 = none. */
+int phx_ledger_last_id(struct phx_tx *tx, int64_t *out, struct phx_err *err) PHX_CHECKED;
+/* The most leases that were open at once in a period (to_ns > 0), for rows with id < below_id (0 = all). */
+int phx_ledger_peak(struct phx_tx *tx, int64_t from_ns, int64_t to_ns, int64_t below_id, int64_t *out,
+                    struct phx_err *err) PHX_CHECKED;
+/* Adds up; PHX_E_INVALID when a sum overflows. */
+int phx_usage_add(struct phx_usage_row *sum, const struct phx_usage_row *row, struct phx_err *err) PHX_CHECKED;
+
 /* "YYYY-MM" (UTC) to a half-open range.  PHX_E_INVALID. */
 int phx_period_parse(const char *period, int64_t *from_ns, int64_t *to_ns, struct phx_err *err) PHX_CHECKED;
 /* The month of a time, "2026-11". */

@@ -33,12 +33,27 @@ static int check_numbers(const struct phx_ledger_row *row, struct phx_err *err)
     return 0;
 }
 
+/* Reports group by these texts: one that is too long would make every report of its month fail. */
+static int check_texts(const struct phx_ledger_row *row, struct phx_err *err)
+{
+    const struct {
+        const char *name, *text;
+    } fields[] = {
+        {"tenant", row->tenant},           {"user", row->user},   {"key_id", row->key_id},
+        {"cost_centre", row->cost_centre}, {"model", row->model}, {"request_id", row->request_id},
+    };
+
+    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
+        if (fields[i].text == NULL || strlen(fields[i].text) >= PHX_USAGE_GROUP_BYTES)
+            return phx_fail(err, PHX_E_INVALID, "%s: a text of at most %d bytes is needed", fields[i].name,
+                            PHX_USAGE_GROUP_BYTES - 1);
+    return 0;
+}
+
 static int check_reserve(const struct phx_ledger_row *row, struct phx_err *err)
 {
-    if (row->tenant == NULL || row->user == NULL || row->key_id == NULL || row->cost_centre == NULL ||
-        row->model == NULL || row->request_id == NULL)
-        return phx_fail(err, PHX_E_INVALID, "reserve: tenant, user, key_id, cost_centre, model and "
-                                            "request_id are needed");
+    if (check_texts(row, err) != 0)
+        return PHX_E_INVALID;
     if (strchr(row->tenant, '/') != NULL) /* it ends a tenant's name in the name of a user's budget */
         return phx_fail(err, PHX_E_INVALID, "tenant: a '/' is not allowed");
     if (row->prompt > row->reserved)

@@ -419,3 +419,31 @@ void phx_store_drain(struct phx_store *s)
             phx_log(PHX_LOG_WARN, "store.drain", "reason=%s", err.text);
     } while (deliver(s) > 0);
 }
+
+static void close_reader(struct phx_store *r)
+{
+    for (int i = 0; i < r->n_statements; i++)
+        (void)sqlite3_finalize(r->statements[i].stmt); /* repeats an error already told */
+    (void)sqlite3_close(r->db);
+    phx_mem_free(r);
+}
+
+int phx_store_read(struct phx_store *s, phx_store_fn fn, void *ctx, struct phx_err *err)
+{
+    struct phx_store *r = phx_mem_calloc(1, sizeof(*r)); /* no more of it than a transaction needs */
+    struct phx_tx     tx = {r};
+    int               rc = 0;
+
+    r->path = s->path;
+    if (sqlite3_open_v2(r->path, &r->db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
+        rc = phx_fail(err, PHX_E_IO, "open %s: %s", r->path,
+                      r->db != NULL ? sqlite3_errmsg(r->db) : "out of memory");
+    if (rc == 0) {
+        (void)sqlite3_busy_timeout(r->db, BUSY_MS); /* always answers OK */
+        rc = exec_plain(r, "BEGIN", err);
+    }
+    if (rc == 0)
+        rc = fn(&tx, ctx, err);
+    close_reader(r); /* ends the transaction: there is nothing to commit */
+    return rc;
+}

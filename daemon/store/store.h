@@ -36,6 +36,10 @@ void phx_store_submit(struct phx_store *s, phx_store_fn fn, phx_store_done_fn do
 /* Runs a job and waits for it. */
 int phx_store_run(struct phx_store *s, phx_store_fn fn, void *ctx, struct phx_err *err) PHX_CHECKED;
 
+/* Runs a job that only reads, on the calling thread and a connection of its own: it sees one snapshot and holds
+ * up no writer.  For long walks (reports, exports). */
+int phx_store_read(struct phx_store *s, phx_store_fn fn, void *ctx, struct phx_err *err) PHX_CHECKED;
+
 /* One bound value or result column. */
 struct phx_value {
     enum { PHX_VALUE_NULL = 0, PHX_VALUE_INT, PHX_VALUE_TEXT, PHX_VALUE_BLOB } kind;

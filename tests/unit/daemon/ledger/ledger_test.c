@@ -123,6 +123,14 @@ static void refuses_impossible_numbers(void **state)
     row = row_reserve("x", 0, 0, 1);
     row.tenant = "a/b";
     check_refused(&b, row, "tenant");
+    char name[PHX_USAGE_GROUP_BYTES + 1] = "";
+
+    memset(name, 'n', PHX_USAGE_GROUP_BYTES);
+    row = row_reserve("x", 0, 0, 1);
+    row.model = name;
+    check_refused(&b, row, "model");
+    row.model = NULL;
+    check_refused(&b, row, "model");
     assert_int_equal(book_reserve(&b, "a", MONDAY_NS, 10, 20), 0);
     check_refused(&b, row_end(PHX_LEDGER_COMMIT, "a", 0, 10, 11), "usage");
     check_refused(&b, row_end(PHX_LEDGER_PROGRESS, "a", 0, 10, 11), "usage");
