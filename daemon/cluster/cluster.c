@@ -64,7 +64,7 @@ static int authorize(struct phx_cluster *c, const struct phx_rpc_peer *peer, str
         return 0;
     if (peer->bearer == NULL)
         return phx_fail(err, PHX_E_DENIED, "an operator's certificate or API key is needed");
-    rc = phx_keys_check(c->d->keys, peer->bearer, &who, err);
+    rc = phx_keys_check(c->d->keys, peer->bearer, phx_time_now(c->d->time), &who, err);
     if (rc != 0)
         return rc;
     if ((who.roles & (PHX_ROLE_BIT_OPERATOR | PHX_ROLE_BIT_ADMIN)) == 0)

@@ -11,12 +11,13 @@
 #include "rpc/base/json.h"
 #include "rpc/base/mem.h"
 
-enum { OPT_JSON = 256, OPT_TENANT, OPT_USER, OPT_ROLES, OPT_EXPIRES, EXPIRES_DAYS_MAX = 36500 };
+enum { OPT_JSON = 256, OPT_TENANT, OPT_USER, OPT_ROLES, OPT_EXPIRES, OPT_SERVICE, OPT_COST_CENTRE };
+enum { EXPIRES_DAYS_MAX = 36500 };
 
 struct arguments {
-    const char *data_dir, *action, *key_id, *tenant, *user, *roles;
+    const char *data_dir, *action, *key_id, *tenant, *user, *roles, *cost_centre;
     int         expires_days; /* 0 = never */
-    bool        is_json;
+    bool        is_json, is_service;
 };
 
 static const struct argp_option options[] = {
@@ -25,6 +26,8 @@ static const struct argp_option options[] = {
     {"tenant", OPT_TENANT, "NAME", 0, "create: who pays", 0},
     {"user", OPT_USER, "NAME", 0, "create: who asks", 0},
     {"roles", OPT_ROLES, "LIST", 0, "create: user, operator, auditor, admin (default: user)", 0},
+    {"service", OPT_SERVICE, NULL, 0, "create: a program asks, not a person", 0},
+    {"cost-centre", OPT_COST_CENTRE, "NAME", 0, "create: shown in usage reports", 0},
     {"expires-days", OPT_EXPIRES, "N", 0, "create: valid for N days (default: for ever)", 0},
     {NULL, 0, NULL, 0, NULL, 0},
 };
@@ -53,6 +56,8 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case OPT_TENANT: a->tenant = arg; return 0;
     case OPT_USER: a->user = arg; return 0;
     case OPT_ROLES: a->roles = arg; return 0;
+    case OPT_SERVICE: a->is_service = true; return 0;
+    case OPT_COST_CENTRE: a->cost_centre = arg; return 0;
     case OPT_EXPIRES:
         if (sscanf(arg, "%d%c", &a->expires_days, &rest) != 1 || a->expires_days < 1 ||
             a->expires_days > EXPIRES_DAYS_MAX)
@@ -76,8 +81,9 @@ static json_t *identity_json(const struct phx_identity *id)
     char roles[64];
 
     phx_key_format_roles(id->roles, roles);
-    return json_pack("{s:s,s:s,s:s,s:s,s:I,s:I,s:I}", "id", id->key_id, "tenant", id->tenant, "user",
-                     id->user, "roles", roles, "created_ns", (json_int_t)id->created_ns, "expires_ns",
+    return json_pack("{s:s,s:s,s:s,s:s,s:b,s:s,s:I,s:I,s:I}", "id", id->key_id, "tenant", id->tenant,
+                     "user", id->user, "roles", roles, "service", !id->is_person, "cost_centre",
+                     id->cost_centre, "created_ns", (json_int_t)id->created_ns, "expires_ns",
                      (json_int_t)id->expires_ns, "revoked_ns", (json_int_t)id->revoked_ns);
 }
 
@@ -90,16 +96,18 @@ static void print_json(json_t *value)
 
 static int create(struct phx_store *store, const struct arguments *a, struct phx_err *err)
 {
+    struct phx_key_new  what = {.tenant = a->tenant,
+                                .user = a->user,
+                                .cost_centre = a->cost_centre,
+                                .is_service = a->is_service};
     struct phx_identity id = {0};
     char                key[PHX_KEY_TEXT_BYTES];
-    unsigned            roles = 0;
-    int64_t             expires_ns = 0;
-    int                 rc = phx_key_parse_roles(a->roles, &roles, err);
+    int                 rc = phx_key_parse_roles(a->roles, &what.roles, err);
 
     if (a->expires_days > 0)
-        expires_ns = phx_clock_wall_ns() + a->expires_days * 86400 * INT64_C(1000000000);
+        what.expires_ns = phx_clock_wall_ns() + a->expires_days * 86400 * INT64_C(1000000000);
     if (rc == 0)
-        rc = phx_key_create(store, a->tenant, a->user, roles, expires_ns, key, &id, err);
+        rc = phx_key_create(store, &what, key, &id, err);
     if (rc == 0 && a->is_json) {
         json_t *out = identity_json(&id);
 
@@ -123,8 +131,9 @@ static void print_identity(const struct phx_identity *id)
         phx_clock_format_utc(id->expires_ns, expires);
     if (id->revoked_ns != 0)
         phx_clock_format_utc(id->revoked_ns, revoked);
-    printf("%-32s %-16s %-16s %-20s %-10.10s %-10.10s %-10.10s\n", id->key_id, id->tenant, id->user,
-           roles, created, expires, revoked);
+    printf("%-16s %-16s %-16s %-7s %-20s %-12s %-10.10s %-10.10s %-10.10s\n", id->key_id, id->tenant,
+           id->user, id->is_person ? "person" : "service", roles, id->cost_centre, created, expires,
+           revoked);
 }
 
 /* Keys may be added between counting and reading: then it reads again. */
@@ -154,8 +163,8 @@ static int list(struct phx_store *store, const struct arguments *a, struct phx_e
             json_array_append_new(keys, identity_json(&ids[i]));
         print_json(json_pack("{s:o}", "keys", keys));
     } else if (n >= 0) {
-        printf("%-32s %-16s %-16s %-20s %-10s %-10s %-10s\n", "id", "tenant", "user", "roles",
-               "created", "expires", "revoked");
+        printf("%-16s %-16s %-16s %-7s %-20s %-12s %-10s %-10s %-10s\n", "id", "tenant", "user", "kind",
+               "roles", "cost centre", "created", "expires", "revoked");
         for (int i = 0; i < n; i++)
             print_identity(&ids[i]);
     }

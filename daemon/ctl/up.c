@@ -170,6 +170,10 @@ static int make_admin_key(const char *data_dir, struct phx_err *err)
     char               *path = phx_ctl_path(data_dir, "keys/admin.key");
     char               *db = phx_ctl_path(data_dir, "phalanx.db");
     char                key[PHX_KEY_TEXT_BYTES];
+    struct phx_key_new  what = {.tenant = "default",
+                                .user = "admin",
+                                .roles = PHX_ROLE_BIT_ADMIN | PHX_ROLE_BIT_OPERATOR |
+                                         PHX_ROLE_BIT_USER | PHX_ROLE_BIT_AUDITOR};
     struct phx_identity identity;
     struct phx_store   *store = NULL;
     int                 rc = 0;
@@ -177,10 +181,7 @@ static int make_admin_key(const char *data_dir, struct phx_err *err)
     if (access(path, F_OK) != 0) {
         rc = phx_store_open(db, NULL, &store, err);
         if (rc == 0)
-            rc = phx_key_create(store, "default", "admin",
-                                PHX_ROLE_BIT_ADMIN | PHX_ROLE_BIT_OPERATOR | PHX_ROLE_BIT_USER |
-                                    PHX_ROLE_BIT_AUDITOR,
-                                0, key, &identity, err);
+            rc = phx_key_create(store, &what, key, &identity, err);
         if (rc == 0)
             rc = phx_file_write(path, key, strlen(key), 0600, err);
         phx_store_close(store);

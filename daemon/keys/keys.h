@@ -32,7 +32,7 @@ struct phx_identity {
     char     service[PHX_KEY_NAME_MAX + 1]; /* the account that asks on behalf of `user`; "" = the user itself */
     bool     is_person; /* false: a service account without a verified end user */
     char     cost_centre[PHX_KEY_NAME_MAX + 1];
-    unsigned roles;      /* of enum phx_key_role */
+    unsigned roles;         /* of enum phx_key_role */
     int64_t  created_ns, expires_ns, revoked_ns; /* 0 = never */
 };
 
@@ -42,13 +42,22 @@ void phx_keys_close(struct phx_keys *k);
 
 /* Who holds this key.  PHX_E_UNAUTH for an unknown, expired or revoked one (never says which to a caller
  * without a valid key).  *out is copied. */
-int phx_keys_check(struct phx_keys *k, const char *key, struct phx_identity *out, struct phx_err *err)
-    PHX_CHECKED;
+int phx_keys_check(struct phx_keys *k, const char *key, int64_t now_ns, struct phx_identity *out,
+                   struct phx_err *err) PHX_CHECKED;
+/* 1 to PHX_KEY_NAME_MAX letters, digits and . _ - @; PHX_E_INVALID naming `what`. */
+int phx_key_check_name(const char *what, const char *name, struct phx_err *err) PHX_CHECKED;
 
 /* For the command line: work on a store opened by the same process. */
-int phx_key_create(struct phx_store *store, const char *tenant, const char *user, unsigned roles,
-                   int64_t expires_ns, char key[PHX_KEY_TEXT_BYTES], struct phx_identity *out,
-                   struct phx_err *err) PHX_CHECKED;
+struct phx_key_new {
+    const char *tenant, *user;
+    const char *cost_centre; /* NULL or "" = none */
+    unsigned    roles;
+    bool        is_service;  /* a program, not a person: counts as indirect use */
+    int64_t     expires_ns;  /* 0 = never */
+};
+/* *out tells what was made; `key` is the one copy of the key. */
+int phx_key_create(struct phx_store *store, const struct phx_key_new *what, char key[PHX_KEY_TEXT_BYTES],
+                   struct phx_identity *out, struct phx_err *err) PHX_CHECKED;
 /* At most max identities into out; returns how many there are, or a negative code. */
 int phx_key_list(struct phx_store *store, struct phx_identity *out, size_t max, struct phx_err *err);
 int phx_key_revoke(struct phx_store *store, const char *key_id, struct phx_err *err) PHX_CHECKED;
