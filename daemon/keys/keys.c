@@ -7,6 +7,7 @@
 
 #include "daemon/audit/audit.h"
 #include "daemon/store/store.h"
+#include "daemon/time/time.h"
 #include "rpc/base/clock.h"
 #include "rpc/base/hash.h"
 #include "rpc/base/id.h"
@@ -40,52 +41,6 @@ struct phx_keys {
     bool              is_reloading;
     struct snapshot  *loaded; /* made on the store's thread for the done callback */
 };
-
-/* ---- roles ---------------------------------------------------------------------------------- */
-
-static const struct {
-    const char *name;
-    unsigned    bit;
-} role_names[] = {{"user", PHX_ROLE_BIT_USER},
-                  {"operator", PHX_ROLE_BIT_OPERATOR},
-                  {"auditor", PHX_ROLE_BIT_AUDITOR},
-                  {"admin", PHX_ROLE_BIT_ADMIN}};
-
-enum { N_ROLES = sizeof(role_names) / sizeof(role_names[0]) };
-
-int phx_key_parse_roles(const char *text, unsigned *roles, struct phx_err *err)
-{
-    char  copy[128];
-    char *save = NULL;
-
-    *roles = 0;
-    if (strlen(text) >= sizeof(copy))
-        return phx_fail(err, PHX_E_INVALID, "roles: too long");
-    memcpy(copy, text, strlen(text) + 1);
-    for (char *word = strtok_r(copy, ",", &save); word != NULL; word = strtok_r(NULL, ",", &save)) {
-        unsigned bit = 0;
-
-        for (int i = 0; i < N_ROLES; i++)
-            if (strcmp(word, role_names[i].name) == 0)
-                bit = role_names[i].bit;
-        if (bit == 0)
-            return phx_fail(err, PHX_E_INVALID,
-                            "roles: '%.30s' is unknown; user, operator, auditor, admin", word);
-        *roles |= bit;
-    }
-    return *roles != 0 ? 0 : phx_fail(err, PHX_E_INVALID, "roles: at least one is needed");
-}
-
-void phx_key_format_roles(unsigned roles, char text[64])
-{
-    text[0] = '\0';
-    for (int i = 0; i < N_ROLES; i++)
-        if ((roles & role_names[i].bit) != 0) {
-            if (text[0] != '\0')
-                strcat(text, ",");
-            strcat(text, role_names[i].name);
-        }
-}
 
 /* ---- reading ---------------------------------------------------------------------------------- */
 
@@ -262,14 +217,16 @@ struct creation {
 static int write_leaf(struct phx_tx *tx, const char *event, const char *key_id,
                       const struct phx_identity *made, struct phx_err *err)
 {
-    char detail[256] = "", roles[64];
+    char    detail[256] = "", roles[64];
+    int64_t at_ns;
+    int     rc = phx_time_in(tx, &at_ns, err);
 
     if (made != NULL) {
         phx_key_format_roles(made->roles, roles);
         (void)snprintf(detail, sizeof(detail), "%s %s/%s, roles %s", made->is_person ? "user" : "service",
                        made->tenant, made->user, roles);
     }
-    return phx_audit_event(tx, "key", event, key_id, "command line", detail, phx_clock_wall_ns(), err);
+    return rc != 0 ? rc : phx_audit_event(tx, "key", event, key_id, "command line", detail, at_ns, err);
 }
 
 static int bump_generation(struct phx_tx *tx, struct phx_err *err)
@@ -299,17 +256,6 @@ static int insert_key(struct phx_tx *tx, void *ctx, struct phx_err *err)
     if (rc == 0)
         rc = write_leaf(tx, "key.create", id->key_id, id, err);
     return rc;
-}
-
-int phx_key_check_name(const char *what, const char *name, struct phx_err *err)
-{
-    size_t n = strlen(name);
-
-    if (n == 0 || n > PHX_KEY_NAME_MAX ||
-        strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-@") != n)
-        return phx_fail(err, PHX_E_INVALID,
-                        "%s: 1 to %d letters, digits and . _ - @ are allowed", what, PHX_KEY_NAME_MAX);
-    return 0;
 }
 
 /* 43 base62 characters hold 256 bits; a byte above 247 would favour some and is drawn again. */

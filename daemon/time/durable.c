@@ -163,6 +163,19 @@ int phx_time_save(struct phx_tx *tx, int64_t at_ns, struct phx_err *err)
     return raise_mark(tx, at_ns, now.boot_ns, now.boot_id, err);
 }
 
+int phx_time_in(struct phx_tx *tx, int64_t *t_ns, struct phx_err *err)
+{
+    struct phx_time_reading now;
+    struct phx_time_mark    mark;
+    enum phx_clock_state    state;
+    int64_t                 accept_ns;
+    int                     rc = phx_time_load(tx, &mark, &accept_ns, err);
+
+    phx_time_read(&now);
+    *t_ns = phx_time_step(&mark, &now, &state);
+    return rc;
+}
+
 /* ---- accepting --------------------------------------------------------------------------------------------- */
 
 static int check_people(const char *by, const char *approved_by, struct phx_err *err)

@@ -49,6 +49,8 @@ int phx_time_load(struct phx_tx *tx, struct phx_time_mark *out, int64_t *accept_
                   struct phx_err *err) PHX_CHECKED;
 /* Makes a mark durable; a lower one than the store's changes nothing but the suspicion. */
 int phx_time_store(struct phx_tx *tx, const struct phx_time_mark *mark, struct phx_err *err) PHX_CHECKED;
+/* T by the store's mark and this machine's clocks: for the command line, which has no phx_time. */
+int phx_time_in(struct phx_tx *tx, int64_t *t_ns, struct phx_err *err) PHX_CHECKED;
 /* The two-person command: accepts the wall clock of `now`, writes mark, acceptance and a "clock" leaf.  A
  * running daemon follows within two seconds.  PHX_E_INVALID: a name is missing or both are the same;
  * PHX_E_STATE: the clock is not suspect. */
