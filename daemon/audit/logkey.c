@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/audit/logkey.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "rpc/base/hash.h"
 #include "rpc/base/json.h"
+#include "rpc/base/log.h"
+#include "rpc/base/mem.h"
 
 static const char seed_file[] = "log.seed";
 
@@ -46,9 +51,31 @@ static void take_seed(struct phx_logkey *k, int64_t epoch, const uint8_t seed[32
     k->epoch = epoch;
 }
 
+/* The seed before, which its name no longer leads to.  Best effort: disks keep copies of their own. */
+static void erase(int fd)
+{
+    static const char zeros[128];
+
+    if (fd < 0)
+        return;
+    if (pwrite(fd, zeros, sizeof(zeros), 0) != (ssize_t)sizeof(zeros) || fsync(fd) != 0)
+        phx_log(PHX_LOG_WARN, "audit.seed.erase.fail", "reason=%s", strerror(errno));
+    (void)close(fd);
+}
+
+static int open_seed(const struct phx_logkey *k)
+{
+    char *path = phx_mem_printf("%s/%s", k->keys->dir, seed_file);
+    int   fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+
+    phx_mem_free(path);
+    return fd;
+}
+
 static int write_seed(struct phx_logkey *k, int64_t epoch, const uint8_t seed[32], struct phx_err *err)
 {
     char text[128], hex[65];
+    int  before = open_seed(k);
     int  n, rc;
 
     phx_hex_encode(hex, sizeof(hex), seed, 32);
@@ -56,6 +83,10 @@ static int write_seed(struct phx_logkey *k, int64_t epoch, const uint8_t seed[32
     rc = phx_folder_write(k->keys, seed_file, text, (size_t)n, err);
     if (rc == 0)
         rc = phx_folder_sync(k->keys, err);
+    if (rc == 0)
+        erase(before);
+    else if (before >= 0)
+        (void)close(before);
     phx_secret_wipe(text, sizeof(text));
     phx_secret_wipe(hex, sizeof(hex));
     return rc;
@@ -361,9 +392,10 @@ static int write_closing(const struct phx_logkey *k, const struct phx_signed_tre
     name_epoch_file(path, "closing", k->epoch);
     rc = phx_logkey_read(k, path, &own, err);
     if (rc == 0) {
-        *size = own.checkpoint.size;
+        *size = own.checkpoint.size; /* written again: its sync may have failed */
+        rc = phx_folder_write(k->audit, path, own.note.data, own.note.size, err);
         phx_signed_tree_fini(&own);
-        return phx_folder_sync(k->audit, err);
+        return rc == 0 ? phx_folder_sync(k->audit, err) : rc;
     }
     if (rc != PHX_E_NOTFOUND)
         return rc;
