@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Reading leaves.  A read shares a transaction with jobs that write; what it has seen counts only when
- * phx_store_run() answers 0, because only then are those leaves durable. */
+ * Reading leaves, on a connection of its own: it shows a commit only when that is on disk (the database
+ * syncs its write-ahead log first), and holds up no writer. */
 #include <string.h>
 
 #include "daemon/audit/audit.h"
 #include "daemon/audit/publish.h"
 #include "daemon/store/store.h"
-#include "rpc/base/mem.h"
-
-enum { WALK_LEAVES = 4096 };
 
 void phx_leaves_init(struct phx_leaves *l)
 {
@@ -64,7 +61,7 @@ int phx_leaves_read(struct phx_store *store, struct phx_leaves *l, uint64_t from
     l->from = from;
     l->n_wanted = n;
     l->n = 0;
-    rc = phx_store_run(store, select_leaves, l, err);
+    rc = phx_store_read(store, select_leaves, l, err);
     if (rc == 0)
         rc = phx_buf_check(&l->text, "audit records", err);
     for (int i = 0; i < l->n && rc == 0; i++) {
@@ -93,54 +90,47 @@ static int select_count(struct phx_tx *tx, void *ctx, struct phx_err *err)
 int phx_leaves_count(struct phx_store *store, uint64_t *n, struct phx_err *err)
 {
     *n = 0;
-    return phx_store_run(store, select_count, n, err);
+    return phx_store_read(store, select_count, n, err);
 }
 
 /* ---- hashes only ------------------------------------------------------------------------------------------- */
 
 struct walk {
-    uint64_t              from;
-    int                   max, n;
-    struct phx_tlog_hash *hashes;
+    struct phx_tree *tree;
+    uint64_t         size;
+    phx_tree_tile_fn fn;
+    void            *ctx;
+    struct phx_err  *err;
 };
 
-static int keep_hash(void *ctx, const struct phx_value *columns, int n_columns)
+static int push_hash(void *ctx, const struct phx_value *columns, int n_columns)
 {
-    struct walk *w = ctx;
+    struct walk         *w = ctx;
+    struct phx_tlog_hash hash;
 
     (void)n_columns;
-    if (columns[0].number != (int64_t)(w->from + (uint64_t)w->n) || columns[1].size != PHX_TLOG_HASH_BYTES)
-        return PHX_E_STATE;
-    memcpy(w->hashes[w->n++].bytes, columns[1].data, PHX_TLOG_HASH_BYTES);
-    return 0;
+    if (columns[0].number != (int64_t)w->tree->size || columns[1].size != PHX_TLOG_HASH_BYTES)
+        return fail_leaf(w->tree->size, "is missing or has no hash", w->err);
+    memcpy(hash.bytes, columns[1].data, PHX_TLOG_HASH_BYTES);
+    return phx_tree_push(w->tree, &hash, w->fn, w->ctx, w->err);
 }
 
 static int select_hashes(struct phx_tx *tx, void *ctx, struct phx_err *err)
 {
     struct walk           *w = ctx;
-    const struct phx_value values[] = {phx_value_int((int64_t)w->from), phx_value_int(w->max)};
-    int rc = phx_tx_exec(tx, "SELECT leaf, leaf_hash FROM audit WHERE leaf >= ? ORDER BY leaf LIMIT ?", values, 2,
-                         keep_hash, w, err);
+    const struct phx_value values[] = {phx_value_int((int64_t)w->tree->size), phx_value_int((int64_t)w->size)};
+    int rc;
 
-    if (rc == PHX_E_STATE || (rc == 0 && w->n < w->max))
-        return fail_leaf(w->from + (uint64_t)w->n, "is missing or has no hash", err);
-    return rc;
+    w->err = err;
+    rc = phx_tx_exec(tx, "SELECT leaf, leaf_hash FROM audit WHERE leaf >= ? AND leaf < ? ORDER BY leaf", values,
+                     2, push_hash, w, err);
+    return rc == 0 && w->tree->size < w->size ? fail_leaf(w->tree->size, "is missing", err) : rc;
 }
 
 int phx_leaves_walk(struct phx_store *store, struct phx_tree *t, uint64_t size, phx_tree_tile_fn fn,
                     void *ctx, struct phx_err *err)
 {
-    struct walk w = {.hashes = phx_mem_calloc(WALK_LEAVES, sizeof(*w.hashes))};
-    int         rc = 0;
+    struct walk w = {t, size, fn, ctx, NULL};
 
-    while (rc == 0 && t->size < size) {
-        w.from = t->size;
-        w.n = 0;
-        w.max = size - t->size < WALK_LEAVES ? (int)(size - t->size) : WALK_LEAVES;
-        rc = phx_store_run(store, select_hashes, &w, err);
-        for (int i = 0; i < w.n && rc == 0; i++)
-            rc = phx_tree_push(t, &w.hashes[i], fn, ctx, err);
-    }
-    phx_mem_free(w.hashes);
-    return rc;
+    return t->size < size ? phx_store_read(store, select_hashes, &w, err) : 0;
 }

@@ -12,7 +12,7 @@ enum { PHX_BUNDLE_MAX_BYTES = PHX_TLOG_TILE_WIDTH * (PHX_TLOG_ENTRY_MAX_BYTES + 
 
 /* ---- reading ----------------------------------------------------------------------------------------------- */
 
-/* Leaves in a row; at most one tile, so that a read holds up the store's thread for well below 1 ms. */
+/* Leaves in a row, at most one tile. */
 struct phx_leaves {
     uint64_t             from;
     int                  n_wanted, n;
