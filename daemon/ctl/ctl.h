@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "rpc/base/err.h"
 
@@ -20,6 +21,8 @@ int phx_ctl_cluster(int argc, char **argv);
 int phx_ctl_key(int argc, char **argv);
 int phx_ctl_usage(int argc, char **argv);
 int phx_ctl_audit(int argc, char **argv);
+int phx_ctl_content(int argc, char **argv);
+int phx_ctl_tenant(int argc, char **argv);
 
 /* `phalanx model tokenize`: runs in this program, since tokenizers belong to the daemon. */
 int phx_ctl_tokenize(int argc, char **argv);
@@ -35,6 +38,14 @@ int phx_ctl_read_key(const char *path, char **key, struct phx_err *err) PHX_CHEC
 
 /* The path of a file under the data folder: DIR/NAME.  Owned. */
 char *phx_ctl_path(const char *data_dir, const char *name);
+
+/* Opens the database of a data folder, also beside a running daemon; one that is not there is PHX_E_NOTFOUND,
+ * never made.  *now_ns: the cluster's time, which a moved clock does not bend. */
+struct phx_store;
+int phx_ctl_store_open(const char *data_dir, struct phx_store **store, int64_t *now_ns,
+                       struct phx_err *err) PHX_CHECKED;
+/* The login name of whoever runs this program.  Owned. */
+char *phx_ctl_login(void);
 
 /* Where a cluster listens: the first running ready line under DIR/run/ready.json. */
 struct phx_ctl_endpoint {

@@ -14,15 +14,17 @@ struct command {
 };
 
 static const struct command commands[] = {
-    {"up", phx_ctl_up, "serve a checkpoint folder: writes the config on first use, runs phalanxd"},
     {"ask", phx_ctl_ask, "ask one question and print the answer as it comes"},
-    {"chat", phx_ctl_chat, "chat in the terminal"},
-    {"model", phx_ctl_model, "info, verify, synth, tokenize, logits of a checkpoint"},
-    {"bench", phx_ctl_bench, "measure the engine"},
-    {"cluster", phx_ctl_cluster, "what runs where; drain or restart replicas"},
-    {"key", phx_ctl_key, "create, list, revoke API keys"},
-    {"usage", phx_ctl_usage, "what was used, from the ledger"},
     {"audit", phx_ctl_audit, "verify the audit log or one receipt"},
+    {"bench", phx_ctl_bench, "measure the engine"},
+    {"chat", phx_ctl_chat, "chat in the terminal"},
+    {"cluster", phx_ctl_cluster, "what runs where; drain or restart replicas"},
+    {"content", phx_ctl_content, "read or shred what is kept; legal holds, expiry"},
+    {"key", phx_ctl_key, "create, list, revoke API keys"},
+    {"model", phx_ctl_model, "info, verify, synth, tokenize, logits of a checkpoint"},
+    {"tenant", phx_ctl_tenant, "what a tenant has signed and chosen: privacy, retention, replay"},
+    {"up", phx_ctl_up, "serve a checkpoint folder: writes the config on first use, runs phalanxd"},
+    {"usage", phx_ctl_usage, "what was used, from the ledger"},
 };
 
 enum { N_COMMANDS = sizeof(commands) / sizeof(commands[0]) };

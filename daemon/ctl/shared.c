@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "daemon/ctl/ctl.h"
+#include "daemon/store/store.h"
+#include "daemon/time/time.h"
 #include "rpc/base/buf.h"
 #include "rpc/base/json.h"
 #include "rpc/base/mem.h"
@@ -34,6 +37,37 @@ int phx_ctl_read_key(const char *path, char **key, struct phx_err *err)
     *key = phx_mem_strdup(text.data);
     phx_buf_fini(&text);
     return 0;
+}
+
+int phx_ctl_store_open(const char *data_dir, struct phx_store **store, int64_t *now_ns, struct phx_err *err)
+{
+    char            *path = phx_ctl_path(data_dir, "phalanx.db");
+    struct phx_time *time = NULL;
+    int              rc = 0;
+
+    *store = NULL;
+    if (access(path, R_OK | W_OK) != 0)
+        rc = phx_fail(err, PHX_E_NOTFOUND, "%s: %s", path, strerror(errno));
+    if (rc == 0)
+        rc = phx_store_open(path, NULL, store, err);
+    if (rc == 0)
+        rc = phx_time_open(*store, &time, err);
+    if (rc == 0)
+        *now_ns = phx_time_now(time);
+    phx_time_close(time);
+    if (rc != 0) {
+        phx_store_close(*store);
+        *store = NULL;
+    }
+    phx_mem_free(path);
+    return rc;
+}
+
+char *phx_ctl_login(void)
+{
+    const struct passwd *user = getpwuid(getuid());
+
+    return user != NULL ? phx_mem_strdup(user->pw_name) : phx_mem_printf("uid %u", (unsigned)getuid());
 }
 
 static char *copy_member(const json_t *object, const char *key)
