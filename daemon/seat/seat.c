@@ -75,25 +75,39 @@ static int save_sum(struct phx_tx *tx, const char *period, const struct sum *s, 
 }
 
 /* The sum so far and the seats behind it: exact whoever added them, and cheap for a large set. */
-int phx_seat_count(struct phx_tx *tx, const char *period, struct phx_seat_counts *out, struct phx_err *err)
+static int fold(struct phx_tx *tx, const char *period, struct sum *s, struct phx_err *err)
 {
-    enum { FOLD_MAX = 64 };
     struct phx_value values[2] = {phx_value_text(period)};
-    struct sum       s = {{0, 0, 0, 0}, 0, 0};
     int              rc;
 
+    *s = (struct sum){{0, 0, 0, 0}, 0, 0};
     rc = phx_tx_exec(tx, "SELECT people, indirect, overdraft, exempt, at_id FROM seat_sum WHERE period = ?",
-                     values, 1, take_sum, &s, err);
-    values[1] = phx_value_int(s.at_id);
-    if (rc == 0)
-        rc = phx_tx_exec(tx,
-                         "SELECT id, is_overdraft, is_indirect, is_exempt FROM seat"
-                         " WHERE period = ? AND id > ? ORDER BY id",
-                         values, 2, fold_row, &s, err);
-    if (rc == 0 && s.n_new > FOLD_MAX)
-        rc = save_sum(tx, period, &s, err);
+                     values, 1, take_sum, s, err);
+    values[1] = phx_value_int(s->at_id);
+    return rc != 0 ? rc
+                   : phx_tx_exec(tx,
+                                 "SELECT id, is_overdraft, is_indirect, is_exempt FROM seat"
+                                 " WHERE period = ? AND id > ? ORDER BY id",
+                                 values, 2, fold_row, s, err);
+}
+
+int phx_seat_count(struct phx_tx *tx, const char *period, struct phx_seat_counts *out, struct phx_err *err)
+{
+    struct sum s;
+    int        rc = fold(tx, period, &s, err);
+
     *out = s.n;
     return rc;
+}
+
+/* Counting may happen in a transaction that only reads, so the sum moves on when a seat is added. */
+static int move_sum(struct phx_tx *tx, const char *period, struct phx_err *err)
+{
+    enum { BEHIND_MAX = 64 };
+    struct sum s;
+    int        rc = fold(tx, period, &s, err);
+
+    return rc == 0 && s.n_new > BEHIND_MAX ? save_sum(tx, period, &s, err) : rc;
 }
 
 /* ---- members --------------------------------------------------------------------------------------- */
@@ -139,12 +153,12 @@ int phx_seat_add(struct phx_tx *tx, const struct phx_seat *seat, struct phx_err 
     };
     int rc = check_seat(seat, err);
 
-    return rc != 0 ? rc
-                   : phx_tx_exec(tx,
-                                 "INSERT INTO seat(period, seat_id, tenant, first_ns, is_overdraft,"
-                                 " is_indirect, is_exempt) VALUES(?, ?, ?, ?, ?, ?, ?)"
-                                 " ON CONFLICT(period, seat_id) DO NOTHING",
-                                 values, 7, NULL, NULL, err);
+    if (rc == 0)
+        rc = phx_tx_exec(tx,
+                         "INSERT INTO seat(period, seat_id, tenant, first_ns, is_overdraft, is_indirect,"
+                         " is_exempt) VALUES(?, ?, ?, ?, ?, ?, ?) ON CONFLICT(period, seat_id) DO NOTHING",
+                         values, 7, NULL, NULL, err);
+    return rc == 0 && phx_tx_changes(tx) > 0 ? move_sum(tx, seat->period, err) : rc;
 }
 
 struct walk {
