@@ -120,6 +120,23 @@ static bool add_extension(X509 *cert, X509 *issuer, int nid, const char *value)
     return is_added;
 }
 
+/* Not in text form: a comma in it would begin another name. */
+static bool add_uri(X509 *cert, const char *uri)
+{
+    GENERAL_NAMES  *names = sk_GENERAL_NAME_new_null();
+    GENERAL_NAME   *name = GENERAL_NAME_new();
+    ASN1_IA5STRING *text = ASN1_IA5STRING_new();
+    bool            is_added;
+
+    phx_assert(names != NULL && name != NULL && text != NULL);
+    phx_assert(ASN1_STRING_set(text, uri, -1) == 1);
+    GENERAL_NAME_set0_value(name, GEN_URI, text);
+    phx_assert(sk_GENERAL_NAME_push(names, name) > 0);
+    is_added = X509_add1_ext_i2d(cert, NID_subject_alt_name, names, 0, X509V3_ADD_DEFAULT) == 1;
+    GENERAL_NAMES_free(names);
+    return is_added;
+}
+
 /* A certificate with a new key, not signed yet. */
 static bool make(const char *common_name, int64_t valid_s, struct pair *p)
 {
@@ -182,7 +199,7 @@ static char *server_names(const char *host)
 }
 
 static int issue(const struct pair *ca, const char *common_name, const char *alt_names,
-                 const char *usage, int64_t valid_s, const char *cert_path, const char *key_path,
+                 const char *uri, const char *usage, int64_t valid_s, const char *cert_path, const char *key_path,
                  struct phx_err *err)
 {
     struct pair p = {NULL, NULL};
@@ -192,7 +209,7 @@ static int issue(const struct pair *ca, const char *common_name, const char *alt
                    add_extension(p.cert, ca->cert, NID_ext_key_usage, usage) &&
                    (alt_names == NULL ||
                     add_extension(p.cert, ca->cert, NID_subject_alt_name, alt_names)) &&
-                   sign(&p, ca);
+                   (uri == NULL || add_uri(p.cert, uri)) && sign(&p, ca);
     int rc = is_made ? save(&p, cert_path, key_path, err) : fail_ssl(common_name, err);
 
     pair_fini(&p);
@@ -230,7 +247,7 @@ static int ensure_leaf(const struct pair *ca, const char *data_dir, enum phx_cer
     int         rc = 0;
 
     if (load(cert_path, key_path, &old, NULL) != 0 || !is_good(&old, ca, is_server ? host : NULL))
-        rc = issue(ca, is_server ? "phalanxd" : "operator", alt_names,
+        rc = issue(ca, is_server ? "phalanxd" : "operator", alt_names, NULL,
                    is_server ? "serverAuth" : "clientAuth", (int64_t)LEAF_DAYS * DAY_S, cert_path,
                    key_path, err);
     pair_fini(&old);
@@ -310,10 +327,30 @@ int phx_certs_issue(const char *data_dir, enum phx_cert_role role, const char *n
     else if (strlen(common_name) > 64)
         rc = phx_fail(err, PHX_E_INVALID, "certificates: the name %.80s is too long", common_name);
     else if ((rc = load(ca_cert, ca_key, &ca, err)) == 0) {
-        rc = issue(&ca, common_name, NULL, "clientAuth", valid_s, cert_path, key_path, err);
+        rc = issue(&ca, common_name, NULL, NULL, "clientAuth", valid_s, cert_path, key_path, err);
         pair_fini(&ca);
     }
     phx_mem_free(common_name);
+    phx_mem_free(ca_cert);
+    phx_mem_free(ca_key);
+    return rc;
+}
+
+int phx_certs_issue_name(const char *data_dir, const char *common_name, const char *uri, int64_t valid_s,
+                         const char *cert_path, const char *key_path, struct phx_err *err)
+{
+    char       *ca_cert = phx_mem_printf("%s/tls/ca.crt", data_dir);
+    char       *ca_key = phx_mem_printf("%s/tls/ca.key", data_dir);
+    const char *name;
+    struct pair ca;
+    int         rc;
+
+    if (phx_certs_role(common_name, &name) != PHX_CERT_NONE || strlen(common_name) > 64)
+        rc = phx_fail(err, PHX_E_INVALID, "certificates: '%.80s' cannot be the name of a user", common_name);
+    else if ((rc = load(ca_cert, ca_key, &ca, err)) == 0) {
+        rc = issue(&ca, common_name, NULL, uri, "clientAuth", valid_s, cert_path, key_path, err);
+        pair_fini(&ca);
+    }
     phx_mem_free(ca_cert);
     phx_mem_free(ca_key);
     return rc;

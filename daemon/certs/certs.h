@@ -18,6 +18,10 @@ int phx_certs_ensure(const char *data_dir, const char *host, struct phx_err *err
 /* Issues a client certificate from DIR/tls/ca.* into two files; name is the REPLICA of a rank. */
 int phx_certs_issue(const char *data_dir, enum phx_cert_role role, const char *name, int64_t valid_s,
                     const char *cert_path, const char *key_path, struct phx_err *err) PHX_CHECKED;
+/* A client certificate whose URI name says who it is (daemon/identity); common_name must not be a role of ours
+ * (PHX_E_INVALID), as it would open the cluster's own doors. */
+int phx_certs_issue_name(const char *data_dir, const char *common_name, const char *uri, int64_t valid_s,
+                         const char *cert_path, const char *key_path, struct phx_err *err) PHX_CHECKED;
 /* What a licence binds to: hex SHA-256 of the CA's public key (SubjectPublicKeyInfo, DER). */
 int phx_certs_fingerprint(const char *data_dir, char hex[65], struct phx_err *err) PHX_CHECKED;
 /* The role that a verified peer's common name says; *name = REPLICA for a rank (borrowed), else "". */

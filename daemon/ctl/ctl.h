@@ -19,6 +19,8 @@ int phx_ctl_model(int argc, char **argv);
 int phx_ctl_bench(int argc, char **argv);
 int phx_ctl_cluster(int argc, char **argv);
 int phx_ctl_key(int argc, char **argv);
+int phx_ctl_user(int argc, char **argv);
+int phx_ctl_clock(int argc, char **argv);
 int phx_ctl_usage(int argc, char **argv);
 int phx_ctl_audit(int argc, char **argv);
 int phx_ctl_content(int argc, char **argv);

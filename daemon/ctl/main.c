@@ -24,6 +24,8 @@ static const struct command commands[] = {
     {"model", phx_ctl_model, "info, verify, synth, tokenize, logits of a checkpoint"},
     {"tenant", phx_ctl_tenant, "what a tenant has signed and chosen: privacy, retention, replay"},
     {"up", phx_ctl_up, "serve a checkpoint folder: writes the config on first use, runs phalanxd"},
+    {"user", phx_ctl_user, "issue client certificates for users and services"},
+    {"clock", phx_ctl_clock, "show the clock; accept it after a jump (two people)"},
     {"usage", phx_ctl_usage, "what was used, from the ledger"},
 };
 

@@ -145,6 +145,39 @@ static void ranks_get_short_lived_ones(void **state)
     phx_mem_free(key);
 }
 
+static void users_get_a_name(void **state)
+{
+    static const char uri[] = "spiffe://phalanx/tenant/icu/user/ann/roles/user,auditor";
+    char             *cert = phx_mem_printf("%s/u.crt", dir), *key = phx_mem_printf("%s/u.key", dir);
+    X509             *made;
+    GENERAL_NAMES    *names;
+    const GENERAL_NAME *first;
+    const ASN1_STRING  *text;
+    int               type;
+
+    (void)state;
+    assert_int_equal(phx_certs_issue_name(dir, "user:ann", uri, 3600, cert, key, NULL), 0);
+    assert_int_equal(verify("u.crt", X509_PURPOSE_SSL_CLIENT), 1);
+    assert_int_not_equal(verify("u.crt", X509_PURPOSE_SSL_SERVER), 1);
+    assert_int_equal(mode_of("u.key"), 0600);
+    made = read_cert("u.crt");
+    names = X509_get_ext_d2i(made, NID_subject_alt_name, NULL, NULL);
+    assert_int_equal(sk_GENERAL_NAME_num(names), 1); /* the comma began no second name */
+    first = sk_GENERAL_NAME_value(names, 0);
+    text = GENERAL_NAME_get0_value(first, &type);
+    assert_int_equal(type, GEN_URI);
+    assert_int_equal(ASN1_STRING_length(text), sizeof(uri) - 1);
+    assert_memory_equal(ASN1_STRING_get0_data(text), uri, sizeof(uri) - 1);
+    GENERAL_NAMES_free(names);
+    X509_free(made);
+    /* a user cannot be called like a part of the cluster */
+    assert_int_equal(phx_certs_issue_name(dir, "operator", uri, 3600, cert, key, NULL), PHX_E_INVALID);
+    assert_int_equal(phx_certs_issue_name(dir, "phalanxd", uri, 3600, cert, key, NULL), PHX_E_INVALID);
+    assert_int_equal(phx_certs_issue_name(dir, "rank:r1", uri, 3600, cert, key, NULL), PHX_E_INVALID);
+    phx_mem_free(cert);
+    phx_mem_free(key);
+}
+
 static void roles_are_exact(void **state)
 {
     const char *name;
@@ -193,6 +226,7 @@ int main(void)
         cmocka_unit_test(keys_are_private),
         cmocka_unit_test(certificates_serve_their_purpose_only),
         cmocka_unit_test(ranks_get_short_lived_ones),
+        cmocka_unit_test(users_get_a_name),
         cmocka_unit_test(roles_are_exact),
         cmocka_unit_test(bad_input_is_refused),
     };
