@@ -25,6 +25,7 @@ int phx_ctl_usage(int argc, char **argv);
 int phx_ctl_audit(int argc, char **argv);
 int phx_ctl_content(int argc, char **argv);
 int phx_ctl_tenant(int argc, char **argv);
+int phx_ctl_license(int argc, char **argv);
 
 /* `phalanx model tokenize`: runs in this program, since tokenizers belong to the daemon. */
 int phx_ctl_tokenize(int argc, char **argv);
@@ -48,6 +49,9 @@ int phx_ctl_store_open(const char *data_dir, struct phx_store **store, int64_t *
                        struct phx_err *err) PHX_CHECKED;
 /* The login name of whoever runs this program.  Owned. */
 char *phx_ctl_login(void);
+
+/* Copies the evaluation licence that came with the program into a data folder that has no licence. */
+int phx_ctl_license_ensure(const char *data_dir, struct phx_err *err) PHX_CHECKED;
 
 /* Where a cluster listens: the first running ready line under DIR/run/ready.json. */
 struct phx_ctl_endpoint {

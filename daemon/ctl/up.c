@@ -14,7 +14,6 @@
 #include "daemon/config/config.h"
 #include "daemon/ctl/ctl.h"
 #include "daemon/keys/keys.h"
-#include "daemon/license/license.h"
 #include "daemon/store/store.h"
 #include "rpc/base/mem.h"
 
@@ -44,7 +43,7 @@ static const struct argp_option options[] = {
     {"listen", OPT_LISTEN, "HOST:PORT", 0, "HTTP address; port 0 picks a free one", 0},
     {"grpc", OPT_GRPC, "HOST:PORT", 0, "gRPC address", 0},
     {"data", OPT_DATA, "DIR", 0, "data folder (default ./phalanx-data)", 0},
-    {"license", OPT_LICENSE, "FILE", 0, "licence (default: an evaluation licence is made)", 0},
+    {"license", OPT_LICENSE, "FILE", 0, "licence (default: the evaluation licence that came with phalanx)", 0},
     {"hosts", OPT_HOSTS, "LIST", 0, "not served yet: ranks run on this host", 0},
     {"dtype", OPT_DTYPE, "T", 0, "weights: auto keeps the checkpoint's type", 0},
     {"kv-dtype", OPT_KV_DTYPE, "T", 0, "f32 or bf16", 0},
@@ -194,20 +193,10 @@ static int make_admin_key(const char *data_dir, struct phx_err *err)
 
 static int make_license(const struct arguments *a, const char *data_dir, struct phx_err *err)
 {
-    char *file = phx_ctl_path(data_dir, "license.json");
-    char *issuers = phx_ctl_path(data_dir, "keys/issuers.pub");
-    int   rc = 0;
-
     for (int i = 0; i < a->n_settings; i++)
-        if (strcmp(a->settings[i].key, "license.file") == 0) {
-            phx_mem_free(file);
-            phx_mem_free(issuers);
-            return 0; /* the site brings its own, with its issuers' keys */
-        }
-    rc = phx_license_ensure_evaluation(file, issuers, err);
-    phx_mem_free(file);
-    phx_mem_free(issuers);
-    return rc;
+        if (strcmp(a->settings[i].key, "license.file") == 0)
+            return 0; /* the site brings its own, and its key set */
+    return phx_ctl_license_ensure(data_dir, err);
 }
 
 static int prepare(const struct arguments *a, const char *data_dir, const char *config,

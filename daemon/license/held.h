@@ -16,6 +16,7 @@ struct phx_license_store {
     int64_t                  serial_seen; /* the highest ever installed, readable or not */
     struct phx_key_set       keys;    /* version: the highest ever seen; no issuers = none is readable */
     int64_t                  none_since_ns; /* 0 = there is a licence */
+    bool                     is_read_only;
     char                     problem[240];
 };
 

@@ -187,6 +187,7 @@ struct phx_license_source {
     const char *file, *key_set_file, *roots_file; /* roots "" = compiled in */
     const char *cluster_fingerprint; /* phx_certs_fingerprint() */
     int64_t     now_ns;              /* T; 0 = the wall clock */
+    bool        is_read_only;        /* looks, installs nothing (command line) */
 };
 /* Reads the files; when they cannot be read or verified, or are older than what was installed, the last
  * verified copy in the store serves, with an alert; when there is none either, the state is NONE.  Never fails

@@ -173,7 +173,8 @@ static int choose(struct phx_license_store *s, int64_t now_ns, struct phx_err *e
         choose_key_set(s, &rows, &pair);
         choose_license(s, &rows, now_ns, &pair);
         s->none_since_ns = rows.none_since_ns != 0 ? rows.none_since_ns : now_ns;
-        rc = phx_store_run(s->store, write_choice, &adoption, err);
+        if (!s->is_read_only)
+            rc = phx_store_run(s->store, write_choice, &adoption, err);
     }
     if (rc == 0 && pair.license != NULL)
         phx_license_take(s, &pair);
@@ -208,6 +209,7 @@ int phx_license_open(struct phx_store *store, const struct phx_license_source *s
 
     *out = NULL;
     s->store = store;
+    s->is_read_only = source->is_read_only;
     s->file = phx_mem_strdup(source->file);
     s->key_set_file = phx_mem_strdup(source->key_set_file);
     s->fingerprint = phx_mem_strdup(source->cluster_fingerprint);
