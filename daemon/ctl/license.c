@@ -71,10 +71,14 @@ static void check_arguments(const struct arguments *x, const struct argp_state *
         argp_error(state, n->needs_out ? "%s: --out is needed" : "%s takes no --out", n->name);
     if (n->needs_payload != (a->payload != NULL))
         argp_error(state, n->needs_payload ? "%s: --payload FILE is needed" : "%s takes no --payload", n->name);
-    if (a->n_keys < n->min_keys || a->n_keys > n->max_keys)
-        argp_error(state, "%s: %d to %d --key are needed", n->name, n->min_keys, n->max_keys);
-    if (a->n_files < n->min_files || a->n_files > n->max_files)
-        argp_error(state, "%s: %d to %d files are expected", n->name, n->min_files, n->max_files);
+    if (a->n_keys < n->min_keys)
+        argp_error(state, "%s: --key FILE is needed", n->name);
+    if (a->n_keys > n->max_keys)
+        argp_error(state, n->max_keys == 0 ? "%s takes no --key" : "%s: too many --key", n->name);
+    if (a->n_files < n->min_files)
+        argp_error(state, "%s: a licence FILE is needed", n->name);
+    if (a->n_files > n->max_files)
+        argp_error(state, "%s: too many arguments", n->name);
     if (n->run == phx_ctl_license_show && (a->data_dir != NULL) == (a->n_files > 0))
         argp_error(state, "show: --data DIR or a licence and its key set are needed");
 }

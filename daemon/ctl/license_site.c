@@ -20,20 +20,9 @@
 
 /* ---- the site ------------------------------------------------------------------------------------------------- */
 
-/* T without moving the daemon's mark. */
 static int read_time(struct phx_tx *tx, void *ctx, struct phx_err *err)
 {
-    struct phx_time_mark    mark;
-    struct phx_time_reading now;
-    enum phx_clock_state    state;
-    int64_t                 accept_ns = 0;
-    int                     rc = phx_time_load(tx, &mark, &accept_ns, err);
-
-    if (rc != 0)
-        return rc;
-    phx_time_read(&now);
-    *(int64_t *)ctx = phx_time_step(&mark, &now, &state);
-    return 0;
+    return phx_time_in(tx, ctx, err);
 }
 
 /* The names that the daemon's configuration gives, or the defaults. */

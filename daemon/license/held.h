@@ -13,7 +13,8 @@ struct phx_license_store {
     struct phx_license     **held; /* every one that was current: jobs may still look at them */
     int32_t                  n_held;
     struct phx_license      *current; /* the last of held, or NULL */
-    int64_t                  serial_seen; /* the highest ever installed, readable or not */
+    int64_t                  serial_seen; /* the highest ever installed or serving, readable or not */
+    int64_t                  serial_stored, version_stored; /* the newest rows */
     struct phx_key_set       keys;    /* version: the highest ever seen; no issuers = none is readable */
     int64_t                  none_since_ns; /* 0 = there is a licence */
     bool                     is_read_only;
@@ -48,6 +49,8 @@ int phx_key_set_follows(const struct phx_key_set *keys, const struct phx_key_set
 /* May `next` follow the installed one (NULL = none is readable)?  The same one may. */
 int phx_license_follows(const struct phx_license *installed, int64_t serial_seen, const struct phx_license *next,
                         struct phx_err *err) PHX_CHECKED;
+/* The pair's new parts are in the rows now. */
+void phx_license_note_stored(struct phx_license_store *s, const struct phx_license_pair *p);
 /* Makes the pair's contents current; takes the licence out of it. */
 void phx_license_take(struct phx_license_store *s, struct phx_license_pair *p);
 

@@ -61,8 +61,8 @@ static int verify(const struct phx_license_store *s, const void *licence, size_t
         rc = phx_license_follows(s->current, s->serial_seen, p->license, err);
     if (rc == 0)
         rc = check_in_force(p->license, now_ns, err);
-    p->is_new_key_set = p->keys.version > s->keys.version;
-    p->is_new_license = rc == 0 && p->license->terms.serial > s->serial_seen;
+    p->is_new_key_set = key_set_size > 0 && p->keys.version > s->version_stored;
+    p->is_new_license = rc == 0 && p->license->terms.serial > s->serial_stored;
     return rc;
 }
 
@@ -126,6 +126,7 @@ static void finish_install(struct install *i)
     write_file(i->s->file, &i->pair.license_file);
     phx_log(PHX_LOG_INFO, "license.install", "serial=%" PRId64 " key_set=%" PRId64 " by=%s",
             i->pair.license->terms.serial, i->pair.keys.version, i->by);
+    phx_license_note_stored(i->s, &i->pair);
     phx_license_take(i->s, &i->pair);
     i->s->problem[0] = '\0';
 }

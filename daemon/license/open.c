@@ -63,6 +63,14 @@ int phx_license_follows(const struct phx_license *installed, int64_t serial_seen
     return 0;
 }
 
+void phx_license_note_stored(struct phx_license_store *s, const struct phx_license_pair *p)
+{
+    if (p->is_new_key_set)
+        s->version_stored = p->keys.version;
+    if (p->is_new_license)
+        s->serial_stored = p->license->terms.serial;
+}
+
 void phx_license_take(struct phx_license_store *s, struct phx_license_pair *p)
 {
     s->keys = p->keys;
@@ -93,7 +101,7 @@ static void choose_key_set(struct phx_license_store *s, const struct phx_license
     if (phx_buf_read_file(&p->key_set_file, s->key_set_file, PHX_LICENSE_MAX_BYTES, &err) == 0 &&
         phx_key_set_parse(p->key_set_file.data, p->key_set_file.size, &s->roots, &file, &err) == 0 &&
         phx_key_set_follows(&p->keys, &file, &err) == 0) {
-        p->is_new_key_set = file.version > p->keys.version;
+        p->is_new_key_set = file.version > s->version_stored;
         p->keys = file;
         return;
     }
@@ -133,7 +141,7 @@ static void choose_license(struct phx_license_store *s, const struct phx_license
     if (phx_buf_read_file(&p->license_file, s->file, PHX_LICENSE_MAX_BYTES, &err) == 0 &&
         phx_license_parse(p->license_file.data, p->license_file.size, &p->keys, &file, &err) == 0 &&
         check_file(s, p->license, file, now_ns, &err) == 0) {
-        p->is_new_license = file->terms.serial > s->serial_seen;
+        p->is_new_license = file->terms.serial > s->serial_stored;
         phx_license_free(p->license);
         p->license = file;
         return;
@@ -169,12 +177,15 @@ static int choose(struct phx_license_store *s, int64_t now_ns, struct phx_err *e
     int                     rc = phx_license_rows_read(s->store, &rows, err);
 
     if (rc == 0) {
-        s->serial_seen = rows.serial;
+        s->serial_seen = s->serial_stored = rows.serial;
+        s->version_stored = rows.key_set_version;
         choose_key_set(s, &rows, &pair);
         choose_license(s, &rows, now_ns, &pair);
         s->none_since_ns = rows.none_since_ns != 0 ? rows.none_since_ns : now_ns;
         if (!s->is_read_only)
             rc = phx_store_run(s->store, write_choice, &adoption, err);
+        if (rc == 0 && !s->is_read_only)
+            phx_license_note_stored(s, &pair);
     }
     if (rc == 0 && pair.license != NULL)
         phx_license_take(s, &pair);

@@ -338,6 +338,38 @@ static void a_revoked_licence_goes(void **state)
     site_remove(&x);
 }
 
+static void looking_installs_nothing(void **state)
+{
+    struct site                x;
+    struct phx_license_source  source;
+    struct phx_license_store  *looked = NULL;
+    struct phx_license_preview preview;
+    struct phx_err             err = {0};
+    char                      *license = license_text(7, NULL, NULL), *key_set = key_set_text(3, 0);
+
+    (void)state;
+    site_make(&x);
+    site_open(&x);
+    put_key_set(&x, 3, 0);
+    put_license(&x, 7, NULL, NULL);
+    source = (struct phx_license_source){x.file, x.key_set, x.roots, HERE, x.now_ns, true};
+    assert_int_equal(phx_license_open(x.store, &source, &looked, &err), 0);
+    assert_int_equal(phx_license_terms(phx_license_now(looked))->serial, 7);
+    assert_int_equal(n_leaves(&x), 0);
+    assert_int_equal(scratch_int(&x.scratch, "SELECT count(*) FROM license"), 0);
+    /* the files lie there, but installing them is not done yet */
+    assert_int_equal(phx_license_preview(looked, license, strlen(license), key_set, strlen(key_set), x.now_ns,
+                                         &preview, &err), 0);
+    assert_false(preview.is_same);
+    assert_int_equal(phx_license_install_run(looked, license, strlen(license), key_set, strlen(key_set), "alice",
+                                             x.now_ns, &err), 0);
+    assert_int_equal(n_leaves(&x), 2);
+    phx_license_close(looked);
+    phx_mem_free(license);
+    phx_mem_free(key_set);
+    site_remove(&x);
+}
+
 static void bad_roots_verify_nothing(void **state)
 {
     struct site x;
@@ -510,6 +542,7 @@ int main(void)
         cmocka_unit_test(older_files_are_refused),
         cmocka_unit_test(another_cluster_and_early_files_do_not_replace),
         cmocka_unit_test(a_revoked_licence_goes),
+        cmocka_unit_test(looking_installs_nothing),
         cmocka_unit_test(bad_roots_verify_nothing),
         cmocka_unit_test(installing_follows_the_rules),
         cmocka_unit_test(without_a_leaf_nothing_is_installed),
