@@ -2,7 +2,6 @@
  * `phalanx license install|seats`, and the evaluation licence of a first start. */
 #include <errno.h>
 #include <limits.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -84,13 +83,6 @@ void phx_ctl_site_close(struct phx_ctl_site *site)
 
 /* ---- install ----------------------------------------------------------------------------------------------------- */
 
-static const char *login_name(void)
-{
-    const struct passwd *p = getpwuid(geteuid());
-
-    return p != NULL ? p->pw_name : "unknown";
-}
-
 static void print_install(const struct phx_ctl_license *a, const struct phx_license_preview *p)
 {
     const char *done = a->is_dry_run ? "would install" : "installed";
@@ -118,17 +110,20 @@ static int install(const struct phx_ctl_license *a, const struct phx_buf *licens
 {
     struct phx_license_preview preview;
     struct phx_ctl_site        site;
+    char                      *by;
     int                        rc = phx_ctl_site_open(a->data_dir, true, &site, err);
 
     if (rc != 0)
         return rc;
+    by = a->by != NULL ? phx_mem_strdup(a->by) : phx_ctl_login();
     rc = phx_license_preview(site.license, license->data, license->size, key_set->data, key_set->size, site.now_ns,
                              &preview, err);
     if (rc == 0 && !a->is_dry_run)
         rc = phx_license_install_run(site.license, license->data, license->size, key_set->data, key_set->size,
-                                     a->by != NULL ? a->by : login_name(), site.now_ns, err);
+                                     by, site.now_ns, err);
     if (rc == 0)
         print_install(a, &preview);
+    phx_mem_free(by);
     phx_ctl_site_close(&site);
     return rc;
 }

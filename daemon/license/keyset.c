@@ -131,9 +131,8 @@ int phx_key_set_parse(const void *data, size_t size, const struct phx_license_ro
 {
     struct phx_dsse_signers signers;
     struct phx_buf          payload = {0};
-    int rc = phx_dsse_open(data, size, PHX_LICENSE_MAX_BYTES, PHX_KEY_SET_PAYLOAD_TYPE,
-                           (const uint8_t(*)[32])roots->keys, (size_t)roots->n_keys, roots->threshold,
-                           &payload, &signers, err);
+    int rc = phx_license_unseal(data, size, PHX_KEY_SET_PAYLOAD_TYPE, (const uint8_t(*)[32])roots->keys,
+                                (size_t)roots->n_keys, roots->threshold, &payload, &signers, err);
 
     memset(out, 0, sizeof(*out));
     if (rc == 0)

@@ -21,6 +21,12 @@ int phx_license_read(const void *payload, size_t size, struct phx_license **out,
 /* The payload of a key set. */
 int phx_key_set_read(const void *payload, size_t size, struct phx_key_set *out, struct phx_err *err)
     PHX_CHECKED;
+/* Verifies an envelope: `threshold` of the keys have signed it, each under its own id.  payload is filled when it
+ * verified. */
+struct phx_dsse_signers;
+int phx_license_unseal(const void *data, size_t size, const char *type, const uint8_t (*keys)[32], size_t n_keys,
+                       int32_t threshold, struct phx_buf *payload, struct phx_dsse_signers *signers,
+                       struct phx_err *err) PHX_CHECKED;
 /* models[] and limits{}. */
 int phx_license_read_models(struct phx_license *l, const json_t *root, struct phx_err *err) PHX_CHECKED;
 int phx_license_read_limits(const json_t *object, const char *where, struct phx_license_limits *out,

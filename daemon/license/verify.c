@@ -49,8 +49,8 @@ int phx_license_parse(const void *data, size_t size, const struct phx_key_set *k
     *out = NULL;
     for (int32_t i = 0; i < keys->n_issuers; i++)
         memcpy(issuers[i], keys->issuers[i].public_key, 32);
-    rc = phx_dsse_open(data, size, PHX_LICENSE_MAX_BYTES, PHX_LICENSE_PAYLOAD_TYPE,
-                       (const uint8_t(*)[32])issuers, (size_t)keys->n_issuers, 1, &payload, &signers, err);
+    rc = phx_license_unseal(data, size, PHX_LICENSE_PAYLOAD_TYPE, (const uint8_t(*)[32])issuers,
+                            (size_t)keys->n_issuers, 1, &payload, &signers, err);
     if (rc == 0)
         rc = phx_license_read(payload.data, payload.size, &l, err);
     if (rc == 0)
