@@ -32,12 +32,19 @@ static bool is_same_boot(const struct phx_time_mark *mark, const struct phx_time
     return strcmp(mark->boot_id, now->boot_id) == 0;
 }
 
-/* What has passed for certain.  After a reboot that is the time since the boot: the mark is older. */
-static int64_t measure_elapsed(const struct phx_time_mark *mark, const struct phx_time_reading *now)
-{
-    int64_t from = is_same_boot(mark, now) ? mark->boot_ns : 0;
+/* What has passed since the mark.  Under another boot id the boot clock tells no lower bound: the machine may
+ * be another one, up for years.  As an upper bound it still does for the same machine. */
+struct elapsed {
+    int64_t certain_ns, possible_ns;
+};
 
-    return now->boot_ns > from ? now->boot_ns - from : 0;
+static struct elapsed measure_elapsed(const struct phx_time_mark *mark, const struct phx_time_reading *now)
+{
+    int64_t since = now->boot_ns > mark->boot_ns ? now->boot_ns - mark->boot_ns : 0;
+
+    if (is_same_boot(mark, now))
+        return (struct elapsed){since, since};
+    return (struct elapsed){0, now->boot_ns > 0 ? now->boot_ns : 0};
 }
 
 static void move_mark(struct phx_time_mark *mark, const struct phx_time_reading *now, int64_t t_ns)
@@ -54,12 +61,14 @@ static void move_mark(struct phx_time_mark *mark, const struct phx_time_reading 
 int64_t phx_time_step(struct phx_time_mark *mark, const struct phx_time_reading *now,
                       enum phx_clock_state *state)
 {
-    int64_t wall = now->wall_ns > 0 ? now->wall_ns : 0;
-    int64_t floor = add_capped(mark->hwm_ns, measure_elapsed(mark, now));
-    bool    is_first = mark->hwm_ns == 0;
+    struct elapsed elapsed = measure_elapsed(mark, now);
+    int64_t        wall = now->wall_ns > 0 ? now->wall_ns : 0;
+    int64_t        floor = add_capped(mark->hwm_ns, elapsed.certain_ns);
+    int64_t        ceiling = add_capped(add_capped(mark->hwm_ns, elapsed.possible_ns), LEAD_MAX_NS);
+    bool           is_first = mark->hwm_ns == 0;
 
     *state = PHX_CLOCK_OK;
-    if (is_first || (wall >= floor && wall - floor <= LEAD_MAX_NS)) {
+    if (is_first || (wall >= floor && wall <= ceiling)) {
         mark->suspect_since_ns = 0;
         move_mark(mark, now, wall);
         return wall;
@@ -79,7 +88,7 @@ int64_t phx_time_step(struct phx_time_mark *mark, const struct phx_time_reading 
 
 void phx_time_accept(struct phx_time_mark *mark, const struct phx_time_reading *now)
 {
-    int64_t floor = add_capped(mark->hwm_ns, measure_elapsed(mark, now));
+    int64_t floor = add_capped(mark->hwm_ns, measure_elapsed(mark, now).certain_ns);
 
     mark->suspect_since_ns = 0;
     move_mark(mark, now, now->wall_ns > floor ? now->wall_ns : floor);

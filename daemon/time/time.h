@@ -3,10 +3,12 @@
  *
  *   T = max(wall, high-water mark + boot time since it)   so turning the clock back gains nothing
  *
- * A wall clock more than an hour ahead of mark + elapsed is suspect: T then goes on from the mark by the
- * boot clock (a bad reply to a time server must not end a licence for ever) until an operator accepts the
- * new time (two people) or the wall comes back.  A cold start after a long power-off looks the same; held
- * time favours the customer, and after 7 days of it every admission record says so. */
+ * Under another boot id (a reboot, another machine) nothing is certain to have passed: T goes on from the mark.
+ *
+ * A wall clock more than an hour ahead of what can have passed is suspect: T then goes on from the mark by the
+ * boot clock (a bad reply of a time server must not end a licence for ever) until an operator accepts the new
+ * time (two people) or the wall comes back.  A cold start after a long power-off looks the same; held time
+ * favours the customer, and after 7 days of it every admission record says so. */
 #ifndef PHX_DAEMON_TIME_H
 #define PHX_DAEMON_TIME_H
 
