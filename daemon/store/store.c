@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/store/store.h"
 
+#include <errno.h>
 #include <event2/event.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <sqlite3.h>
 #include <stdio.h>
@@ -298,10 +300,25 @@ static int migrate(struct phx_store *s, struct phx_err *err)
     return rc;
 }
 
+/* SQLite would make it readable by all; the log and the index beside it take its mode.  An existing file is
+ * not opened here: closing it again would drop the locks this process may have on it. */
+static int make_private(const char *path, struct phx_err *err)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+    if (fd < 0 && errno != EEXIST)
+        return phx_fail(err, PHX_E_IO, "open %s: %s", path, strerror(errno));
+    if (fd >= 0)
+        (void)close(fd); /* nothing was written */
+    return 0;
+}
+
 static int open_db(struct phx_store *s, struct phx_err *err)
 {
-    int rc;
+    int rc = make_private(s->path, err);
 
+    if (rc != 0)
+        return rc;
     if (sqlite3_open_v2(s->path, &s->db,
                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX,
                         NULL) != SQLITE_OK)

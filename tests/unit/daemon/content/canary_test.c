@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
@@ -145,6 +146,25 @@ static void test_wrapped_keys_go(void **state)
     world_remove(&w);
 }
 
+/* What lies in them is for this user alone. */
+static void test_modes(void **state)
+{
+    static const char *const ends[] = {"", "-wal", "-shm"};
+    struct world             w;
+
+    (void)state;
+    world_make(&w);
+    for (int i = 0; i < 3; i++) {
+        struct stat st;
+        char        path[128];
+
+        (void)snprintf(path, sizeof(path), "%s%s", w.s.db, ends[i]);
+        assert_int_equal(stat(path, &st), 0);
+        assert_int_equal(st.st_mode & 0777, 0600);
+    }
+    world_remove(&w);
+}
+
 /* Another process that reads keeps the log from being emptied; a later commit does it. */
 static void test_reader_in_the_way(void **state)
 {
@@ -175,7 +195,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kept_out),        cmocka_unit_test(test_clear_is_found),
         cmocka_unit_test(test_clear_month),     cmocka_unit_test(test_wrapped_keys_go),
-        cmocka_unit_test(test_reader_in_the_way),
+        cmocka_unit_test(test_reader_in_the_way), cmocka_unit_test(test_modes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
