@@ -16,6 +16,7 @@ struct phx_daemon {
     struct phx_time       *time;
     struct phx_keys       *keys;
     struct phx_identities *identities;
+    struct phx_keeper     *keeper; /* of kept content */
     struct phx_publisher  *publisher; /* of the audit log */
     struct phx_license_store *license;
     struct phx_admission  *admission;

@@ -51,6 +51,13 @@ int phx_constant_read(struct phx_daemon *d, const char *name, void *out, size_t 
     return rc;
 }
 
+static int check_site_key(struct phx_tx *tx, void *ctx, struct phx_err *err)
+{
+    const struct phx_daemon *d = ctx;
+
+    return phx_content_key_check(tx, d->site_key, err);
+}
+
 static int open_store(struct phx_daemon *d, struct phx_err *err)
 {
     char *path = data_path(d, "phalanx.db");
@@ -60,11 +67,15 @@ static int open_store(struct phx_daemon *d, struct phx_err *err)
     if (rc == 0)
         rc = phx_content_key_read(key, d->site_key, err);
     if (rc == 0)
+        rc = phx_store_run(d->store, check_site_key, d, err);
+    if (rc == 0)
         rc = phx_time_open(d->store, &d->time, err);
     if (rc == 0)
         rc = phx_keys_open(d->store, &d->keys, err);
     if (rc == 0)
         rc = phx_identities_open(d->config, d->keys, d->time, &d->identities, err);
+    if (rc == 0)
+        d->keeper = phx_keeper_open(d->store, d->base, d->time);
     phx_mem_free(key);
     phx_mem_free(path);
     return rc;
@@ -173,6 +184,7 @@ void phx_records_close(struct phx_daemon *d)
 {
     if (d->store != NULL)
         phx_store_drain(d->store);
+    phx_keeper_close(d->keeper);
     phx_publisher_close(d->publisher);
     phx_admission_close(d->admission);
     phx_license_close(d->license);

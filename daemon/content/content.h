@@ -90,6 +90,15 @@ int phx_content_sweep(struct phx_tx *tx, int64_t at_ns, int max, struct phx_err 
  * month. */
 int phx_content_expire(struct phx_tx *tx, int64_t now_ns, int max, struct phx_err *err);
 
+/* Expires in the background: a minute after the start, then every hour, in short transactions.  Loop
+ * thread.  Close it after the store was drained. */
+struct event_base;
+struct phx_store;
+struct phx_time;
+struct phx_keeper;
+struct phx_keeper *phx_keeper_open(struct phx_store *store, struct event_base *base, struct phx_time *time);
+void               phx_keeper_close(struct phx_keeper *k); /* NULL is allowed */
+
 /* ---- retention ------------------------------------------------------------------------------------------- */
 
 enum { PHX_RETENTION_FLOOR_DAYS = 184 };
