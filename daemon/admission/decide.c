@@ -20,14 +20,6 @@ void phx_rate_name(const struct phx_identity *who, char name[PHX_USER_NAME_MAX])
     (void)snprintf(name, PHX_USER_NAME_MAX, "%s/%s", who->tenant, who->user);
 }
 
-static bool is_in(const char *const *list, int32_t n, const char *text)
-{
-    for (int32_t i = 0; i < n; i++)
-        if (strcmp(list[i], text) == 0)
-            return true;
-    return false;
-}
-
 /* Copies what the transaction and the record need, so that neither looks at a licence that was replaced. */
 static void note_license(const struct phx_admission *a, struct phx_lease *l)
 {
@@ -36,7 +28,8 @@ static void note_license(const struct phx_admission *a, struct phx_lease *l)
     const struct phx_license_model *m;
     struct phx_license_question    *q = &l->question;
 
-    q->state = license == NULL ? PHX_LICENSE_NONE : phx_license_state(license, l->at_ns);
+    q->state = phx_license_state(license, l->at_ns);
+    q->is_observing = phx_license_is_observing(a->o.license, l->at_ns);
     q->enforce = PHX_ENFORCE_OBSERVE;
     q->limits = (struct phx_license_limits){-1, 0, -1, -1, -1, -1, -1};
     l->key_set_version = phx_license_key_set_version(a->o.license);
@@ -50,31 +43,25 @@ static void note_license(const struct phx_admission *a, struct phx_lease *l)
     memcpy(l->license_digest, t->digest, sizeof(l->license_digest));
     (void)snprintf(l->policy, sizeof(l->policy), "%.64s", m != NULL ? m->policy : "");
     q->enforce = t->enforce;
-    q->limits = m != NULL && m->has_limits ? m->limits : t->limits;
+    q->limits = *phx_license_limits(license, m);
     q->is_indirect = !l->who.is_person;
-    q->is_exempt = is_in(t->exempt_tenants, t->n_exempt_tenants, l->who.tenant);
-    q->exempt_cap = q->limits.seats < 0 ? INT64_MAX : q->limits.seats * t->exempt_cap_pct / 100;
+    q->is_exempt = phx_license_is_exempt(license, l->who.tenant);
+    q->exempt_cap = phx_license_exempt_cap(license);
 }
 
 static bool decide_license(const struct phx_admission *a, struct phx_lease *l, struct phx_refusal *r)
 {
-    const struct phx_license       *license = phx_license_now(a->o.license);
-    const struct phx_license_model *m;
+    const struct phx_license *license = phx_license_now(a->o.license);
+    struct phx_license_answer answer;
 
     note_license(a, l);
     if (license == NULL)
         return true; /* NONE: the transaction asks the table of states */
-    m = phx_license_find_model(license, a->o.manifest_root);
-    if (m == NULL)
-        phx_refuse(r, PHX_E_LICENSE, "licence.model",
-                   "the licence does not name this model; ask the licensor for one that does", -1);
-    else if (is_in(m->denied_classes, m->n_denied_classes, phx_license_terms(license)->class_name))
-        phx_refuse(r, PHX_E_LICENSE, "licence.class",
-                   "the model's terms exclude this class of licensee", -1);
-    else if (l->purpose[0] != '\0' && is_in(m->denied_purposes, m->n_denied_purposes, l->purpose))
-        phx_refuse(r, PHX_E_DENIED, "licence.purpose", "the model's terms deny this purpose", -1);
-    else
+    phx_license_decide_model(license, a->o.manifest_root, l->purpose, NULL, &answer);
+    if (answer.verdict != PHX_VERDICT_REFUSE)
         return true;
+    phx_refuse(r, strcmp(answer.rule, "licence.purpose") == 0 ? PHX_E_DENIED : PHX_E_LICENSE, answer.rule,
+               answer.reason, -1);
     return false;
 }
 

@@ -92,13 +92,30 @@ static int add_seat(struct phx_tx *tx, struct phx_lease *l, const char *period, 
     return rc;
 }
 
+/* Seats start anew each month: in the continuity of a licence whoever sat in the month before is known too, or
+ * the first of a month would shut everybody out.  1, 0 or a negative code. */
+static int sat_before(struct phx_tx *tx, const struct phx_lease *l, const char *period, struct phx_err *err)
+{
+    char    before[8];
+    int64_t from_ns, to_ns;
+    int     rc;
+
+    if (l->question.state != PHX_LICENSE_CONTINUITY)
+        return 0;
+    rc = phx_period_parse(period, &from_ns, &to_ns, err);
+    if (rc != 0)
+        return rc;
+    phx_period_format(from_ns - 1, before);
+    return phx_seat_has(tx, before, l->seat_id, err);
+}
+
 static int take_seat(struct phx_tx *tx, struct phx_lease *l, struct phx_err *err)
 {
     struct phx_license_question *q = &l->question;
     struct phx_license_answer    answer;
     struct phx_seat_counts       n = {0};
     char                         period[8];
-    int                          has = 0, rc = 0;
+    int                          has = 0, had = 0, rc = 0;
 
     phx_period_format(l->at_ns, period);
     phx_seat_id(l->seat_salt, l->who.issuer, l->who.user, l->seat_id);
@@ -106,9 +123,11 @@ static int take_seat(struct phx_tx *tx, struct phx_lease *l, struct phx_err *err
         has = phx_seat_has(tx, period, l->seat_id, err);
     if (has == 0 && l->has_license) /* counting is only for whoever is new this month */
         rc = phx_seat_count(tx, period, &n, err);
-    if (has < 0 || rc != 0)
-        return has < 0 ? has : rc;
-    q->is_known = has == 1;
+    if (has == 0 && l->has_license && rc == 0)
+        had = sat_before(tx, l, period, err);
+    if (has < 0 || had < 0 || rc != 0)
+        return has < 0 ? has : had < 0 ? had : rc;
+    q->is_known = has == 1 || had == 1;
     q->seats_used = n.people;
     q->indirect_used = n.indirect;
     q->exempt_used = n.exempt;

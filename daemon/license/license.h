@@ -155,8 +155,8 @@ struct phx_license_question {
     enum phx_enforce       enforce;
     struct phx_license_limits limits;
     bool    is_observing;    /* state NONE only: phx_license_is_observing() */
-    /* Has a seat in this period; in states CONTINUITY, EXPIRED and NONE also: in the period before (else the
-     * first of a month would shut everybody out, since seats start anew). */
+    /* Has a seat in this period; in state CONTINUITY also: in the period before (else the first of a month would
+     * shut everybody out, since seats start anew). */
     bool    is_known;
     bool    is_indirect;
     int64_t seats_used, indirect_used; /* in this period, before this request */
