@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * One statement makes a leaf: its number is read and taken in the same step of the one writer, so numbers
- * have no gaps, also when a job before it was rolled back. */
+ * have no gaps, also when a job before it was rolled back.  (As INSERT ... SELECT it could write many rows, and
+ * SQLite would keep a journal per statement, whose cost grows with all that the job has written.) */
 #include "daemon/audit/audit.h"
 #include "daemon/store/store.h"
 
@@ -9,7 +10,7 @@ int phx_audit_append(struct phx_tx *tx, const char *kind, const char *receipt, c
 {
     static const char insert[] =
         "INSERT INTO audit(leaf, kind, receipt, at_ns, tenant, record, leaf_hash)"
-        " SELECT COALESCE(MAX(leaf), -1) + 1, ?, ?, ?, ?, ?, ? FROM audit";
+        " VALUES((SELECT COALESCE(MAX(leaf), -1) + 1 FROM audit), ?, ?, ?, ?, ?, ?)";
     struct phx_tlog_hash leaf;
     int                  rc = phx_record_end(r, err);
 
