@@ -40,10 +40,11 @@ static void put_valid(struct phx_buf *b, const char *s, size_t size)
 
     for (size_t i = 0; i < size; i++) {
         unsigned char c = (unsigned char)s[i];
-        const char   *shorthand = find_shorthand(c);
+        const char   *shorthand;
 
-        if (shorthand == NULL && c >= 0x20)
+        if (c >= 0x20 && c != '"' && c != '\\')
             continue;
+        shorthand = find_shorthand(c);
         phx_buf_put(b, s + plain, i - plain);
         plain = i + 1;
         if (shorthand != NULL)
@@ -77,16 +78,17 @@ static void put_string(struct phx_buf *b, const char *s)
 
 static void put_key(struct phx_record *r, const char *key)
 {
-    char *last = r->last_key[r->depth];
-    int   n;
+    char  *last = r->last_key[r->depth];
+    size_t size = strlen(key);
 
     phx_assert(strcmp(last, key) < 0); /* ascending, and no key twice */
+    phx_assert(size < sizeof(r->last_key[0]));
     if (last[0] != '\0')
         phx_buf_putc(&r->text, ',');
-    n = snprintf(last, sizeof(r->last_key[0]), "%s", key);
-    phx_assert(n > 0 && (size_t)n < sizeof(r->last_key[0]));
-    put_string(&r->text, key);
-    phx_buf_putc(&r->text, ':');
+    memcpy(last, key, size + 1);
+    phx_buf_putc(&r->text, '"'); /* a name in the source: nothing in it needs an escape */
+    phx_buf_put(&r->text, key, size);
+    phx_buf_put(&r->text, "\":", 2);
 }
 
 void phx_record_init(struct phx_record *r)

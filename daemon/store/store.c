@@ -328,6 +328,8 @@ static int open_db(struct phx_store *s, struct phx_err *err)
     rc = exec_plain(s, "PRAGMA journal_mode=WAL", err);
     if (rc == 0)
         rc = exec_plain(s, "PRAGMA synchronous=FULL", err);
+    if (rc == 0) /* 64 MiB: receipts are random, so the pages that a group commit touches are many */
+        rc = exec_plain(s, "PRAGMA cache_size=-65536", err);
     if (rc == 0)
         rc = exec_plain(s, "PRAGMA foreign_keys=ON", err);
     if (rc == 0)

@@ -94,7 +94,7 @@ int main(int argc, char **argv)
     struct phx_err    err = {0};
     struct phx_store *store = NULL;
     long              n = argc > 2 ? strtol(argv[2], NULL, 10) : 100000;
-    long              per_job = argc > 3 ? strtol(argv[3], NULL, 10) : 1000;
+    long              per_job = argc > 3 ? strtol(argv[3], NULL, 10) : 10000;
     char             *db;
     int               rc;
 
