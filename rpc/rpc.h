@@ -17,6 +17,7 @@
 
 #include "rpc/base/err.h"
 #include "rpc/base/mem.h"
+#include "rpc/control.h"
 
 /* ---- limits ------------------------------------------------------------------------------- */
 
@@ -360,6 +361,7 @@ struct phx_rpc_peer {
     const char *const *alt_names; /* its subject alternative names */
     int32_t n_alt_names;
     const char *bearer;  /* token of `authorization: Bearer ...` metadata, NULL = none; never log it */
+    const char *on_behalf_of; /* metadata x-phalanx-on-behalf-of: the end user's token; as bearer */
     const char *address; /* "ipv4:127.0.0.1:4711" */
 };
 
@@ -369,7 +371,23 @@ enum phx_rpc_method {
     PHX_RPC_CLUSTER_WATCH,     /* stream of phx_cluster_event */
     PHX_RPC_CLUSTER_DRAIN,
     PHX_RPC_CLUSTER_RESTART,
-    PHX_RPC_INFERENCE_GENERATE /* stream of phx_generate_event */
+    PHX_RPC_INFERENCE_GENERATE, /* stream of phx_generate_event */
+    PHX_RPC_ADMIT,
+    PHX_RPC_RENEW,
+    PHX_RPC_SETTLE,
+    PHX_RPC_CANCEL_LEASE,
+    PHX_RPC_LICENSE_GET,
+    PHX_RPC_LICENSE_INSTALL,
+    PHX_RPC_LICENSE_SEATS,
+    PHX_RPC_LICENSE_ACCEPT_CLOCK,
+    PHX_RPC_METERING_QUERY,
+    PHX_RPC_METERING_EXPORT, /* stream of phx_rpc_usage_part */
+    PHX_RPC_AUDIT_GET,
+    PHX_RPC_AUDIT_PROVE,
+    PHX_RPC_AUDIT_CHECKPOINT,
+    PHX_RPC_AUDIT_SEARCH,
+    PHX_RPC_AUDIT_REPLAY,
+    PHX_RPC_METHODS /* how many there are */
 };
 
 struct phx_rpc_request {
@@ -379,6 +397,20 @@ struct phx_rpc_request {
     union {
         struct phx_cluster_target target;   /* DRAIN, RESTART */
         struct phx_generate       generate; /* GENERATE */
+        struct phx_rpc_admit           admit;
+        struct phx_rpc_renew           renew;
+        struct phx_rpc_settle          settle;
+        struct phx_rpc_cancel_lease    cancel_lease;
+        struct phx_rpc_empty           empty; /* LICENSE_GET, AUDIT_CHECKPOINT */
+        struct phx_rpc_license_install license_install;
+        struct phx_rpc_seats           seats;
+        struct phx_rpc_accept_clock    accept_clock;
+        struct phx_rpc_usage_query     usage_query;
+        struct phx_rpc_usage_export    usage_export;
+        struct phx_rpc_audit_get       audit_get;
+        struct phx_rpc_audit_prove     audit_prove;
+        struct phx_rpc_audit_search    audit_search;
+        struct phx_rpc_audit_replay    audit_replay;
     } u;
 };
 
@@ -388,6 +420,21 @@ struct phx_rpc_answer { /* an answer, or one message of a stream; the request's 
         struct phx_cluster_event  event;    /* WATCH */
         struct phx_cluster_done   done;     /* DRAIN, RESTART */
         struct phx_generate_event generate; /* GENERATE */
+        struct phx_rpc_admit_answer           admit;
+        struct phx_rpc_renew_answer           renew;
+        struct phx_rpc_settle_answer          settle;
+        struct phx_rpc_empty                  empty; /* CANCEL_LEASE */
+        struct phx_rpc_license_answer         license;
+        struct phx_rpc_license_install_answer license_install;
+        struct phx_rpc_seats_answer           seats;
+        struct phx_rpc_accept_clock_answer    accept_clock;
+        struct phx_rpc_usage_answer           usage_query;
+        struct phx_rpc_usage_part             usage_export;
+        struct phx_rpc_records_answer         audit_get;
+        struct phx_rpc_prove_answer           audit_prove;
+        struct phx_rpc_checkpoint_answer      audit_checkpoint;
+        struct phx_rpc_search_answer          audit_search;
+        struct phx_rpc_replay_answer          audit_replay;
     } u;
 };
 
@@ -452,6 +499,10 @@ void phx_rpc_reply(struct phx_rpc_call *call, const struct phx_rpc_answer *answe
 /* Ends a unary call or a stream with err->code and its text; retry_after_ms >= 0 is told to the client
  * (-1 = none).  The handle is gone. */
 void phx_rpc_fail(struct phx_rpc_call *call, const struct phx_err *err, int64_t retry_after_ms);
+/* The same, and names the rule that refused ("licence.seats") in the metadata "phalanx-rule"; "" = none.
+ * Rules are of [a-z0-9._-], at most 63 characters (asserted). */
+void phx_rpc_refuse(struct phx_rpc_call *call, const struct phx_err *err, const char *rule,
+                    int64_t retry_after_ms);
 /* One message of a stream.  PHX_E_BUSY when the client reads too slowly (`cancelled` follows). */
 int phx_rpc_stream_send(struct phx_rpc_call *call, const struct phx_rpc_answer *answer,
                         struct phx_err *err) PHX_CHECKED;
@@ -513,7 +564,21 @@ int phx_rpc_cluster_restart(struct phx_rpc_client *client, int timeout_ms,
 int phx_rpc_health_check(struct phx_rpc_client *client, int timeout_ms, const char *service,
                          bool *is_serving, struct phx_err *err) PHX_CHECKED;
 
+/* Any unary call: request->method and request->u (peer and deadline are not used).  *answer lives in
+ * `arena`. */
+int phx_rpc_ask(struct phx_rpc_client *client, int timeout_ms, const struct phx_rpc_request *request,
+                struct phx_arena *arena, struct phx_rpc_answer *answer, struct phx_err *err) PHX_CHECKED;
+/* What came with the last call's refusal. */
+struct phx_rpc_refusal {
+    char    rule[64];       /* "" = none */
+    int64_t retry_after_ms; /* -1 = none */
+};
+void phx_rpc_client_refusal(const struct phx_rpc_client *client, struct phx_rpc_refusal *out);
+
 /* Streams.  timeout_ms is for the whole stream, 0 = none. */
+int phx_rpc_stream_open(struct phx_rpc_client *client, int timeout_ms,
+                        const struct phx_rpc_request *request, struct phx_rpc_stream **stream,
+                        struct phx_err *err) PHX_CHECKED;
 int phx_rpc_cluster_watch(struct phx_rpc_client *client, int timeout_ms,
                           struct phx_rpc_stream **stream, struct phx_err *err) PHX_CHECKED;
 int phx_rpc_generate(struct phx_rpc_client *client, int timeout_ms, const struct phx_generate *request,

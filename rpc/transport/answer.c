@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Answers to calls.  Everything here runs on the caller's thread. */
+#include <string.h>
+
 #include "rpc/base/log.h"
 #include "rpc/transport/server.h"
 
@@ -42,8 +44,16 @@ void phx_rpc_reply(struct phx_rpc_call *call, const struct phx_rpc_answer *answe
 
 void phx_rpc_fail(struct phx_rpc_call *call, const struct phx_err *err, int64_t retry_after_ms)
 {
+    phx_rpc_refuse(call, err, "", retry_after_ms);
+}
+
+void phx_rpc_refuse(struct phx_rpc_call *call, const struct phx_err *err, const char *rule,
+                    int64_t retry_after_ms)
+{
     phx_assert(err->code != 0);
-    phx_outbox_finish(&call->outbox, err->code, err->text, retry_after_ms);
+    phx_assert(strlen(rule) < sizeof(((struct phx_rpc_refusal *)0)->rule));
+    phx_assert(rule[strspn(rule, "abcdefghijklmnopqrstuvwxyz0123456789._-")] == '\0');
+    phx_outbox_refuse(&call->outbox, err->code, err->text, rule, retry_after_ms);
     let_go(call);
 }
 

@@ -38,6 +38,8 @@ void phx_call_release(struct phx_rpc_call *call)
     grpc_metadata_array_destroy(&call->metadata);
     if (call->peer.bearer != NULL)
         phx_secret_wipe((char *)call->peer.bearer, strlen(call->peer.bearer));
+    if (call->peer.on_behalf_of != NULL)
+        phx_secret_wipe((char *)call->peer.on_behalf_of, strlen(call->peer.on_behalf_of));
     phx_arena_destroy(call->arena);
     phx_mem_free(call->watched);
     if (call->is_counted)

@@ -10,6 +10,7 @@ enum { DEFAULT_TIMEOUT_MS = 10000 };
 struct phx_rpc_client {
     grpc_channel *channel;
     char         *bearer;
+    struct phx_rpc_refusal refusal; /* of the last call that ended */
 };
 
 struct phx_rpc_stream {
@@ -44,6 +45,7 @@ int phx_rpc_client_open(struct phx_rpc_client **client, const struct phx_rpc_cli
     }
     if (options->bearer != NULL)
         c->bearer = phx_mem_strdup(options->bearer);
+    c->refusal.retry_after_ms = -1;
     *client = c;
     return 0;
 }
@@ -136,6 +138,7 @@ static int read_message(struct phx_rpc_stream *s, grpc_slice *message, struct ph
     s->is_ended = true;
     if (!s->is_status_here)
         await(s, &s->tag_status);
+    phx_core_refusal(&s->trailing, &s->client->refusal);
     return phx_core_status(s->status, s->details, &s->trailing, err);
 }
 
@@ -182,9 +185,8 @@ static int call_once(struct phx_rpc_client *client, const char *path, int timeou
     return rc;
 }
 
-static int call_method(struct phx_rpc_client *client, int timeout_ms,
-                       const struct phx_rpc_request *request, struct phx_arena *arena,
-                       struct phx_rpc_answer *answer, struct phx_err *err)
+int phx_rpc_ask(struct phx_rpc_client *client, int timeout_ms, const struct phx_rpc_request *request,
+                struct phx_arena *arena, struct phx_rpc_answer *answer, struct phx_err *err)
 {
     struct phx_wire_out out;
     grpc_slice          slice;
@@ -205,7 +207,7 @@ int phx_rpc_cluster_get(struct phx_rpc_client *client, int timeout_ms, struct ph
 {
     struct phx_rpc_request request = {.method = PHX_RPC_CLUSTER_GET};
     struct phx_rpc_answer  answer;
-    int rc = call_method(client, timeout_ms, &request, arena, &answer, err);
+    int rc = phx_rpc_ask(client, timeout_ms, &request, arena, &answer, err);
 
     if (rc == 0)
         *state = answer.u.cluster;
@@ -219,7 +221,7 @@ static int command(struct phx_rpc_client *client, enum phx_rpc_method method, in
     struct phx_rpc_request request = {.method = method, .u.target = *target};
     struct phx_rpc_answer  answer;
     struct phx_arena      *arena = phx_arena_create();
-    int rc = call_method(client, timeout_ms, &request, arena, &answer, err);
+    int rc = phx_rpc_ask(client, timeout_ms, &request, arena, &answer, err);
 
     if (rc == 0)
         *done = answer.u.done;
@@ -263,9 +265,14 @@ int phx_rpc_health_check(struct phx_rpc_client *client, int timeout_ms, const ch
     return rc;
 }
 
-static int begin(struct phx_rpc_client *client, int timeout_ms,
-                 const struct phx_rpc_request *request, struct phx_rpc_stream **stream,
-                 struct phx_err *err)
+void phx_rpc_client_refusal(const struct phx_rpc_client *client, struct phx_rpc_refusal *out)
+{
+    *out = client->refusal;
+}
+
+int phx_rpc_stream_open(struct phx_rpc_client *client, int timeout_ms,
+                        const struct phx_rpc_request *request, struct phx_rpc_stream **stream,
+                        struct phx_err *err)
 {
     struct phx_arena   *arena = phx_arena_create();
     struct phx_wire_out out;
@@ -286,7 +293,7 @@ int phx_rpc_cluster_watch(struct phx_rpc_client *client, int timeout_ms,
 {
     struct phx_rpc_request request = {.method = PHX_RPC_CLUSTER_WATCH};
 
-    return begin(client, timeout_ms, &request, stream, err);
+    return phx_rpc_stream_open(client, timeout_ms, &request, stream, err);
 }
 
 int phx_rpc_generate(struct phx_rpc_client *client, int timeout_ms,
@@ -295,7 +302,7 @@ int phx_rpc_generate(struct phx_rpc_client *client, int timeout_ms,
 {
     struct phx_rpc_request request = {.method = PHX_RPC_INFERENCE_GENERATE, .u.generate = *generate};
 
-    return begin(client, timeout_ms, &request, stream, err);
+    return phx_rpc_stream_open(client, timeout_ms, &request, stream, err);
 }
 
 int phx_rpc_stream_recv(struct phx_rpc_stream *stream, struct phx_arena *arena,

@@ -6,6 +6,7 @@
 #include <grpc/support/log.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -131,4 +132,34 @@ int phx_core_status(grpc_status_code status, grpc_slice details, const grpc_meta
     (void)phx_fail(err, code, "%s", *text != '\0' ? text : phx_err_text(code));
     phx_mem_free(text);
     return code;
+}
+
+static void copy_value(grpc_slice value, char *out, size_t size)
+{
+    size_t n = GRPC_SLICE_LENGTH(value);
+
+    if (n >= size)
+        n = size - 1;
+    memcpy(out, GRPC_SLICE_START_PTR(value), n);
+    out[n] = '\0';
+}
+
+void phx_core_refusal(const grpc_metadata_array *trailing, struct phx_rpc_refusal *out)
+{
+    char  number[24];
+    char *end;
+
+    *out = (struct phx_rpc_refusal){.retry_after_ms = -1};
+    for (size_t i = 0; i < trailing->count; i++) {
+        const grpc_metadata *m = &trailing->metadata[i];
+
+        if (grpc_slice_str_cmp(m->key, PHX_META_RULE) == 0) {
+            copy_value(m->value, out->rule, sizeof(out->rule));
+        } else if (grpc_slice_str_cmp(m->key, PHX_META_RETRY) == 0) {
+            copy_value(m->value, number, sizeof(number));
+            out->retry_after_ms = strtoll(number, &end, 10);
+            if (end == number || *end != '\0' || out->retry_after_ms < 0)
+                out->retry_after_ms = -1;
+        }
+    }
 }

@@ -16,6 +16,8 @@ enum { PHX_RPC_DEFAULT_QUEUE_BYTES = 64 << 20, PHX_RPC_READ_WINDOW = 64 };
 #define PHX_META_ERROR "phalanx-error"         /* trailing metadata: name of the PHX_E_* code */
 #define PHX_META_RETRY "grpc-retry-pushback-ms" /* trailing metadata: when to try again */
 
+#define PHX_META_RULE "phalanx-rule"           /* trailing metadata: the rule that refused */
+
 /* Starts / leaves the library (counted).  Its log goes to phx_log. */
 void phx_core_open(void);
 void phx_core_close(void);
@@ -43,5 +45,8 @@ char *phx_core_text(grpc_slice slice);
 /* What a client makes of a call's end.  0 for OK. */
 int phx_core_status(grpc_status_code status, grpc_slice details, const grpc_metadata_array *trailing,
                     struct phx_err *err) PHX_CHECKED;
+
+/* Rule and delay of a refusal, where the peer told them. */
+void phx_core_refusal(const grpc_metadata_array *trailing, struct phx_rpc_refusal *out);
 
 #endif

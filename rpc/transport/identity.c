@@ -42,24 +42,39 @@ static const char *read_certificate(struct phx_rpc_call *call)
     return problem;
 }
 
-static const char *read_bearer(struct phx_rpc_call *call)
+/* A token of the caller or of whom it asks for. */
+static const char *read_token(struct phx_rpc_call *call, grpc_slice slice, const char **out)
 {
-    for (size_t i = 0; i < call->metadata.count; i++) {
-        const grpc_metadata *m = &call->metadata.metadata[i];
-        const char          *value = (const char *)GRPC_SLICE_START_PTR(m->value);
-        size_t               size = GRPC_SLICE_LENGTH(m->value);
+    const char *value = (const char *)GRPC_SLICE_START_PTR(slice);
+    size_t      size = GRPC_SLICE_LENGTH(slice);
 
-        if (grpc_slice_str_cmp(m->key, "authorization") != 0)
-            continue;
-        if (call->peer.bearer != NULL)
-            return "authorization metadata is given twice";
+    if (*out != NULL)
+        return "authorization metadata is given twice";
+    if (size > BEARER_MAX_BYTES)
+        return "authorization metadata is longer than 4096 bytes";
+    if (out == &call->peer.bearer) {
         if (size < 8 || strncasecmp(value, "Bearer ", 7) != 0)
             return "authorization metadata must be \"Bearer <token>\"";
-        if (size > BEARER_MAX_BYTES)
-            return "authorization metadata is longer than 4096 bytes";
-        call->peer.bearer = phx_arena_strndup(call->arena, value + 7, size - 7);
+        value += 7;
+        size -= 7;
     }
+    *out = phx_arena_strndup(call->arena, value, size);
     return NULL;
+}
+
+static const char *read_tokens(struct phx_rpc_call *call)
+{
+    const char *problem = NULL;
+
+    for (size_t i = 0; problem == NULL && i < call->metadata.count; i++) {
+        const grpc_metadata *m = &call->metadata.metadata[i];
+
+        if (grpc_slice_str_cmp(m->key, "authorization") == 0)
+            problem = read_token(call, m->value, &call->peer.bearer);
+        else if (grpc_slice_str_cmp(m->key, "x-phalanx-on-behalf-of") == 0)
+            problem = read_token(call, m->value, &call->peer.on_behalf_of);
+    }
+    return problem;
 }
 
 static int64_t to_mono_ns(gpr_timespec deadline)
@@ -81,5 +96,5 @@ const char *phx_call_identify(struct phx_rpc_call *call)
     gpr_free(address);
     call->deadline_mono_ns = to_mono_ns(call->details.deadline);
     problem = read_certificate(call);
-    return problem != NULL ? problem : read_bearer(call);
+    return problem != NULL ? problem : read_tokens(call);
 }

@@ -129,6 +129,12 @@ static void add_trailing(struct phx_outbox *o, const char *key, const char *valu
 
 void phx_outbox_finish(struct phx_outbox *o, int code, const char *text, int64_t retry_after_ms)
 {
+    phx_outbox_refuse(o, code, text, "", retry_after_ms);
+}
+
+void phx_outbox_refuse(struct phx_outbox *o, int code, const char *text, const char *rule,
+                       int64_t retry_after_ms)
+{
     (void)pthread_mutex_lock(&o->lock);
     if (!o->is_dead && !o->is_ending) {
         char number[32];
@@ -138,6 +144,8 @@ void phx_outbox_finish(struct phx_outbox *o, int code, const char *text, int64_t
         o->details = grpc_slice_from_copied_string(text != NULL ? text : "");
         if (code != 0)
             add_trailing(o, PHX_META_ERROR, phx_err_name(code));
+        if (*rule != '\0')
+            add_trailing(o, PHX_META_RULE, rule);
         if (retry_after_ms >= 0) {
             (void)snprintf(number, sizeof(number), "%lld", (long long)retry_after_ms);
             add_trailing(o, PHX_META_RETRY, number);

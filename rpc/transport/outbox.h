@@ -31,7 +31,7 @@ struct phx_outbox {
     bool                    is_dead;   /* the call is over: everything is dropped */
     grpc_status_code        status;
     grpc_slice              details;
-    grpc_metadata           trailing[2];
+    grpc_metadata           trailing[3];
     size_t                  n_trailing;
 };
 
@@ -42,6 +42,9 @@ int phx_outbox_push(struct phx_outbox *o, grpc_byte_buffer *buffer);
 /* After what is queued: the server's status (code 0 or PHX_E_*; retry_after_ms -1 = none), or with
  * `text` NULL and code 0 on a client: half-close.  Later calls change nothing. */
 void phx_outbox_finish(struct phx_outbox *o, int code, const char *text, int64_t retry_after_ms);
+/* As finish; rule "" = none. */
+void phx_outbox_refuse(struct phx_outbox *o, int code, const char *text, const char *rule,
+                       int64_t retry_after_ms);
 /* As finish, with a gRPC status that no PHX_E_* code has. */
 void phx_outbox_finish_status(struct phx_outbox *o, grpc_status_code status, const char *text);
 /* A batch of this outbox completed. */

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "rpc/wire/cluster.h"
+#include "rpc/wire/map.h"
 
 static int encode_target(enum phx_rpc_method method, const struct phx_cluster_target *in,
                          struct phx_arena *arena, struct phx_wire_out *out, struct phx_err *err)
@@ -24,6 +25,27 @@ static int encode_target(enum phx_rpc_method method, const struct phx_cluster_ta
         m->reason = phx_wire_str(in->reason);
         return phx_wire_finish(&m->base, out, err);
     }
+}
+
+/* A method of the control plane: its tables tell all. */
+static int encode_mapped(enum phx_rpc_method method, bool is_answer, const void *plain,
+                         struct phx_arena *arena, struct phx_wire_out *out, struct phx_err *err)
+{
+    const struct phx_map_pair *pair = phx_map_find(method);
+
+    if (pair == NULL)
+        return phx_fail(err, PHX_E_INTERNAL, "no such method: %d", (int)method);
+    return phx_map_encode(is_answer ? pair->answer : pair->request, plain, arena, out, err);
+}
+
+static int decode_mapped(enum phx_rpc_method method, bool is_answer, const uint8_t *data, size_t size,
+                         struct phx_arena *arena, void *plain, struct phx_err *err)
+{
+    const struct phx_map_pair *pair = phx_map_find(method);
+
+    if (pair == NULL)
+        return phx_fail(err, PHX_E_INTERNAL, "no such method: %d", (int)method);
+    return phx_map_decode(is_answer ? pair->answer : pair->request, data, size, arena, plain, err);
 }
 
 int phx_wire_encode_request(const struct phx_rpc_request *request, struct phx_arena *arena,
@@ -48,7 +70,7 @@ int phx_wire_encode_request(const struct phx_rpc_request *request, struct phx_ar
     case PHX_RPC_INFERENCE_GENERATE:
         return phx_wire_generate_encode(&request->u.generate, arena, out, err);
     default:
-        return phx_fail(err, PHX_E_INTERNAL, "no such method: %d", (int)request->method);
+        return encode_mapped(request->method, false, &request->u, arena, out, err);
     }
 }
 
@@ -105,7 +127,7 @@ int phx_wire_decode_request(enum phx_rpc_method method, const uint8_t *data, siz
         rc = phx_wire_generate_decode(data, size, arena, &request->u.generate, &local);
         break;
     default:
-        rc = phx_fail(&local, PHX_E_INTERNAL, "no such method: %d", (int)method);
+        rc = decode_mapped(method, false, data, size, arena, &request->u, &local);
     }
     return rc == 0 ? 0 : phx_fail(err, rc, "%s", local.text);
 }
@@ -157,7 +179,7 @@ int phx_wire_encode_answer(enum phx_rpc_method method, const struct phx_rpc_answ
     case PHX_RPC_INFERENCE_GENERATE:
         return phx_wire_event_encode(&answer->u.generate, arena, out, err);
     default:
-        return phx_fail(err, PHX_E_INTERNAL, "no such method: %d", (int)method);
+        return encode_mapped(method, true, &answer->u, arena, out, err);
     }
 }
 
@@ -224,7 +246,7 @@ int phx_wire_decode_answer(enum phx_rpc_method method, const uint8_t *data, size
         rc = phx_wire_event_decode(data, size, arena, &answer->u.generate, &local);
         break;
     default:
-        rc = phx_fail(&local, PHX_E_INTERNAL, "no such method: %d", (int)method);
+        rc = decode_mapped(method, true, data, size, arena, &answer->u, &local);
     }
     return rc == 0 ? 0 : phx_fail(err, rc, "%s", local.text);
 }

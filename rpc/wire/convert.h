@@ -5,8 +5,12 @@
 
 #include <protobuf-c/protobuf-c.h>
 
+#include "phalanx/v1/admission.pb-c.h"
+#include "phalanx/v1/audit.pb-c.h"
 #include "phalanx/v1/cluster.pb-c.h"
 #include "phalanx/v1/inference.pb-c.h"
+#include "phalanx/v1/license.pb-c.h"
+#include "phalanx/v1/metering.pb-c.h"
 #include "phalanx/v1/rank.pb-c.h"
 #include "phalanx/v1/rank_link.pb-c.h"
 #include "phalanx/v1/sampling.pb-c.h"
