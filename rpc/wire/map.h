@@ -27,6 +27,7 @@ enum phx_map_rule {
 
 struct phx_map;
 struct phx_map_row {
+    const char           *member; /* its name in the struct, which is also the field's */
     uint32_t              id; /* number in the proto */
     enum phx_map_kind     kind;
     size_t                at;
@@ -55,20 +56,21 @@ struct phx_map {
              const struct phx_rpc_bytes *: PHX_MAP_DIGESTS, default: PHX_MAP_MESSAGES)
 
 #define PHX_MAP_INT(no, T, m, low, high)                                                           \
-    {.id = (no), .kind = PHX_MAP_KIND(T, m), .at = offsetof(T, m), .min = (low), .max = (high)}
+    {.member = #m, .id = (no), .kind = PHX_MAP_KIND(T, m), .at = offsetof(T, m), .min = (low),     \
+     .max = (high)}
 #define PHX_MAP_COUNT(no, T, m) PHX_MAP_INT(no, T, m, 0, PHX_RPC_COUNT_MAX)
 #define PHX_MAP_TIME(no, T, m) PHX_MAP_INT(no, T, m, 0, INT64_MAX)
 #define PHX_MAP_ANY(no, T, m) PHX_MAP_INT(no, T, m, 0, 0) /* strings, bytes, bool, unsigned numbers */
 #define PHX_MAP_RULE(no, T, m, rule)                                                               \
-    {.id = (no), .kind = PHX_MAP_KIND(T, m), .at = offsetof(T, m), .rules = (rule)}
+    {.member = #m, .id = (no), .kind = PHX_MAP_KIND(T, m), .at = offsetof(T, m), .rules = (rule)}
 #define PHX_MAP_SUB(no, T, m, table)                                                               \
-    {.id = (no), .kind = PHX_MAP_MESSAGE, .at = offsetof(T, m), .sub = (table)}
+    {.member = #m, .id = (no), .kind = PHX_MAP_MESSAGE, .at = offsetof(T, m), .sub = (table)}
 #define PHX_MAP_SUB_IF(no, T, m, has, table, rule)                                                 \
-    {.id = (no), .kind = PHX_MAP_MESSAGE, .at = offsetof(T, m), .n_at = offsetof(T, has),          \
-     .sub = (table), .rules = (rule)}
+    {.member = #m, .id = (no), .kind = PHX_MAP_MESSAGE, .at = offsetof(T, m),                      \
+     .n_at = offsetof(T, has), .sub = (table), .rules = (rule)}
 #define PHX_MAP_LIST(no, T, m, n, table)                                                           \
-    {.id = (no), .kind = PHX_MAP_LIST_KIND(T, m), .at = offsetof(T, m), .n_at = offsetof(T, n),    \
-     .sub = (table)}
+    {.member = #m, .id = (no), .kind = PHX_MAP_LIST_KIND(T, m), .at = offsetof(T, m),              \
+     .n_at = offsetof(T, n), .sub = (table)}
 /* name##_rows must be an array in scope. */
 #define PHX_MAP(T, message, name)                                                                  \
     .type = &phalanx__v1__##message##__descriptor, .rows = name##_rows,                            \

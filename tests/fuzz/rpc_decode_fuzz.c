@@ -7,6 +7,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+enum { N_CONTROL = PHX_RPC_METHODS - PHX_RPC_ADMIT };
+
 static void run_link(const uint8_t *data, size_t size, enum phx_wire_side side,
                      struct phx_arena *arena)
 {
@@ -39,6 +41,37 @@ static void run_call(const uint8_t *data, size_t size, enum phx_rpc_method metho
         (void)(phx_wire_decode_request(method, data, size, arena, &request, &err) == 0);
 }
 
+/* What is accepted encodes, and decodes again to the same bytes. */
+static void run_control(const uint8_t *data, size_t size, enum phx_rpc_method method, bool is_answer,
+                        struct phx_arena *arena)
+{
+    struct phx_rpc_request request = {0};
+    struct phx_rpc_answer  answer = {0};
+    struct phx_wire_out    out;
+    struct phx_err         err = {0};
+    uint8_t               *bytes[2];
+    size_t                 sizes[2] = {0, 0};
+
+    for (int i = 0; i < 2; i++) {
+        int rc = is_answer
+                     ? phx_wire_decode_answer(method, data, size, arena, &answer, &err)
+                     : phx_wire_decode_request(method, data, size, arena, &request, &err);
+
+        if (rc != 0) {
+            phx_assert(i == 0 && rc < 0 && strlen(err.text) > 0);
+            return;
+        }
+        phx_assert((is_answer ? phx_wire_encode_answer(method, &answer, arena, &out, &err)
+                              : phx_wire_encode_request(&request, arena, &out, &err)) == 0);
+        sizes[i] = out.size;
+        bytes[i] = phx_arena_calloc(arena, 1, out.size);
+        phx_wire_pack(&out, bytes[i]);
+        data = bytes[i];
+        size = out.size;
+    }
+    phx_assert(sizes[0] == sizes[1] && memcmp(bytes[0], bytes[1], sizes[0]) == 0);
+}
+
 static void run_standard(const uint8_t *data, size_t size, unsigned which, struct phx_arena *arena)
 {
     static const char *const services[] = {"phalanx.v1.Cluster", NULL};
@@ -63,15 +96,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size == 0)
         return 0;
     arena = phx_arena_create();
-    which = data[0] % 15;
+    which = data[0] % (15 + 2 * N_CONTROL);
     data++;
     size--;
     if (which < 2)
         run_link(data, size, which == 0 ? PHX_WIRE_FROM_RANK : PHX_WIRE_FROM_DAEMON, arena);
     else if (which < 12)
         run_call(data, size, (enum phx_rpc_method)(1 + (which - 2) / 2), which % 2 == 1, arena);
-    else
+    else if (which < 15)
         run_standard(data, size, which - 12, arena);
+    else
+        run_control(data, size, (enum phx_rpc_method)(PHX_RPC_ADMIT + (which - 15) / 2),
+                    which % 2 == 0, arena);
     phx_arena_destroy(arena);
     return 0;
 }

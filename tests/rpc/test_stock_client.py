@@ -131,8 +131,8 @@ def test_a_unary_call_and_its_refusal(server):
 def test_unserved_and_unknown_methods_say_so(server):
     with server.channel() as channel:
         api = Api(channel)
-        request = api.message("phalanx.v1.Admission", "Admit", user="u")
-        for path in ("/phalanx.v1.Admission/Admit", "/no.Such/Method"):
+        request = api.message("phalanx.v1.Cluster", "LoadAdapter")
+        for path in ("/phalanx.v1.Cluster/LoadAdapter", "/no.Such/Method"):
             with pytest.raises(grpc.RpcError) as caught:
                 channel.unary_unary(path, request_serializer=lambda m: m.SerializeToString())(request, timeout=5)
             assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
@@ -174,6 +174,94 @@ def test_bad_arguments_are_named(server, fields, says):
             list(api.call("phalanx.v1.Inference", "Generate", "unary_stream")(request, timeout=5))
         assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
         assert says in caught.value.details()
+
+
+def ask(api, service, name, metadata=None, **fields):
+    service = "phalanx.v1." + service
+    return api.call(service, name)(api.message(service, name, **fields), timeout=5, metadata=metadata)
+
+
+def test_admission_from_a_stock_client(server):
+    with server.channel() as channel:
+        api = Api(channel)
+        answer = ask(api, "Admission", "Admit", model="demo", user="ninth", idempotency_key="k-1", session="gw-1",
+                     request_digest=b"d" * 32, max_input_tokens=30, max_output_tokens=12)
+        assert (answer.decision, answer.lease_id, answer.seat_id) == (1, "gw-1", "k-1")
+        assert (answer.expires_unix_ns, answer.budget_left_tokens) == (32, 42)
+        assert list(answer.warnings) == ["90 % of the seats are used"]
+        usage = {"input_tokens": 30, "output_tokens": 12}
+        assert ask(api, "Admission", "Renew", lease_id="l", so_far=usage).expires_unix_ns == 12
+        assert ask(api, "Admission", "Settle", lease_id="l", usage=usage, outcome="stop").receipt_id == "stop"
+        ask(api, "Admission", "Cancel", lease_id="l", reason="not needed")
+
+
+@pytest.mark.parametrize("user, code, rule, retry", [
+    ("eleventh", grpc.StatusCode.FAILED_PRECONDITION, "licence.seats", None),
+    ("hasty", grpc.StatusCode.RESOURCE_EXHAUSTED, "rate", "2000"),
+])
+def test_a_refusal_names_its_rule(server, user, code, rule, retry):
+    with server.channel() as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            ask(Api(channel), "Admission", "Admit", model="demo", user=user)
+        assert caught.value.code() == code
+        trailing = dict(caught.value.trailing_metadata())
+        assert trailing["phalanx-rule"] == rule
+        assert trailing.get("grpc-retry-pushback-ms") == retry
+
+
+def test_metering_licence_and_audit_from_a_stock_client(server):
+    with server.channel() as channel:
+        api = Api(channel)
+        answer = ask(api, "Metering", "Query", group_by=["tenant", "day"])
+        assert list(answer.rows[0].group) == ["tenant", "day"] and answer.ledger_index == 42
+        assert answer.rows[0].totals.kv_block_seconds == 8
+        request = api.message("phalanx.v1.Metering", "Export", format=2, from_index=3, to_index=8)
+        parts = list(api.call("phalanx.v1.Metering", "Export", "unary_stream")(request, timeout=5))
+        assert [p.next_index for p in parts] == [4, 5, 6, 7, 8] and parts[0].data == b"a,b\r\n"
+        assert ask(api, "License", "Get").facts.seats == -1
+        assert ask(api, "License", "Install", envelope=b"{}", is_dry_run=True).is_dry_run
+        assert ask(api, "License", "ListSeats", period="2026-11").seats[0].is_indirect
+        assert ask(api, "License", "AcceptClock", by="a", approved_by="b").clock_state == "b"
+        assert ask(api, "Audit", "Get", index=0).records[0].kind == "intent"
+        proof = ask(api, "Audit", "Prove", index=7, tree_size=9)
+        assert (proof.index, proof.tree_size, len(proof.hashes[0])) == (7, 9, 32)
+        assert ask(api, "Audit", "Checkpoint").checkpoint == b"note"
+        assert ask(api, "Audit", "Search", kind="intent").next_page_token == "8"
+        verdict = ask(api, "Audit", "Replay", receipt_id="rcpt_1")
+        assert verdict.is_equal and verdict.first_difference == -1 and getattr(verdict, "class") == "A"
+
+
+@pytest.mark.parametrize("service, name, fields, says", [
+    ("Admission", "Admit", {"user": "u"}, "AdmitRequest.model is missing"),
+    ("Admission", "Admit", {"model": "m", "request_digest": b"x" * 31}, "request_digest has 31 bytes"),
+    ("Admission", "Admit", {"model": "m", "idempotency_key": "k" * 129}, "idempotency_key has 129 bytes (limit 128)"),
+    ("Admission", "Admit", {"model": "m", "max_output_tokens": -1}, "AdmitRequest.max_output_tokens is -1"),
+    ("Admission", "Settle", {"lease_id": "l", "outcome": "stop"}, "SettleRequest.usage is missing"),
+    ("License", "Install", {"envelope": b"x" * 65537}, "envelope has 65537 bytes (limit 65536)"),
+    ("License", "ListSeats", {"page_size": 1001}, "ListSeatsRequest.page_size is 1001"),
+    ("Metering", "Query", {"group_by": ["day"] * 5}, "QueryUsageRequest.group_by has 5 items (limit 4)"),
+    ("Metering", "Query", {"filter": {"from_unix_ns": 2, "to_unix_ns": 1}}, "the end lies before the beginning"),
+    ("Audit", "Get", {}, "GetRecordRequest does not say which one"),
+    ("Audit", "Search", {"page_size": -1}, "SearchRecordsRequest.page_size is -1"),
+])
+def test_bad_arguments_of_the_control_plane_are_named(server, service, name, fields, says):
+    with server.channel() as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            ask(Api(channel), service, name, **fields)
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert says in caught.value.details()
+    assert server.tell("answer") == (0, 0)  # no handler saw it
+
+
+def test_the_token_of_an_end_user_is_taken_once(server):
+    key = "x-phalanx-on-behalf-of"
+    with server.channel() as channel:
+        api = Api(channel)
+        ask(api, "License", "Get", metadata=((key, "a.b.c"),))
+        for metadata in (((key, "a.b.c"), (key, "d.e.f")), ((key, "x" * 4097),)):
+            with pytest.raises(grpc.RpcError) as caught:
+                ask(api, "License", "Get", metadata=metadata)
+            assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_a_message_over_the_limit_is_refused(server):

@@ -103,6 +103,101 @@ static void a_refusal_keeps_its_exact_code_and_text(void **state)
     stop(&f);
 }
 
+static void a_refusal_names_its_rule_and_when_to_come_back(void **state)
+{
+    struct phx_rpc_request q = {.method = PHX_RPC_ADMIT, .u.admit = {.model = "m", .user = "hasty"}};
+    struct phx_rpc_answer  answer;
+    struct phx_rpc_refusal refusal;
+    struct fixture         f;
+
+    (void)state;
+    start(&f, NULL, 0);
+    phx_rpc_client_refusal(f.client, &refusal);
+    assert_string_equal(refusal.rule, "");
+    assert_int_equal(refusal.retry_after_ms, -1);
+    assert_int_equal(phx_rpc_ask(f.client, 0, &q, f.arena, &answer, &f.err), PHX_E_LIMIT);
+    assert_string_equal(f.err.text, "1 request a second");
+    phx_rpc_client_refusal(f.client, &refusal);
+    assert_string_equal(refusal.rule, "rate");
+    assert_int_equal(refusal.retry_after_ms, 2000);
+    q.u.admit.user = "eleventh";
+    assert_int_equal(phx_rpc_ask(f.client, 0, &q, f.arena, &answer, &f.err), PHX_E_LICENSE);
+    phx_rpc_client_refusal(f.client, &refusal);
+    assert_string_equal(refusal.rule, "licence.seats");
+    assert_int_equal(refusal.retry_after_ms, -1);
+    q.u.admit.user = "ninth";
+    assert_int_equal(phx_rpc_ask(f.client, 0, &q, f.arena, &answer, &f.err), 0);
+    phx_rpc_client_refusal(f.client, &refusal);
+    assert_string_equal(refusal.rule, "");
+    stop(&f);
+}
+
+/* Each method reaches the handler as itself and takes back the answer of its own kind. */
+static void every_method_of_the_control_plane_is_served(void **state)
+{
+    struct phx_rpc_answer answer;
+    struct fixture        f;
+    int                   n = 0;
+
+    (void)state;
+    start(&f, NULL, 0);
+    for (int m = PHX_RPC_ADMIT; m < PHX_RPC_METHODS; m++) {
+        struct phx_rpc_request q = {.method = (enum phx_rpc_method)m};
+
+        if (m == PHX_RPC_METERING_EXPORT)
+            continue;
+        if (m == PHX_RPC_ADMIT)
+            q.u.admit.model = "m";
+        else if (m == PHX_RPC_RENEW || m == PHX_RPC_CANCEL_LEASE)
+            q.u.renew.lease_id = "l"; /* first in both */
+        else if (m == PHX_RPC_SETTLE)
+            q.u.settle = (struct phx_rpc_settle){"l", true, {1, 0, 1, 0}, "stop", {NULL, 0}};
+        else if (m == PHX_RPC_LICENSE_INSTALL)
+            q.u.license_install.envelope = (struct phx_rpc_bytes){"e", 1};
+        else if (m == PHX_RPC_LICENSE_ACCEPT_CLOCK)
+            q.u.accept_clock.approved_by = "b";
+        else if (m == PHX_RPC_AUDIT_GET)
+            q.u.audit_get.by = PHX_RPC_BY_INDEX;
+        else if (m == PHX_RPC_AUDIT_PROVE)
+            q.u.audit_prove.what = PHX_RPC_PROVE_INDEX;
+        else if (m == PHX_RPC_AUDIT_REPLAY)
+            q.u.audit_replay.receipt_id = "rcpt_1";
+        if (phx_rpc_ask(f.client, 0, &q, f.arena, &answer, &f.err) != 0)
+            fail_msg("method %d: %s", m, f.err.text);
+        n++;
+        if (m == PHX_RPC_SETTLE)
+            assert_string_equal(answer.u.settle.receipt_id, "stop");
+        else if (m == PHX_RPC_AUDIT_REPLAY)
+            assert_string_equal(answer.u.audit_replay.receipt_id, "rcpt_1");
+    }
+    assert_int_equal(n, 14);
+    stop(&f);
+}
+
+static void an_export_arrives_part_by_part(void **state)
+{
+    struct phx_rpc_request q = {.method = PHX_RPC_METERING_EXPORT};
+    struct phx_rpc_answer  answer;
+    struct phx_rpc_stream *stream;
+    struct fixture         f;
+    uint64_t               next = 0;
+    int                    rc;
+
+    (void)state;
+    start(&f, NULL, 0);
+    q.u.usage_export.format = PHX_RPC_EXPORT_CSV;
+    q.u.usage_export.to_index = 100;
+    assert_int_equal(phx_rpc_stream_open(f.client, 0, &q, &stream, &f.err), 0);
+    while ((rc = phx_rpc_stream_recv(stream, f.arena, &answer, &f.err)) == 1) {
+        assert_int_equal(answer.u.usage_export.next_index, ++next);
+        assert_memory_equal(answer.u.usage_export.data.data, "a,b\r\n", 5);
+    }
+    assert_int_equal(rc, 0);
+    assert_int_equal(next, 100);
+    phx_rpc_stream_close(stream);
+    stop(&f);
+}
+
 static void a_bad_argument_is_refused_before_the_handler(void **state)
 {
     struct phx_cluster_target target = {"r1", -5, ""};
@@ -295,6 +390,9 @@ int main(void)
         cmocka_unit_test(proxies_in_the_environment_are_not_used),
         cmocka_unit_test(arguments_and_answers_of_commands_arrive),
         cmocka_unit_test(a_refusal_keeps_its_exact_code_and_text),
+        cmocka_unit_test(a_refusal_names_its_rule_and_when_to_come_back),
+        cmocka_unit_test(every_method_of_the_control_plane_is_served),
+        cmocka_unit_test(an_export_arrives_part_by_part),
         cmocka_unit_test(a_bad_argument_is_refused_before_the_handler),
         cmocka_unit_test(a_stream_delivers_every_message_and_its_end),
         cmocka_unit_test(leaving_a_stream_is_told_to_the_handler),

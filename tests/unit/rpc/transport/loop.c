@@ -82,6 +82,8 @@ static void request(void *ctx, struct phx_rpc_call *call, const struct phx_rpc_r
     (void)snprintf(t->last_name, sizeof(t->last_name), "%s", r->peer.common_name);
     (void)snprintf(t->last_bearer, sizeof(t->last_bearer), "%s",
                    r->peer.bearer != NULL ? r->peer.bearer : "(none)");
+    (void)snprintf(t->last_behalf, sizeof(t->last_behalf), "%s",
+                   r->peer.on_behalf_of != NULL ? r->peer.on_behalf_of : "(none)");
     atomic_fetch_add(&t->requests, 1);
     if (atomic_load(&t->is_holding))
         return;
@@ -95,6 +97,8 @@ static void request(void *ctx, struct phx_rpc_call *call, const struct phx_rpc_r
     } else if (r->method == PHX_RPC_CLUSTER_RESTART) {
         (void)phx_fail(&err, PHX_E_STATE, "no replica is called %s", r->u.target.replica_id);
         phx_rpc_fail(call, &err, 1500);
+    } else if (r->method >= PHX_RPC_ADMIT) {
+        test_control_answer(call, r);
     } else {
         answer_stream(t, call, (int)r->method);
     }

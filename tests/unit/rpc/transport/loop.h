@@ -24,6 +24,7 @@ struct test_loop {
     atomic_ullong token_sum;
     char       last_name[128]; /* written before the counter that the test waits for */
     char       last_bearer[128];
+    char       last_behalf[128];
 
     /* what they do */
     atomic_int echo;       /* every STEP is answered with that many CANCEL messages */
@@ -37,6 +38,8 @@ struct test_loop {
 void test_loop_start(struct test_loop *t, size_t max_send_queue_bytes);
 void test_loop_stop(struct test_loop *t);
 struct phx_rpc_client_options test_loop_options(struct test_loop *t);
+/* control.c: answers a request of Admission, License, Metering or Audit. */
+void test_control_answer(struct phx_rpc_call *call, const struct phx_rpc_request *r);
 /* Waits up to 5 s until *value >= want; false after that. */
 bool test_wait_for(atomic_int *value, int want);
 
