@@ -22,6 +22,7 @@ int phx_ctl_key(int argc, char **argv);
 int phx_ctl_user(int argc, char **argv);
 int phx_ctl_clock(int argc, char **argv);
 int phx_ctl_usage(int argc, char **argv);
+int phx_ctl_budget(int argc, char **argv);
 int phx_ctl_audit(int argc, char **argv);
 int phx_ctl_content(int argc, char **argv);
 int phx_ctl_tenant(int argc, char **argv);

@@ -27,7 +27,8 @@ static const struct command commands[] = {
     {"up", phx_ctl_up, "serve a checkpoint folder: writes the config on first use, runs phalanxd"},
     {"user", phx_ctl_user, "issue client certificates for users and services"},
     {"clock", phx_ctl_clock, "show the clock; accept it after a jump (two people)"},
-    {"usage", phx_ctl_usage, "what was used, from the ledger"},
+    {"usage", phx_ctl_usage, "what was used, from the ledger: reports, true-up, corrections"},
+    {"budget", phx_ctl_budget, "token budgets of tenants, users and keys"},
 };
 
 enum { N_COMMANDS = sizeof(commands) / sizeof(commands[0]) };

@@ -1,154 +1,183 @@
 /* SPDX-License-Identifier: Apache-2.0
- * `phalanx usage report`: sums of a month from the ledger, also while the daemon runs. */
+ * `phalanx usage report|export|correct`: what was used, from the ledger, also while the daemon runs. */
+#include "daemon/ctl/usage.h"
+
 #include <argp.h>
-#include <stdio.h>
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "daemon/ctl/ctl.h"
-#include "daemon/ledger/ledger.h"
 #include "daemon/store/store.h"
-#include "rpc/base/json.h"
+#include "rpc/base/buf.h"
+#include "rpc/base/hash.h"
 #include "rpc/base/mem.h"
 
-enum { OPT_JSON = 256, OPT_PERIOD, OPT_FORMAT };
-
-enum format { FORMAT_TABLE = 0, FORMAT_JSON, FORMAT_CSV };
-
-struct arguments {
-    const char *data_dir, *action, *period;
-    enum format format;
+enum {
+    OPT_PERIOD = 256,
+    OPT_FORMAT,
+    OPT_JSON,
+    OPT_BY,
+    OPT_OUT,
+    OPT_FIRM,
+    OPT_MESSAGE,
+    OPT_RECEIPT,
+    OPT_PROMPT,
+    OPT_CACHED,
+    OPT_OUTPUT,
+    OPT_REASONING,
+    OPT_COMPUTE,
+    OPT_QUEUE,
+    OPT_REASON,
+    OPT_APPROVED
 };
 
 static const struct argp_option options[] = {
     {"data", 'd', "DIR", 0, "data folder of the cluster", 0},
-    {"period", OPT_PERIOD, "YYYY-MM", 0, "the month, in UTC", 0},
-    {"format", OPT_FORMAT, "NAME", 0, "table (default), json or csv", 0},
+    {"period", OPT_PERIOD, "YYYY-MM", 0, "report, export: the month, in UTC", 0},
+    {"format", OPT_FORMAT, "NAME", 0, "report: table (default), json, csv, cloudevents or focus", 0},
     {"json", OPT_JSON, NULL, 0, "the same as --format json", 0},
+    {"out", OPT_OUT, "FILE", 0, "write there (a report with FILE.sha256 beside it)", 0},
+    {"firm", OPT_FIRM, "NAME", 0, "report: who provides the service, for focus (default: the cluster)", 0},
+    {"message", OPT_MESSAGE, "TEXT", 0, "export: the reader's reference", 0},
+    {"by", OPT_BY, "LIST|NAME", 0,
+     "report: groups of tenant, user, model, cost_centre, hour, day, month (default tenant,user,model);"
+     " correct, export: who does it", 0},
+    {"approved-by", OPT_APPROVED, "NAME", 0, "correct: who approved it, another person", 0},
+    {"reason", OPT_REASON, "TEXT", 0, "correct: why", 0},
+    {"receipt", OPT_RECEIPT, "ID", 0, "correct: of which request", 0},
+    {"prompt", OPT_PROMPT, "N", 0, "correct: by so many prompt tokens, as -10", 0},
+    {"cached", OPT_CACHED, "N", 0, "correct: cached prompt tokens", 0},
+    {"output", OPT_OUTPUT, "N", 0, "correct: output tokens", 0},
+    {"reasoning", OPT_REASONING, "N", 0, "correct: reasoning tokens", 0},
+    {"compute-ms", OPT_COMPUTE, "N", 0, "correct: milliseconds of compute", 0},
+    {"queue-ms", OPT_QUEUE, "N", 0, "correct: milliseconds in the queue", 0},
     {NULL, 0, NULL, 0, NULL, 0},
 };
 
+static bool is_action(const struct phx_ctl_usage *u, const char *name)
+{
+    return strcmp(u->action, name) == 0;
+}
+
+static void check_arguments(const struct phx_ctl_usage *u, const struct argp_state *state)
+{
+    const struct phx_usage_correction *c = &u->correction;
+
+    if (u->action == NULL || (!is_action(u, "report") && !is_action(u, "export") && !is_action(u, "correct")))
+        argp_error(state, "an action is needed: report, export or correct");
+    if (u->data_dir == NULL)
+        argp_error(state, "--data DIR is needed");
+    if (!is_action(u, "correct") && u->period == NULL)
+        argp_error(state, "--period YYYY-MM is needed");
+    if (is_action(u, "export") != (u->message != NULL))
+        argp_error(state, "--message TEXT is needed for export, and only for it");
+    if (is_action(u, "correct") && (c->receipt == NULL || c->reason == NULL || u->by == NULL ||
+                                    c->approved_by == NULL))
+        argp_error(state, "correct: --receipt, --reason, --by and --approved-by are needed");
+}
+
+static int64_t read_number(const char *arg, const struct argp_state *state)
+{
+    char     *end;
+    long long n;
+
+    errno = 0;
+    n = strtoll(arg, &end, 10);
+    if (errno != 0 || end == arg || *end != '\0')
+        argp_error(state, "'%.40s' is not a number", arg);
+    return n;
+}
+
+static bool parse_correction(struct phx_usage_correction *c, int key, const char *arg,
+                             const struct argp_state *state)
+{
+    switch (key) {
+    case OPT_RECEIPT: c->receipt = arg; return true;
+    case OPT_REASON: c->reason = arg; return true;
+    case OPT_APPROVED: c->approved_by = arg; return true;
+    case OPT_PROMPT: c->prompt = read_number(arg, state); return true;
+    case OPT_CACHED: c->cached = read_number(arg, state); return true;
+    case OPT_OUTPUT: c->output = read_number(arg, state); return true;
+    case OPT_REASONING: c->reasoning = read_number(arg, state); return true;
+    case OPT_COMPUTE: c->compute_ms = read_number(arg, state); return true;
+    case OPT_QUEUE: c->queue_ms = read_number(arg, state); return true;
+    default: return false;
+    }
+}
+
 static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
-    struct arguments *a = state->input;
+    struct phx_ctl_usage *u = state->input;
 
     switch (key) {
-    case 'd': a->data_dir = arg; return 0;
-    case OPT_PERIOD: a->period = arg; return 0;
-    case OPT_JSON: a->format = FORMAT_JSON; return 0;
+    case 'd': u->data_dir = arg; return 0;
+    case OPT_PERIOD: u->period = arg; return 0;
+    case OPT_JSON: u->format = PHX_USAGE_JSON; return 0;
+    case OPT_BY: u->by = u->groups = arg; return 0;
+    case OPT_OUT: u->out = arg; return 0;
+    case OPT_FIRM: u->firm = arg; return 0;
+    case OPT_MESSAGE: u->message = arg; return 0;
     case OPT_FORMAT:
-        if (strcmp(arg, "table") != 0 && strcmp(arg, "json") != 0 && strcmp(arg, "csv") != 0)
-            argp_error(state, "--format: table, json or csv");
-        a->format = arg[0] == 't' ? FORMAT_TABLE : arg[0] == 'j' ? FORMAT_JSON : FORMAT_CSV;
+        u->format = phx_usage_format_parse(arg);
+        if (u->format == 0)
+            argp_error(state, "--format: table, json, csv, cloudevents or focus");
         return 0;
     case ARGP_KEY_ARG:
-        if (a->action != NULL)
+        if (u->action != NULL)
             argp_error(state, "one action is expected");
-        a->action = arg;
+        u->action = arg;
         return 0;
-    case ARGP_KEY_END:
-        if (a->action == NULL || strcmp(a->action, "report") != 0)
-            argp_error(state, "an action is needed: report");
-        if (a->data_dir == NULL || a->period == NULL)
-            argp_error(state, "--data DIR and --period YYYY-MM are needed");
-        return 0;
-    default: return ARGP_ERR_UNKNOWN;
+    case ARGP_KEY_END: check_arguments(u, state); return 0;
+    default: return parse_correction(&u->correction, key, arg, state) ? 0 : ARGP_ERR_UNKNOWN;
     }
 }
 
-static void print_json(const char *period, const struct phx_usage_row *rows, int n)
+/* The id is a file of hex digits that the daemon made. */
+static int read_cluster_id(struct phx_ctl_usage *u, struct phx_err *err)
 {
-    json_t *list = json_array(), *out;
+    char          *path = phx_ctl_path(u->data_dir, "keys/cluster.id");
+    struct phx_buf text = {0};
+    uint8_t        id[16];
+    int            rc = phx_buf_read_file(&text, path, 64, err);
 
-    for (int i = 0; i < n; i++)
-        json_array_append_new(
-            list, json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I}", "tenant", rows[i].tenant, "user",
-                            rows[i].user, "model", rows[i].model, "requests",
-                            (json_int_t)rows[i].requests, "prompt_tokens", (json_int_t)rows[i].prompt,
-                            "cached_tokens", (json_int_t)rows[i].cached, "output_tokens",
-                            (json_int_t)rows[i].output, "reasoning_tokens",
-                            (json_int_t)rows[i].reasoning));
-    out = json_pack("{s:s,s:o}", "period", period, "rows", list);
-    json_dumpf(out, stdout, JSON_COMPACT);
-    fputs("\n", stdout);
-    json_decref(out);
-}
-
-/* RFC 4180; a cell that a spreadsheet would run as a formula gets an apostrophe in front. */
-static void print_cell(const char *text)
-{
-    fputs("\"", stdout);
-    if (text[0] != '\0' && strchr("=+-@\t\r", text[0]) != NULL)
-        fputs("'", stdout);
-    for (; *text != '\0'; text++)
-        fputs(*text == '"' ? "\"\"" : (const char[]){*text, '\0'}, stdout);
-    fputs("\",", stdout);
-}
-
-static void print_csv(const struct phx_usage_row *rows, int n)
-{
-    fputs("tenant,user,model,requests,prompt_tokens,cached_tokens,output_tokens,reasoning_tokens\r\n",
-          stdout);
-    for (int i = 0; i < n; i++) {
-        print_cell(rows[i].tenant);
-        print_cell(rows[i].user);
-        print_cell(rows[i].model);
-        printf("%lld,%lld,%lld,%lld,%lld\r\n", (long long)rows[i].requests,
-               (long long)rows[i].prompt, (long long)rows[i].cached, (long long)rows[i].output,
-               (long long)rows[i].reasoning);
+    if (rc == 0) {
+        text.data[strcspn(text.data, "\r\n")] = '\0';
+        rc = phx_hex_decode(id, sizeof(id), text.data, err);
+        if (rc != 0)
+            phx_err_prefix(err, "%s: ", path);
     }
+    if (rc == 0)
+        phx_hex_encode(u->cluster_id, sizeof(u->cluster_id), id, sizeof(id));
+    phx_buf_fini(&text);
+    phx_mem_free(path);
+    return rc;
 }
 
-static void print_table(const struct phx_usage_row *rows, int n)
+static int run(struct phx_ctl_usage *u, struct phx_err *err)
 {
-    printf("%-16s %-16s %-24s %9s %12s %12s %12s %12s\n", "tenant", "user", "model", "requests",
-           "prompt", "cached", "output", "reasoning");
-    for (int i = 0; i < n; i++)
-        printf("%-16s %-16s %-24s %9lld %12lld %12lld %12lld %12lld\n", rows[i].tenant, rows[i].user,
-               rows[i].model, (long long)rows[i].requests, (long long)rows[i].prompt,
-               (long long)rows[i].cached, (long long)rows[i].output, (long long)rows[i].reasoning);
-}
+    int rc = phx_ctl_store_open(u->data_dir, &u->store, &u->now_ns, err);
 
-static int report(struct phx_store *store, const struct arguments *a, struct phx_err *err)
-{
-    struct phx_usage_row *rows = NULL;
-    size_t                max = 0;
-    int                   n;
-
-    while ((n = phx_ledger_report(store, a->period, rows, max, err)) > 0 && (size_t)n > max) {
-        max = (size_t)n; /* rows may be added between counting and reading: then it reads again */
-        rows = phx_mem_realloc(rows, max, sizeof(*rows));
-    }
-    if (n >= 0 && a->format == FORMAT_JSON)
-        print_json(a->period, rows, n);
-    else if (n >= 0 && a->format == FORMAT_CSV)
-        print_csv(rows, n);
-    else if (n >= 0)
-        print_table(rows, n);
-    phx_mem_free(rows);
-    return n < 0 ? n : 0;
+    if (rc == 0)
+        rc = read_cluster_id(u, err);
+    if (rc != 0)
+        return rc;
+    return is_action(u, "report")   ? phx_ctl_usage_report(u, err)
+           : is_action(u, "export") ? phx_ctl_usage_export(u, err)
+                                    : phx_ctl_usage_correct(u, err);
 }
 
 int phx_ctl_usage(int argc, char **argv)
 {
-    static const struct argp argp = {options, parse_option, "report",
+    static const struct argp argp = {options, parse_option, "report|export|correct",
                                      "What was used, from the ledger.", NULL, NULL, NULL};
-    struct arguments  a = {0};
-    struct phx_store *store = NULL;
-    struct phx_err    err = {0};
-    char             *path;
-    int               rc = 0;
+    struct phx_ctl_usage     u = {.format = PHX_USAGE_TABLE};
+    struct phx_err           err = {0};
+    int                      rc;
 
-    argp_parse(&argp, argc, argv, 0, NULL, &a);
-    path = phx_ctl_path(a.data_dir, "phalanx.db");
-    if (access(path, R_OK) != 0) /* opening would make an empty one */
-        rc = phx_fail(&err, PHX_E_NOTFOUND, "%s: no such database", path);
-    if (rc == 0)
-        rc = phx_store_open(path, NULL, &store, &err);
-    if (rc == 0)
-        rc = report(store, &a, &err);
-    phx_store_close(store);
-    phx_mem_free(path);
+    argp_parse(&argp, argc, argv, 0, NULL, &u);
+    rc = run(&u, &err);
+    phx_store_close(u.store);
     if (rc == 0)
         return PHX_EXIT_OK;
     (void)phx_ctl_fail(&err);
