@@ -105,7 +105,6 @@ static int read_ec(const json_t *entry, const char *where, struct phx_jwk *out, 
     uint8_t         point[1 + 2 * COORDINATE_BYTES] = {POINT_CONVERSION_UNCOMPRESSED};
     size_t          x_size = COORDINATE_BYTES, y_size = COORDINATE_BYTES;
     OSSL_PARAM_BLD *build;
-    EVP_PKEY_CTX   *ctx;
     int             rc = read_bytes(entry, where, "x", point + 1, &x_size, err);
 
     if (rc == 0)
@@ -118,15 +117,9 @@ static int read_ec(const json_t *entry, const char *where, struct phx_jwk *out, 
     phx_assert(build != NULL);
     if (OSSL_PARAM_BLD_push_utf8_string(build, OSSL_PKEY_PARAM_GROUP_NAME, "P-256", 0) == 1 &&
         OSSL_PARAM_BLD_push_octet_string(build, OSSL_PKEY_PARAM_PUB_KEY, point, sizeof(point)) == 1)
-        out->key = build_key("EC", build);
+        out->key = build_key("EC", build); /* none for a point beside the curve */
     OSSL_PARAM_BLD_free(build);
     out->type = PHX_KEY_P256;
-    ctx = out->key != NULL ? EVP_PKEY_CTX_new_from_pkey(NULL, out->key, NULL) : NULL;
-    if (ctx != NULL && EVP_PKEY_public_check(ctx) != 1) { /* a point beside the curve */
-        EVP_PKEY_free(out->key);
-        out->key = NULL;
-    }
-    EVP_PKEY_CTX_free(ctx);
     return 0;
 }
 

@@ -103,7 +103,7 @@ int phx_seat_count(struct phx_tx *tx, const char *period, struct phx_seat_counts
 /* Counting may happen in a transaction that only reads, so the sum moves on when a seat is added. */
 static int move_sum(struct phx_tx *tx, const char *period, struct phx_err *err)
 {
-    enum { BEHIND_MAX = 64 };
+    enum { BEHIND_MAX = 16 };
     struct sum s;
     int        rc = fold(tx, period, &s, err);
 

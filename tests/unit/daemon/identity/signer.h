@@ -13,8 +13,8 @@ EVP_PKEY *signer_key(enum signer_kind kind, int number);
 char *signer_jwk(EVP_PKEY *key, const char *kid, const char *extra);
 /* base64url without padding.  Owned: free(). */
 char *signer_encode(const void *data, size_t size);
-/* header and payload are JSON text; alg says how to sign: "RS256", "PS256", "ES256", "EdDSA", "none", or
- * "HS256" with the key's PEM text as the secret.  Owned: free(). */
+/* header and payload are JSON text; alg says how to sign: "RS256", "PS256", "ES256", "EdDSA", "none",
+ * "PS256 unsalted", or "HS256" with the key's PEM text as the secret.  Owned: free(). */
 char *signer_token(EVP_PKEY *key, const char *alg, const char *header, const char *payload);
 char *signer_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 

@@ -153,6 +153,7 @@ static void algorithms_cannot_be_confused(void **state)
     /* signed one way, named another */
     refuse_header(0, "RS256", "{\"alg\":\"PS256\",\"kid\":\"rsa\"}", "signature");
     refuse_header(0, "PS256", "{\"alg\":\"RS256\",\"kid\":\"rsa\"}", "signature");
+    refuse_header(0, "PS256 unsalted", "{\"alg\":\"PS256\",\"kid\":\"rsa\"}", "signature");
     refuse_header(0, "RS256", "{\"alg\":\"RS384\",\"kid\":\"rsa\"}", "algorithm");
 }
 
