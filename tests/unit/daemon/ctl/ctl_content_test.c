@@ -58,9 +58,13 @@ static int run(const char *line)
     argv[argc++] = w.s.dir;
     child = fork();
     if (child == 0) {
+        int code;
+
         if (freopen(output, "w", stdout) == NULL || dup2(fileno(stdout), STDERR_FILENO) < 0)
             _exit(99);
-        exit(strcmp(argv[0], "tenant") == 0 ? phx_ctl_tenant(argc, argv) : phx_ctl_content(argc, argv));
+        code = strcmp(argv[0], "tenant") == 0 ? phx_ctl_tenant(argc, argv) : phx_ctl_content(argc, argv);
+        (void)fflush(stdout);
+        _exit(code); /* a leak check here would look at the parent's threads, which are not in this process */
     }
     assert_true(child > 0);
     assert_int_equal(waitpid(child, &status, 0), child);
