@@ -197,6 +197,7 @@ static void an_export_again_is_the_same_bytes(void **state)
     assert_int_equal(try_export(&s, "2026-11", "CHG-1", DECEMBER_NS, &first), 0);
     assert_int_equal(phx_usage_seal(s.keys, first, &sealed, &s.book.err), 0);
     add_request(&s, "b", DECEMBER_NS, 60);
+    add_request(&s, "late", MONDAY_NS, 60); /* cannot happen with a saved time mark; would still not count */
     log_events(&s, "clock", 300);
     publish(&s);
     scratch_sql(&s.book.scratch, "INSERT INTO license VALUES(9, x'00', 1796083200000000001)");
