@@ -38,19 +38,6 @@ static void remove_temps(const struct phx_folder *f)
     (void)closedir(dir);
 }
 
-int phx_folder_open(struct phx_folder *f, const char *dir, unsigned file_mode, unsigned dir_mode,
-                    struct phx_err *err)
-{
-    bool is_new = false;
-
-    memset(f, 0, sizeof(*f));
-    f->dir = phx_mem_strdup(dir);
-    f->file_mode = file_mode;
-    f->dir_mode = dir_mode;
-    remove_temps(f);
-    return make_dir(dir, dir_mode, &is_new, err);
-}
-
 static void forget_dirty(struct phx_folder *f)
 {
     for (int i = 0; i < f->n_dirty; i++)
@@ -75,6 +62,33 @@ static int sync_dir(const char *path, struct phx_err *err)
     if (fd >= 0)
         (void)close(fd); /* nothing was written through it */
     return rc;
+}
+
+static int sync_parent(const char *path, struct phx_err *err)
+{
+    const char *slash = strrchr(path, '/');
+    char       *parent = slash == NULL ? phx_mem_strdup(".")
+                         : slash == path ? phx_mem_strdup("/")
+                                         : phx_mem_strndup(path, (size_t)(slash - path));
+    int         rc = sync_dir(parent, err);
+
+    phx_mem_free(parent);
+    return rc;
+}
+
+int phx_folder_open(struct phx_folder *f, const char *dir, unsigned file_mode, unsigned dir_mode,
+                    struct phx_err *err)
+{
+    bool is_new = false;
+    int  rc;
+
+    memset(f, 0, sizeof(*f));
+    f->dir = phx_mem_strdup(dir);
+    f->file_mode = file_mode;
+    f->dir_mode = dir_mode;
+    remove_temps(f);
+    rc = make_dir(dir, dir_mode, &is_new, err);
+    return rc == 0 && is_new ? sync_parent(dir, err) : rc;
 }
 
 int phx_folder_sync(struct phx_folder *f, struct phx_err *err)

@@ -93,6 +93,13 @@ static void test_partial_tiles_follow_the_checkpoint(void **state)
     assert_true(log_has(&l, "tile/0/001.p/2"));
     assert_false(log_has(&l, "tile/0/001.p/1"));
     log_check(&l);
+    log_append(&l, 1000); /* several tiles at once */
+    log_open(&l);
+    log_close(&l);
+    assert_true(log_has(&l, "tile/0/004.p/234"));
+    assert_false(log_has(&l, "tile/0/001.p") || log_has(&l, "tile/entries/001.p"));
+    assert_false(log_has(&l, "tile/1/000.p/1"));
+    log_check(&l);
     log_remove(&l);
 }
 
