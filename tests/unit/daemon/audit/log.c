@@ -125,6 +125,20 @@ void log_wait(struct log *l)
              (unsigned long long)l->frontier.size, problem);
 }
 
+void log_wait_problem(struct log *l, const char *word)
+{
+    const struct timespec nap = {0, 2000000};
+    char                  text[240] = "";
+
+    for (int i = 0; i < 5000; i++) {
+        (void)nanosleep(&nap, NULL);
+        phx_publisher_problem(l->publisher, text, sizeof(text));
+        if (word[0] == '\0' ? text[0] == '\0' : strstr(text, word) != NULL)
+            return;
+    }
+    fail_msg("the problem is \"%s\"", text);
+}
+
 void log_open(struct log *l)
 {
     struct phx_err err = {0};

@@ -30,6 +30,8 @@ int  log_try_open(struct log *l, struct phx_err *err);
 void log_open(struct log *l);
 void log_close(struct log *l);
 void log_wait(struct log *l);
+/* Waits until the publisher tells a problem with that word; "" = until it tells none. */
+void log_wait_problem(struct log *l, const char *word);
 /* The checkpoint there is, whatever its size: every entry fits its tile and the tiles fit the root. */
 void log_check_folder(const struct log *l);
 /* All is published: the checkpoint has the frontier's root, the folder fits, and each note verifies. */

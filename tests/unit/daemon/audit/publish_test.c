@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -32,21 +31,6 @@ static void test_sizes(void **state)
     }
 }
 
-static void wait_problem(struct log *l, const char *word)
-{
-    const struct timespec nap = {0, 2000000};
-    char                  text[240] = "";
-
-    phx_publisher_wake(l->publisher);
-    for (int i = 0; i < 5000; i++) {
-        (void)nanosleep(&nap, NULL);
-        phx_publisher_problem(l->publisher, text, sizeof(text));
-        if (word[0] == '\0' ? text[0] == '\0' : strstr(text, word) != NULL)
-            return;
-    }
-    fail_msg("the problem is \"%s\"", text);
-}
-
 static void test_growth_and_restarts(void **state)
 {
     static const uint64_t steps[] = {1, 3, 251, 1, 1, 255, 300, 0, 66000};
@@ -59,7 +43,7 @@ static void test_growth_and_restarts(void **state)
         log_open(&l);
         log_append(&l, i); /* while it runs */
         log_wait(&l);
-        wait_problem(&l, "");
+        log_wait_problem(&l, "");
         log_close(&l);
         log_check(&l);
     }
@@ -239,7 +223,7 @@ static void test_changed_record_is_not_published(void **state)
     log_sql(&l, "UPDATE audit SET record = '{}' WHERE leaf = 25");
     l.frontier.size = 20;
     log_open(&l);
-    wait_problem(&l, "leaf 25 is not the record of its hash");
+    log_wait_problem(&l, "leaf 25 is not the record of its hash");
     log_close(&l);
     log_sql(&l, "UPDATE audit SET record = '{\"at_ns\":25,\"kind\":\"admin\",\"v\":1}' WHERE leaf = 25");
     l.frontier.size = 30;
@@ -267,12 +251,13 @@ static void test_publishing_goes_on_after_a_failure(void **state)
     assert_non_null(f);
     assert_int_equal(fclose(f), 0);
     log_append(&l, 500);
-    wait_problem(&l, "make folder");
+    phx_publisher_wake(l.publisher);
+    log_wait_problem(&l, "make folder");
     assert_int_equal(phx_publisher_size(l.publisher), 500);
     assert_int_equal(remove(tiles), 0);
     assert_int_equal(rename(aside, tiles), 0);
     log_wait(&l);
-    wait_problem(&l, "");
+    log_wait_problem(&l, "");
     log_close(&l);
     log_check(&l);
     phx_mem_free(tiles);

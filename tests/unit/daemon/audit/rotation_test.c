@@ -207,6 +207,48 @@ static void test_forged_checkpoint(void **state)
     log_remove(&l);
 }
 
+static void test_foreign_handover(void **state)
+{
+    struct log     l;
+    struct phx_err err = {0};
+
+    (void)state;
+    make_two_epochs(&l);
+    log_copy(&l, "audit/keys/1", "audit/keys/3");
+    assert_int_equal(log_try_open(&l, &err), 0); /* serving goes on, signing does not */
+    log_wait_problem(&l, "hands over to another key");
+    log_close(&l);
+    assert_int_equal(read_epoch(&l), 2);
+    log_delete(&l, "keys/3");
+    check_goes_on(&l, 3);
+}
+
+static void test_a_move_is_no_problem(void **state)
+{
+    const struct timespec nap = {0, 1000000};
+    struct log            l;
+    struct phx_err        err = {0};
+    char                 *note = NULL;
+    char                  problem[240];
+
+    (void)state;
+    make_two_epochs(&l);
+    assert_int_equal(log_try_open(&l, &err), 0); /* and nobody wakes it */
+    for (int i = 0; i < 5000; i++) {
+        note = phx_publisher_checkpoint(l.publisher);
+        if (strstr(note, "\nepoch 3\n") != NULL)
+            break;
+        phx_mem_free(note);
+        note = NULL;
+        (void)nanosleep(&nap, NULL);
+    }
+    assert_non_null(note);
+    phx_mem_free(note);
+    phx_publisher_problem(l.publisher, problem, sizeof(problem));
+    assert_string_equal(problem, "");
+    log_remove(&l);
+}
+
 static void test_seed_before_is_erased(void **state)
 {
     struct log     l;
@@ -265,6 +307,8 @@ int main(void)
         cmocka_unit_test(test_foreign_seed),
         cmocka_unit_test(test_lost_evidence),
         cmocka_unit_test(test_forged_checkpoint),
+        cmocka_unit_test(test_foreign_handover),
+        cmocka_unit_test(test_a_move_is_no_problem),
         cmocka_unit_test(test_seed_before_is_erased),
         cmocka_unit_test(test_moves_on_while_running),
     };
