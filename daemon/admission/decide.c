@@ -132,7 +132,7 @@ static bool decide_rate(struct phx_admission *a, const struct phx_lease *l, stru
 
 bool phx_decide(struct phx_admission *a, struct phx_lease *l, struct phx_refusal *r)
 {
-    if (phx_purpose_check(l->purpose, &l->decision.why) != 0) {
+    if (l->purpose[0] != '\0' && phx_purpose_check(l->purpose, &l->decision.why) != 0) {
         phx_refuse(r, PHX_E_INVALID, "request.purpose", l->decision.why.text, -1);
         return false;
     }
