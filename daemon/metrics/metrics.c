@@ -32,6 +32,8 @@ static const struct fact facts[] = {
     {"phalanx_replica_state", GAUGE, "1 for the state that a replica is in."},
     {"phalanx_replica_restarts_total", COUNTER, "Restarts of a replica."},
     {"phalanx_admissions_active", GAUGE, "Admitted requests that have not ended."},
+    {"phalanx_seats_used", GAUGE, "People with a seat this month."},
+    {"phalanx_seats_limit", GAUGE, "Seats of the licence; -1 = no limit."},
 };
 
 enum { N_FACTS = sizeof(facts) / sizeof(facts[0]) };
