@@ -59,6 +59,32 @@ int phx_audit_event(struct phx_tx *tx, const char *kind, const char *event, cons
 void phx_audit_commit(const uint8_t salt[PHX_SALT_BYTES], const int32_t *ids, size_t n, char hex[65]);
 void phx_audit_commit_bytes(const uint8_t salt[PHX_SALT_BYTES], const void *data, size_t size, char hex[65]);
 
+/* ---- finding -------------------------------------------------------------------------------------------------- */
+
+struct phx_leaf { /* borrowed while fn runs */
+    uint64_t    index;
+    const char *kind, *receipt, *tenant;
+    int64_t     at_ns;
+    const char *record; /* canonical JSON: the bytes that are hashed */
+    size_t      record_size;
+};
+/* A non-zero return ends the walk with it. */
+typedef int (*phx_leaf_fn)(void *ctx, const struct phx_leaf *leaf);
+struct phx_leaf_query { /* NULL = any */
+    uint64_t    from, below;    /* indices; below 0 = all there are */
+    int64_t     from_ns, to_ns; /* to 0 = no end */
+    const char *kind, *tenant;
+    const char *request_id, *user, *manifest_root; /* as they stand in the record; user is a pseudonym */
+};
+/* By index.  Reads every leaf from `from` to `below`: bound them. */
+int phx_audit_search(struct phx_tx *tx, const struct phx_leaf_query *q, phx_leaf_fn fn, void *ctx,
+                     struct phx_err *err) PHX_CHECKED;
+/* All leaves of a receipt, quickly. */
+int phx_audit_find(struct phx_tx *tx, const char *receipt, phx_leaf_fn fn, void *ctx,
+                   struct phx_err *err) PHX_CHECKED;
+/* Index of the last leaf, -1 = none. */
+int phx_audit_last(struct phx_tx *tx, int64_t *index, struct phx_err *err) PHX_CHECKED;
+
 /* ---- publishing ------------------------------------------------------------------------------------------------ */
 
 struct phx_publisher;
@@ -92,6 +118,8 @@ void phx_tiles_close(struct phx_tiles *t);
 int  phx_tiles_read(void *tiles, int level, uint64_t index, struct phx_tlog_hash *out, struct phx_err *err);
 int  phx_tiles_entry(struct phx_tiles *t, uint64_t index, struct phx_buf *out, struct phx_err *err) PHX_CHECKED;
 uint64_t phx_tiles_size(const struct phx_tiles *t); /* of the newest checkpoint */
+/* Its signed note and root; borrowed. */
+const struct phx_buf *phx_tiles_note(const struct phx_tiles *t, struct phx_tlog_hash *root);
 
 /* The receipt of a leaf as JSON (docs/audit.md): record, index, proof, checkpoint, the chain of log keys. */
 int phx_receipt_format(struct phx_tiles *t, uint64_t index, struct phx_buf *out, struct phx_err *err) PHX_CHECKED;

@@ -137,6 +137,7 @@ enum phx_usage_class {
 };
 struct phx_usage_filter {
     int64_t     from_ns, to_ns; /* to 0 = no end; a row counts by the time of its commit or correction */
+    int64_t     from_id;        /* only rows with this id or a higher one, ordered by id alone; 0 = all */
     int64_t     below_id;       /* only rows with a lower id; 0 = all */
     const char *tenant, *user, *model, *cost_centre; /* NULL = all */
     enum phx_usage_class usage_class;

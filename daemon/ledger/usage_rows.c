@@ -40,24 +40,27 @@ static int64_t or_max(int64_t limit)
     return limit == 0 ? INT64_MAX : limit;
 }
 
+#define SELECT_ROWS                                                                                \
+    "SELECT " PHX_LEDGER_COLUMNS ", CASE WHEN kind = 'correct' THEN"                               \
+    " (SELECT c.at_ns FROM ledger c WHERE c.id = ledger.ref) ELSE at_ns END"                       \
+    " FROM ledger WHERE at_ns >= ? AND at_ns < ? AND id < ? AND id >= ?"                           \
+    " AND kind IN ('commit', 'correct') AND (? IS NULL OR tenant = ?)"                             \
+    " AND (? IS NULL OR user = ?) AND (? IS NULL OR model = ?)"                                    \
+    " AND (? IS NULL OR cost_centre = ?)"
+
 int phx_ledger_usage_rows(struct phx_tx *tx, const struct phx_usage_filter *f, phx_ledger_row_fn fn,
                           void *ctx, struct phx_err *err)
 {
     const struct phx_value values[] = {
         phx_value_int(f->from_ns),   phx_value_int(or_max(f->to_ns)), phx_value_int(or_max(f->below_id)),
+        phx_value_int(f->from_id),
         phx_value_text(f->tenant),   phx_value_text(f->tenant),       phx_value_text(f->user),
         phx_value_text(f->user),     phx_value_text(f->model),        phx_value_text(f->model),
         phx_value_text(f->cost_centre), phx_value_text(f->cost_centre),
     };
     struct walk w = {fn, ctx, f->usage_class};
 
-    return phx_tx_exec(tx,
-                       "SELECT " PHX_LEDGER_COLUMNS ", CASE WHEN kind = 'correct' THEN"
-                       " (SELECT c.at_ns FROM ledger c WHERE c.id = ledger.ref) ELSE at_ns END"
-                       " FROM ledger WHERE at_ns >= ? AND at_ns < ? AND id < ?"
-                       " AND kind IN ('commit', 'correct') AND (? IS NULL OR tenant = ?)"
-                       " AND (? IS NULL OR user = ?) AND (? IS NULL OR model = ?)"
-                       " AND (? IS NULL OR cost_centre = ?) ORDER BY at_ns, id",
+    return phx_tx_exec(tx, f->from_id > 0 ? SELECT_ROWS " ORDER BY id" : SELECT_ROWS " ORDER BY at_ns, id",
                        values, sizeof(values) / sizeof(values[0]), read_row, &w, err);
 }
 

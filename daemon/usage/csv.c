@@ -35,8 +35,9 @@ static int write_row(void *ctx, const struct phx_ledger_row *row)
 
 int phx_usage_write_csv(struct out *o)
 {
-    phx_buf_puts(&o->text, "at,kind,receipt,tenant,user,key_id,cost_centre,model,request_id,outcome,"
-                           "prompt_tokens,cached_tokens,output_tokens,reasoning_tokens,compute_ms,queue_ms,"
-                           "upper_tokens,ledger_id,corrects_id,note\r\n");
+    if (!o->report->has_no_header)
+        phx_buf_puts(&o->text, "at,kind,receipt,tenant,user,key_id,cost_centre,model,request_id,outcome,"
+                               "prompt_tokens,cached_tokens,output_tokens,reasoning_tokens,compute_ms,queue_ms,"
+                               "upper_tokens,ledger_id,corrects_id,note\r\n");
     return phx_ledger_usage_rows(o->tx, &o->report->filter, write_row, o, o->err);
 }

@@ -159,7 +159,8 @@ int phx_usage_write_focus(struct out *o)
     int64_t                 at_id;
     int                     rc = 0;
 
-    phx_buf_puts(&o->text, header);
+    if (!o->report->has_no_header)
+        phx_buf_puts(&o->text, header);
     for (int c = PHX_USAGE_COMMITS; c <= PHX_USAGE_CORRECTIONS_EARLIER && rc == 0; c++) {
         o->usage_class = filter.usage_class = c;
         rc = phx_ledger_usage(o->tx, &filter, groups, write_sum, o, &at_id, o->err);

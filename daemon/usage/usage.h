@@ -4,6 +4,7 @@
 #ifndef PHX_DAEMON_USAGE_H
 #define PHX_DAEMON_USAGE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,6 +30,7 @@ struct phx_usage_report {
     const char             *firm;       /* who provides the service, for FOCUS and its readers */
     struct phx_usage_filter filter;
     enum phx_usage_group    groups[PHX_USAGE_GROUPS_MAX]; /* of sums; the other formats have their own */
+    bool                    has_no_header; /* csv, focus: what came before had the line of names */
 };
 /* "tenant,user" to groups.  PHX_E_INVALID naming the one that is unknown, twice there or too many. */
 int phx_usage_groups_parse(const char *text, enum phx_usage_group groups[PHX_USAGE_GROUPS_MAX],
