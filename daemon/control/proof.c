@@ -79,23 +79,25 @@ static int prove_inclusion(struct proof *p, struct phx_err *err)
 
     phx_buf_init(&record, PHX_TLOG_ENTRY_MAX_BYTES + 1);
     rc = phx_tiles_entry(p->tiles, p->index, &record, err);
-    if (rc == 0)
-        n = rc = phx_tlog_prove_inclusion(p->index, p->size, phx_tiles_read, p->tiles, hashes, err);
-    if (n > 0 || rc == 0) {
-        rc = 0;
-        phx_tlog_leaf(record.data, record.size, &leaf);
-        if (!phx_tlog_check_inclusion(p->index, p->size, &leaf, hashes, n, &p->root))
-            rc = phx_fail(err, PHX_E_IO, "leaf %llu: the published tiles are damaged",
-                          (unsigned long long)p->index);
+    if (rc == 0) {
+        n = phx_tlog_prove_inclusion(p->index, p->size, phx_tiles_read, p->tiles, hashes, err);
+        rc = n < 0 ? n : 0;
+    }
+    phx_tlog_leaf(record.data, record.size, &leaf);
+    if (rc == 0 && !phx_tlog_check_inclusion(p->index, p->size, &leaf, hashes, n, &p->root))
+        rc = phx_fail(err, PHX_E_IO, "leaf %llu: the published tiles are damaged",
+                      (unsigned long long)p->index);
+    if (rc == 0) {
         copy = phx_arena_calloc(p->job->arena, 1, record.size + 1);
         memcpy(copy, record.data, record.size);
         p->out->has_record = true;
         p->out->record = (struct phx_rpc_record){.index = p->index, .leaf = {copy, record.size}};
         p->out->index = p->index;
         keep_hashes(p, hashes, n);
+        rc = phx_store_read(p->job->d->store, read_record, p, err);
     }
     phx_buf_fini(&record);
-    return rc == 0 ? phx_store_read(p->job->d->store, read_record, p, err) : rc;
+    return rc;
 }
 
 static int prove_consistency(struct proof *p, uint64_t old_size, struct phx_err *err)
