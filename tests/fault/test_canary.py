@@ -26,31 +26,46 @@ def metrics(daemon):
     return connection.getresponse().read()
 
 
-def ask(daemon, privacy):
+def make_tenant(daemon, privacy):
+    """A tenant of that privacy; the key of its one user."""
     tenant = "tenant-" + privacy
     made = daemon.run("key", "create", "--data", daemon.folder, "--tenant", tenant, "--user", "u", "--json")
     daemon.run("tenant", "set", tenant, "--data", daemon.folder, "--privacy", privacy, "--by", "test")
-    client = Client(daemon, json.loads(made.stdout)["key"])
-    for body in ({"prompt": CANARY}, {"prompt": CANARY, "stop": ["x" + CANARY]}, {"prompt": [1, 2], "user": "u"},
-                 {"prompt": CANARY, "max_tokens": -1}, {"prompt": CANARY, "no_such_field": CANARY}):
-        client.post({"model": "demo", "max_tokens": 8, "seed": 1, **body})
+    return json.loads(made.stdout)["key"]
+
+
+def ask(daemon, key):
+    """Three answers and two refusals."""
+    client = Client(daemon, key)
+    for body, expected in (({"prompt": CANARY}, 200), ({"prompt": CANARY, "stop": ["x" + CANARY[:9]]}, 200),
+                           ({"prompt": list(CANARY.encode()), "user": "u"}, 200),
+                           ({"prompt": CANARY, "max_tokens": -1}, 400),
+                           ({"prompt": CANARY, "no_such_field": CANARY}, 400)):
+        status, answer, _ = client.post({"model": "demo", "max_tokens": 8, "seed": 1, **body})
+        assert status == expected, answer
     client.close()
 
 
 def test_prompts_leave_no_trace(tmp_path):
-    daemon = Daemon(tmp_path / "data", ["log.level=trace"]).prepare().start()
-    ask(daemon, "commit-only")
-    ask(daemon, "encrypted")
+    daemon = Daemon(tmp_path / "data", ["log.level=trace"]).prepare()
+    keys = [make_tenant(daemon, privacy) for privacy in ("commit-only", "encrypted")]
+    daemon.start()
+    for key in keys:
+        ask(daemon, key)
     assert CANARY.encode() not in metrics(daemon)
     assert traces(daemon) == []
     assert daemon.stop() == 0
     assert traces(daemon) == []
+    assert daemon.rows("SELECT COUNT(*) FROM content WHERE mode = 'encrypted' AND length(request) > 20")[0][0] == 3
 
 
 def test_clear_is_kept_and_gone_after_shredding(tmp_path):
-    daemon = Daemon(tmp_path / "data").prepare().start()
-    ask(daemon, "clear")
+    daemon = Daemon(tmp_path / "data").prepare()
+    key = make_tenant(daemon, "clear")
+    daemon.start()
+    ask(daemon, key)
     assert daemon.stop() == 0
+    assert traces(daemon) != [], "this tenant wanted it kept: the search finds what is there"
     receipts = [r for (r,) in daemon.rows("SELECT receipt FROM content WHERE tenant = 'tenant-clear'")]
     assert len(receipts) == 3
     for receipt in receipts:

@@ -77,7 +77,7 @@ def test_the_ledger_is_what_the_clients_counted(tmp_path, capsys):
     for tenant in ("north", "south"):  # one tenant per key: idempotency keys are a tenant's own
         made = daemon.run("key", "create", "--data", daemon.folder, "--tenant", tenant, "--user", "u", "--json")
         keys.append(json.loads(made.stdout)["key"])
-    daemon.run("budget", "set", "--data", daemon.folder, "--scope", "tenant", "--name", "south", "--period", "total",
+    daemon.run("budget", "set", "--data", daemon.folder, "--tenant", "south", "--period", "total",
                "--tokens", REQUESTS * 8)
     daemon.start()
     oracle, totals = Oracle(), Totals()
@@ -103,8 +103,8 @@ def test_the_ledger_is_what_the_clients_counted(tmp_path, capsys):
     assert totals.count["409 idempotency.replayed"] > 0
     report = json.loads(daemon.run("usage", "report", "--data", daemon.folder, "--period",
                                    time.strftime("%Y-%m", time.gmtime()), "--format", "json").stdout)
-    assert report["totals"]["output_tokens"] == sum(output for _, output in commits.values())
-    assert report["totals"]["prompt_tokens"] == sum(prompt for prompt, _ in commits.values())
+    assert report["total"]["output_tokens"] == sum(output for _, output in commits.values())
+    assert report["total"]["prompt_tokens"] == sum(prompt for prompt, _ in commits.values())
     daemon.run("audit", "verify", daemon.folder / "audit")
     with capsys.disabled():
         print(f"\n{len(requests)} requests (seed {seed}) in {seconds:.1f} s: {dict(totals.count)}")
