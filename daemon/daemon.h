@@ -27,7 +27,7 @@ struct phx_daemon {
     struct phx_api        *api;
     const char            *model_name; /* as clients name it; borrowed from the config */
     const char            *cluster_id; /* 32 hex digits, made once per data folder */
-    const char            *manifest_root; /* "sha256:..." of the model's signed manifest, "" = not signed */
+    char                   manifest_root[80]; /* "sha256:..." of the model's signed manifest, "" = not signed */
     uint8_t                site_key[32];  /* wraps what is kept of requests; wiped at the end */
     int64_t                started_wall_ns;
     bool                   is_draining; /* SIGTERM came: refuse new work with PHX_E_BUSY */

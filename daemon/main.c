@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "daemon/admission/admission.h"
 #include "daemon/api/api.h"
 #include "daemon/cluster/cluster.h"
 #include "daemon/config/config.h"
@@ -75,6 +76,14 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 
 /* ---- the modules ------------------------------------------------------------------------------------ */
 
+static void on_model(void *ctx, const char *digest, const char *parent)
+{
+    struct phx_daemon *d = ctx;
+
+    (void)snprintf(d->manifest_root, sizeof(d->manifest_root), "%s", digest);
+    phx_admission_set_model(d->admission, digest, parent);
+}
+
 static int open_engine(struct phx_daemon *d, struct phx_err *err)
 {
     const struct phx_config       *c = d->config;
@@ -91,6 +100,8 @@ static int open_engine(struct phx_daemon *d, struct phx_err *err)
 
     if (rc == 0)
         rc = phx_fleet_open(&fleet, &d->fleet, err);
+    if (rc == 0)
+        phx_fleet_on_model(d->fleet, on_model, d);
     return rc == 0 ? phx_engine_open(d->fleet, &engine, &d->engine, err) : rc;
 }
 

@@ -89,7 +89,13 @@ static int open_license(struct phx_daemon *d, struct phx_err *err)
     char *key_set = c->license_key_set[0] != '\0' ? phx_mem_strdup(c->license_key_set)
                                                   : data_path(d, "keyset.json");
     char  fingerprint[PHX_SHA256_HEX];
-    struct phx_license_source source = {file, key_set, c->license_roots, fingerprint};
+    struct phx_license_source source = {
+        .file = file,
+        .key_set_file = key_set,
+        .roots_file = c->license_roots,
+        .cluster_fingerprint = fingerprint,
+        .now_ns = phx_time_now(d->time),
+    };
     int rc = phx_certs_fingerprint(c->data_dir, fingerprint, err);
 
     if (rc == 0)
@@ -144,7 +150,6 @@ static int open_admission(struct phx_daemon *d, struct phx_err *err)
                    .pp = (int32_t)c->cluster_pp,
                    .has_prefix_cache = c->engine_prefix_cache},
         .model_name = d->model_name,
-        .manifest_root = d->manifest_root,
         .aup_sha256 = c->policy_aup_sha256,
         .space_dir = c->data_dir,
         .keep_free_bytes = c->audit_keep_free_bytes,

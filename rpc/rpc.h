@@ -125,7 +125,8 @@ struct phx_link_hello {
     const char *join_token; /* one-time; compared in constant time by the receiver, never logged */
     const char *build;      /* version of the binary; filled in by phx_link_connect() when NULL */
     const char *model_name;
-    const char *model_digest; /* "sha256:..." */
+    const char *model_digest; /* "sha256:..." of the model's manifest, "" = not signed */
+    const char *model_parent; /* of a derived model, NULL or "" = none */
     int32_t pp_size, tp_size;
     const struct phx_rank_info *ranks;
     int32_t n_ranks;

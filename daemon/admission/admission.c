@@ -394,7 +394,7 @@ static void copy_options(struct phx_admission *a, const struct phx_admission_opt
 {
     const char **texts[] = {&a->o.engine.build, &a->o.engine.config_sha256, &a->o.engine.backend,
                             &a->o.engine.isa, &a->o.engine.kv_dtype, &a->o.engine.replay_class,
-                            &a->o.model_name, &a->o.manifest_root, &a->o.aup_sha256, &a->o.space_dir};
+                            &a->o.model_name, &a->o.aup_sha256, &a->o.space_dir};
 
     a->arena = phx_arena_create();
     a->o = *o;
@@ -447,6 +447,37 @@ void phx_admission_close(struct phx_admission *a)
     phx_secret_wipe(a->site_key, sizeof(a->site_key));
     phx_arena_destroy(a->arena);
     phx_mem_free(a);
+}
+
+struct model_event {
+    int64_t at_ns;
+    char    root[80], parent[80];
+};
+
+static int write_model(struct phx_tx *tx, void *ctx, struct phx_err *err)
+{
+    const struct model_event *m = ctx;
+
+    return phx_audit_event(tx, "model", "model.load", m->root, "daemon", m->parent, m->at_ns, err);
+}
+
+static void on_model(void *ctx, const struct phx_err *err)
+{
+    if (err != NULL)
+        phx_log(PHX_LOG_ERROR, "admission.model.fail", "reason=%s", err->text);
+    phx_mem_free(ctx);
+}
+
+void phx_admission_set_model(struct phx_admission *a, const char *manifest_root, const char *parent_root)
+{
+    struct model_event *m = phx_mem_calloc(1, sizeof(*m));
+
+    (void)snprintf(a->manifest_root, sizeof(a->manifest_root), "%s", manifest_root);
+    (void)snprintf(a->parent_root, sizeof(a->parent_root), "%s", parent_root);
+    memcpy(m->root, a->manifest_root, sizeof(m->root));
+    memcpy(m->parent, a->parent_root, sizeof(m->parent));
+    m->at_ns = phx_time_now(a->o.time);
+    phx_store_submit(a->o.store, write_model, on_model, m);
 }
 
 int32_t phx_admission_active(const struct phx_admission *a)

@@ -45,7 +45,7 @@ struct phx_admission_options {
     struct phx_metrics       *metrics;   /* or NULL: refusals, seats, active leases */
     const uint8_t            *site_key;  /* 32 bytes: of kept content and pseudonyms */
     struct phx_admission_engine engine;  /* copied */
-    const char *model_name, *manifest_root;
+    const char *model_name;
     const char *aup_sha256;              /* the acceptable-use text tenants must have signed; "" = none */
     const char *space_dir;               /* where the records lie; "" = free space is not watched */
     int64_t     keep_free_bytes;
@@ -113,6 +113,9 @@ void phx_lease_progress(struct phx_lease *lease, int32_t n_output, int32_t n_rea
 /* Ends the lease; fn runs later on the loop exactly once, after which the lease is gone. */
 void phx_lease_end(struct phx_lease *lease, const struct phx_outcome *outcome, phx_settled_fn fn,
                    void *ctx);
+/* Which weights answer from now on ("sha256:..." of the signed manifest, "" = not signed) and which ones they
+ * were derived from; a "model" leaf says so. */
+void phx_admission_set_model(struct phx_admission *a, const char *manifest_root, const char *parent_root);
 int32_t phx_admission_active(const struct phx_admission *a); /* gateways' leases too */
 int64_t phx_admission_epoch(const struct phx_admission *a);
 

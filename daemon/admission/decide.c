@@ -20,6 +20,16 @@ void phx_rate_name(const struct phx_identity *who, char name[PHX_USER_NAME_MAX])
     (void)snprintf(name, PHX_USER_NAME_MAX, "%s/%s", who->tenant, who->user);
 }
 
+/* A derived model is under its parent's terms, unless the licence names it itself. */
+static const char *licensed_root(const struct phx_admission *a, const struct phx_license *license)
+{
+    const struct phx_license_model *m = phx_license_find_model(license, a->manifest_root);
+
+    if (a->parent_root[0] == '\0' || (m != NULL && strcmp(m->manifest_root, a->manifest_root) == 0))
+        return a->manifest_root;
+    return a->parent_root;
+}
+
 /* Copies what the transaction and the record need, so that neither looks at a licence that was replaced. */
 static void note_license(const struct phx_admission *a, struct phx_lease *l)
 {
@@ -36,7 +46,7 @@ static void note_license(const struct phx_admission *a, struct phx_lease *l)
     if (license == NULL)
         return;
     t = phx_license_terms(license);
-    m = phx_license_find_model(license, a->o.manifest_root);
+    m = phx_license_find_model(license, licensed_root(a, license));
     l->has_license = true;
     l->license_serial = t->serial;
     memcpy(l->seat_salt, t->seat_salt, sizeof(l->seat_salt));
@@ -57,7 +67,7 @@ static bool decide_license(const struct phx_admission *a, struct phx_lease *l, s
     note_license(a, l);
     if (license == NULL)
         return true; /* NONE: the transaction asks the table of states */
-    phx_license_decide_model(license, a->o.manifest_root, l->purpose, NULL, &answer);
+    phx_license_decide_model(license, licensed_root(a, license), l->purpose, NULL, &answer);
     if (answer.verdict != PHX_VERDICT_REFUSE)
         return true;
     phx_refuse(r, strcmp(answer.rule, "licence.purpose") == 0 ? PHX_E_DENIED : PHX_E_LICENSE, answer.rule,

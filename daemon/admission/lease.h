@@ -70,6 +70,7 @@ struct phx_admission {
     struct phx_admission_options o; /* strings in the arena */
     struct phx_arena *arena;
     uint8_t           site_key[PHX_CONTENT_KEY_BYTES];
+    char              manifest_root[80], parent_root[80];
     int64_t           epoch;
     struct phx_lease *first;
     int32_t           n_active, n_gateway;

@@ -116,7 +116,7 @@ int phx_record_intent(struct phx_tx *tx, const struct phx_lease *l, const char *
     phx_record_int(&r, "epoch", a->epoch);
     phx_record_str(&r, "kind", "intent");
     phx_record_open(&r, "model");
-    phx_record_str(&r, "manifest_root", a->o.manifest_root);
+    phx_record_str(&r, "manifest_root", a->manifest_root);
     phx_record_str(&r, "name", a->o.model_name);
     phx_record_close(&r);
     phx_record_str(&r, "receipt", l->receipt);

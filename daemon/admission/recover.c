@@ -90,10 +90,7 @@ static int record_start(struct phx_tx *tx, const struct phx_admission *a, const 
     phx_record_int(&r, "epoch", a->epoch);
     phx_record_str(&r, "event", "daemon.start");
     phx_record_str(&r, "kind", "admin");
-    phx_record_open(&r, "model");
-    phx_record_str(&r, "manifest_root", a->o.manifest_root);
-    phx_record_str(&r, "name", a->o.model_name);
-    phx_record_close(&r);
+    phx_record_str(&r, "model", a->o.model_name);
     phx_record_str(&r, "receipt", receipt);
     phx_record_int(&r, "v", 1);
     return phx_audit_append(tx, "admin", receipt, "", &r, err);

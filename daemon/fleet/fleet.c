@@ -339,6 +339,7 @@ void phx_fleet_close(struct phx_fleet *f)
     if (f->tick != NULL)
         event_free(f->tick);
     phx_mem_free(f->replicas);
+    phx_mem_free(f->model_digest);
     phx_mem_free(f->grpc_target);
     phx_mem_free(f->mpirun);
     phx_mem_free(f->rank_program);
@@ -348,6 +349,12 @@ void phx_fleet_close(struct phx_fleet *f)
 void phx_fleet_listen(struct phx_fleet *f, const struct phx_fleet_listener *listener)
 {
     f->listener = *listener;
+}
+
+void phx_fleet_on_model(struct phx_fleet *f, phx_fleet_model_fn fn, void *ctx)
+{
+    f->on_model = fn;
+    f->model_ctx = ctx;
 }
 
 void phx_fleet_watch(struct phx_fleet *f, phx_fleet_watch_fn fn, void *ctx)

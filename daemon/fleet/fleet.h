@@ -33,6 +33,10 @@ struct phx_fleet_listener { /* any may be NULL */
     void (*on_lost)(void *ctx, struct phx_replica *r, const struct phx_err *reason);
     void (*on_step)(void *ctx, struct phx_replica *r, const struct phx_link_step *step);
 };
+/* The first replica that is ready says which model the cluster serves ("sha256:..." of its signed manifest and
+ * of the model it was derived from, "" = none); a later one that says otherwise is given up. */
+typedef void (*phx_fleet_model_fn)(void *ctx, const char *digest, const char *parent);
+
 /* After each change of a replica's state.  reason: "fleet.replica.ready", ... (static). */
 typedef void (*phx_fleet_watch_fn)(void *ctx, const char *reason);
 
@@ -46,6 +50,7 @@ void phx_fleet_close(struct phx_fleet *f);
 
 void phx_fleet_listen(struct phx_fleet *f, const struct phx_fleet_listener *listener); /* copied */
 void phx_fleet_watch(struct phx_fleet *f, phx_fleet_watch_fn fn, void *ctx);
+void phx_fleet_on_model(struct phx_fleet *f, phx_fleet_model_fn fn, void *ctx);
 
 /* From the RPC handlers (see rpc.h). */
 void phx_fleet_attached(struct phx_fleet *f, struct phx_rpc_link *link,

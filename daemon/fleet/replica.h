@@ -34,6 +34,7 @@ struct phx_replica {
     struct phx_rank_info  *ranks;
     struct phx_rank_facts *facts;
     int32_t               n_ranks;
+    const char            *model_digest, *model_parent; /* in the same arena; NULL before it joined */
     struct phx_link_ready ready; /* without its arrays */
     double                load_fraction;
     int64_t               heard_ns, moved_ns;
@@ -54,6 +55,9 @@ struct phx_fleet {
     struct phx_fleet_listener listener;
     phx_fleet_watch_fn        watch;
     void                     *watch_ctx;
+    phx_fleet_model_fn        on_model;
+    void                     *model_ctx;
+    char                     *model_digest; /* of the first replica that was ready; NULL before */
     char                     *grpc_target, *mpirun, *rank_program;
     struct phx_replica       *replicas;
     int32_t                   n_replicas;

@@ -10,6 +10,7 @@
 #include "rpc/base/clock.h"
 #include "rpc/base/hash.h"
 #include "rpc/base/log.h"
+#include "rpc/base/mem.h"
 
 static struct phx_replica *find_replica(struct phx_fleet *f, const char *id)
 {
@@ -47,6 +48,8 @@ static void copy_ranks(struct phx_replica *r, const struct phx_link_hello *hello
     r->n_ranks = hello->n_ranks;
     r->ranks = phx_arena_calloc(r->hello_arena, (size_t)hello->n_ranks, sizeof(*r->ranks));
     r->facts = phx_arena_calloc(r->hello_arena, (size_t)hello->n_ranks, sizeof(*r->facts));
+    r->model_digest = phx_arena_strdup(r->hello_arena, hello->model_digest);
+    r->model_parent = phx_arena_strdup(r->hello_arena, hello->model_parent != NULL ? hello->model_parent : "");
     for (int32_t i = 0; i < hello->n_ranks; i++) {
         r->ranks[i] = hello->ranks[i];
         r->ranks[i].host = phx_arena_strdup(r->hello_arena, hello->ranks[i].host);
@@ -80,11 +83,30 @@ void phx_fleet_attached(struct phx_fleet *f, struct phx_rpc_link *link,
         phx_replica_lost(r, "welcome: %s", err.text);
 }
 
+/* All replicas answer from the same weights, or the records would not say which. */
+static bool is_same_model(struct phx_replica *r)
+{
+    struct phx_fleet *f = r->fleet;
+
+    if (f->model_digest == NULL) {
+        f->model_digest = phx_mem_strdup(r->model_digest);
+        if (f->on_model != NULL)
+            f->on_model(f->model_ctx, r->model_digest, r->model_parent);
+    }
+    if (strcmp(f->model_digest, r->model_digest) == 0)
+        return true;
+    phx_replica_lost(r, "it loaded another model (%.20s...) than the cluster serves (%.20s...)", r->model_digest,
+                     f->model_digest);
+    return false;
+}
+
 static void on_ready(struct phx_replica *r, const struct phx_link_ready *ready)
 {
     struct phx_fleet *f = r->fleet;
     char              labels[48];
 
+    if (!is_same_model(r))
+        return;
     r->ready = *ready;
     r->ready.ranks = NULL;
     for (int32_t i = 0; i < ready->n_ranks && i < r->n_ranks; i++)
@@ -239,7 +261,7 @@ static void fill_row(const struct phx_replica *r, struct phx_arena *arena,
         .id = r->id,
         .state = r->state,
         .model_name = r->fleet->options.model_name,
-        .model_digest = "",
+        .model_digest = r->model_digest != NULL ? phx_arena_strdup(arena, r->model_digest) : "",
         .backend = c->engine_backend,
         .tp_size = (int32_t)c->cluster_tp,
         .pp_size = (int32_t)c->cluster_pp,

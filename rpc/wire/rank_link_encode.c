@@ -20,6 +20,7 @@ static int encode_hello(const struct phx_link_hello *in, struct phx_arena *arena
     m->build = phx_wire_str(in->build);
     m->model_name = phx_wire_str(in->model_name);
     m->model_digest = phx_wire_str(in->model_digest);
+    m->model_parent = phx_wire_str(in->model_parent);
     m->pp_size = in->pp_size;
     m->tp_size = in->tp_size;
     m->n_ranks = (size_t)in->n_ranks;

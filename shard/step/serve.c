@@ -108,6 +108,7 @@ static int connect_link(struct serve *v, const struct rank_card *cards, struct p
                  .replica_id = o->replica_id,
                  .model_name = o->model_dir,
                  .model_digest = phx_provenance_root(v->s->provenance),
+                 .model_parent = phx_provenance_parent(v->s->provenance),
                  .pp_size = o->pp,
                  .tp_size = o->tp,
                  .ranks = ranks,

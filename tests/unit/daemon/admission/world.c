@@ -68,7 +68,6 @@ void world_make(struct world *w, json_t *payload)
         .site_key = SITE_KEY,
         .engine = {"b", "c", "cpu", "avx2", "f32", "A", 1, 1, true},
         .model_name = "m",
-        .manifest_root = "sha256:00",
         .aup_sha256 = "",
         .space_dir = "",
         .max_active = 3,

@@ -69,7 +69,7 @@ static struct phx_link_msg hello_msg(void)
     struct phx_link_msg               m = {.kind = PHX_LINK_HELLO};
 
     m.u.hello = (struct phx_link_hello){1, 2, "replica-0", "TOKEN", "0.1.0", "demo", "sha256:ab",
-                                        1, 2, ranks, 2, };
+                                        "sha256:cd", 1, 2, ranks, 2};
     return m;
 }
 
@@ -84,6 +84,7 @@ static void hello_comes_back_whole(void **state)
     assert_string_equal(r.u.hello.replica_id, "replica-0");
     assert_string_equal(r.u.hello.join_token, "TOKEN");
     assert_string_equal(r.u.hello.model_digest, "sha256:ab");
+    assert_string_equal(r.u.hello.model_parent, "sha256:cd");
     assert_int_equal(r.u.hello.n_ranks, 2);
     assert_int_equal(r.u.hello.ranks[1].pid, 101);
     assert_string_equal(r.u.hello.ranks[1].device, "cuda:0");
