@@ -24,6 +24,7 @@ struct phx_daemon {
     struct phx_engine     *engine;
     struct phx_rpc_server *rpc;
     struct phx_cluster    *cluster; /* serves `rpc` */
+    struct phx_control    *control; /* the services of the records */
     struct phx_api        *api;
     const char            *model_name; /* as clients name it; borrowed from the config */
     const char            *cluster_id; /* 32 hex digits, made once per data folder */

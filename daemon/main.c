@@ -18,6 +18,7 @@
 #include "daemon/api/api.h"
 #include "daemon/cluster/cluster.h"
 #include "daemon/config/config.h"
+#include "daemon/control/control.h"
 #include "daemon/daemon.h"
 #include "daemon/fleet/fleet.h"
 #include "daemon/metrics/metrics.h"
@@ -140,6 +141,8 @@ static int open_all(struct run *r, struct phx_err *err)
         rc = phx_records_open(d, err);
     if (rc == 0)
         rc = open_engine(d, err);
+    if (rc == 0)
+        rc = phx_control_open(d, &d->control, err);
     if (rc == 0)
         rc = phx_cluster_open(d, &d->cluster, err);
     if (rc == 0)

@@ -10,6 +10,7 @@
 #include "daemon/certs/certs.h"
 #include "daemon/config/config.h"
 #include "daemon/content/content.h"
+#include "daemon/control/control.h"
 #include "daemon/daemon.h"
 #include "daemon/identity/identity.h"
 #include "daemon/keys/keys.h"
@@ -189,6 +190,7 @@ void phx_records_close(struct phx_daemon *d)
 {
     if (d->store != NULL)
         phx_store_drain(d->store);
+    phx_control_close(d->control);
     phx_keeper_close(d->keeper);
     phx_publisher_close(d->publisher);
     phx_admission_close(d->admission);

@@ -9,6 +9,7 @@
 #include "daemon/api/api.h"
 #include "daemon/certs/certs.h"
 #include "daemon/config/config.h"
+#include "daemon/control/control.h"
 #include "daemon/daemon.h"
 #include "daemon/fleet/fleet.h"
 #include "daemon/keys/keys.h"
@@ -49,27 +50,6 @@ static void fill_state(const struct phx_cluster *c, struct phx_arena *arena,
         .n_active = phx_admission_active(c->d->admission),
     };
     phx_fleet_state(c->d->fleet, arena, out);
-}
-
-/* ---- who may -------------------------------------------------------------------------------------- */
-
-/* Operators by certificate, or by a key with that role. */
-static int authorize(struct phx_cluster *c, const struct phx_rpc_peer *peer, struct phx_err *err)
-{
-    struct phx_identity who;
-    const char         *name;
-    int                 rc;
-
-    if (phx_certs_role(peer->common_name, &name) == PHX_CERT_OPERATOR)
-        return 0;
-    if (peer->bearer == NULL)
-        return phx_fail(err, PHX_E_DENIED, "an operator's certificate or API key is needed");
-    rc = phx_keys_check(c->d->keys, peer->bearer, phx_time_now(c->d->time), &who, err);
-    if (rc != 0)
-        return rc;
-    if ((who.roles & (PHX_ROLE_BIT_OPERATOR | PHX_ROLE_BIT_ADMIN)) == 0)
-        return phx_fail(err, PHX_E_DENIED, "this key has no operator role");
-    return 0;
 }
 
 /* ---- calls ----------------------------------------------------------------------------------------- */
@@ -150,9 +130,14 @@ static void answer_command(struct phx_cluster *c, struct phx_rpc_call *call,
 static void on_request(void *ctx, struct phx_rpc_call *call, const struct phx_rpc_request *request)
 {
     struct phx_cluster *c = ctx;
+    struct phx_identity who;
     struct phx_err      err = {0};
 
-    if (authorize(c, &request->peer, &err) != 0) {
+    if (phx_control_has(request->method)) {
+        phx_control_request(c->d->control, call, request);
+        return;
+    }
+    if (phx_control_authorize(c->d->identities, request, &who, &err) != 0) {
         phx_rpc_fail(call, &err, -1);
         return;
     }
@@ -170,7 +155,10 @@ static void on_request(void *ctx, struct phx_rpc_call *call, const struct phx_rp
 
 static void on_cancelled(void *ctx, struct phx_rpc_call *call)
 {
-    forget_watcher(ctx, call);
+    struct phx_cluster *c = ctx;
+
+    forget_watcher(c, call);
+    phx_control_cancelled(c->d->control, call);
 }
 
 static void on_attached(void *ctx, struct phx_rpc_link *link, const struct phx_link_hello *hello,

@@ -10,7 +10,7 @@
 
 bool phx_control_has(enum phx_rpc_method method)
 {
-    return method >= PHX_RPC_LICENSE_GET && method < PHX_RPC_METHODS;
+    return method >= PHX_RPC_ADMIT && method < PHX_RPC_METHODS;
 }
 
 static void name_caller(struct phx_control_job *job)
@@ -24,7 +24,9 @@ static void name_caller(struct phx_control_job *job)
 
 static void serve(struct phx_control_job *job, const struct phx_rpc_request *request)
 {
-    if (request->method <= PHX_RPC_LICENSE_ACCEPT_CLOCK)
+    if (request->method <= PHX_RPC_CANCEL_LEASE)
+        phx_control_admission(job, request);
+    else if (request->method <= PHX_RPC_LICENSE_ACCEPT_CLOCK)
         phx_control_license(job, request);
     else if (request->method == PHX_RPC_METERING_EXPORT)
         phx_control_export(job, &request->u.usage_export);

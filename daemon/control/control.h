@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Serves License, Metering and Audit over gRPC: who may, what is read, what is written down about it.
+ * Serves Admission, License, Metering and Audit over gRPC: who may, what is read, what is written down about it.
  *
  * Reading goes on a thread of its own over a database connection of its own, so that neither the loop nor
  * the writer waits for a report; writing goes through the store.  Loop thread, but for that. */
@@ -29,7 +29,7 @@ int phx_control_authorize(struct phx_identities *i, const struct phx_rpc_request
 
 /* ---- the services -------------------------------------------------------------------------------- */
 
-/* d must have base, config, store, time, identities and license; publisher and engine are used when they
+/* d must have base, config, store, time, identities, license and admission; publisher and engine are used when they
  * are there. */
 int  phx_control_open(struct phx_daemon *d, struct phx_control **out, struct phx_err *err) PHX_CHECKED;
 /* After the RPC server was closed and the store drained, before the store is closed.  NULL is allowed. */

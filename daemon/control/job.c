@@ -11,7 +11,7 @@
 
 #include "rpc/base/queue.h"
 
-enum { JOBS_MAX = 64 };
+enum { JOBS_MAX = 1024 };
 
 struct phx_control {
     struct phx_daemon      *d;

@@ -55,7 +55,8 @@ const char *phx_control_filter(struct phx_control_job *job, const char *s);
 /* A page token of ours: decimal numbers joined by dots.  PHX_E_INVALID unless it holds exactly n. */
 int phx_control_token(const char *token, uint64_t *numbers, int n, struct phx_err *err) PHX_CHECKED;
 
-/* license_service.c, metering_service.c, export.c, audit_service.c */
+/* admission_service.c, license_service.c, metering_service.c, export.c, audit_service.c */
+void phx_control_admission(struct phx_control_job *job, const struct phx_rpc_request *request);
 void phx_control_license(struct phx_control_job *job, const struct phx_rpc_request *request);
 void phx_control_metering(struct phx_control_job *job, const struct phx_rpc_request *request);
 void phx_control_export(struct phx_control_job *job, const struct phx_rpc_usage_export *request);
