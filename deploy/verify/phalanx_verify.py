@@ -1,0 +1,615 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Verifies phalanx audit folders and receipts.  Independent of phalanx: shares no code with it.
+Needs Python 3.8 and the `cryptography` package (for Ed25519); no network, no daemon, no database.
+Exit codes: 0 ok, 1 tampered, 2 evidence incomplete, 3 usage error, 4 unknown key, version or field."""
+import argparse
+import base64
+import hashlib
+import json
+import os
+import re
+import stat
+import sys
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+OK, TAMPERED, INCOMPLETE, USAGE, UNKNOWN = range(5)
+NAMES = ("ok", "tampered", "incomplete", "usage", "unknown")
+WORST_FIRST = (USAGE, TAMPERED, UNKNOWN, INCOMPLETE, OK)
+SHOWN = 20              # problems of a folder that are printed
+BACK_NS = 120 * 10**9   # a clock may be set back by this much
+CLOSED_MAX = 4_000_000  # finished receipts that are remembered
+NOTE_MAX, BUNDLE_MAX, RECEIPT_MAX = 64 << 10, 256 * (2 + 65535), 4 << 20
+DEPTH_MAX = 8           # objects inside each other in a record
+COMMON, START, REFUSAL = dict(at_ns=int, kind=str, receipt=str), dict(epoch=int), dict(rule=str)
+INTENT = dict(epoch=int, asked=dict, engine=dict, model=dict, rules=dict, sample=dict, who=dict)
+RESULT = dict(epoch=int, finish=str, cost=dict, out=dict, timing=dict)
+COST = dict.fromkeys(("cached", "compute_ms", "output", "prompt", "queue_ms", "reasoning", "upper"), int)
+KINDS = {"admin", "clock", "config", "content.hold", "correct", "gap", "intent", "key", "licence", "model", "read",
+         "refusal", "result", "shred"}
+DECIMAL = re.compile(r"0|[1-9][0-9]{0,17}")
+BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
+TILE = re.compile(r"tile/([0-7]|entries)/((?:x[0-9]{3}/){0,5}[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?")
+OTHER_FILE = re.compile(r"checkpoint|trust\.json|(keys|closing)/[1-9][0-9]{0,17}")
+
+class Stop(Exception):
+    """(exit code, text): nothing behind this can be checked."""
+
+def sha256(*parts):
+    return hashlib.sha256(b"".join(parts)).digest()
+
+def worst(codes):
+    return min(codes, key=WORST_FIRST.index, default=OK)
+
+def number(text, what):
+    if not DECIMAL.fullmatch(text):
+        raise Stop(TAMPERED, f"{what}: not a plain decimal number")
+    return int(text)
+
+def from_base64(text, what):
+    data = base64.b64decode(text) if BASE64.fullmatch(text) else b""
+    if base64.b64encode(data).decode() != text:  # spare bits in the last digit
+        raise Stop(TAMPERED, f"{what}: not strict base64")
+    return data
+
+# ---- JSON --------------------------------------------------------------------------------------------------------
+
+def refuse(_):
+    raise ValueError("only objects, strings and integers")
+
+def to_json(value):
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode("utf-8")
+
+def has(record, types):
+    return all(type(record.get(key)) is kind for key, kind in types.items())
+
+def check_values(value, depth=1):
+    for item in value.values():
+        if type(item) is dict and depth < DEPTH_MAX:
+            check_values(item, depth + 1)
+        elif type(item) is not str and not (type(item) is int and -2**63 <= item < 2**63):
+            raise ValueError("not only objects, strings and integers, or too deep or large")
+
+def parse_record(raw):
+    """The record, when these bytes are its one canonical spelling (so no key is there twice); else ValueError."""
+    try:
+        record = json.loads(raw.decode("utf-8"), parse_float=refuse, parse_constant=refuse)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    check_values(record if type(record) is dict else {"": None})
+    if to_json(record) != raw:
+        raise ValueError("not in canonical form")
+    return record
+
+def no_duplicates(pairs):
+    return dict(pairs) if len(dict(pairs)) == len(pairs) else refuse(pairs)
+
+def parse_document(raw, types, what, bad):
+    """A JSON object with exactly these keys and "v": 1."""
+    try:
+        out = json.loads(raw.decode("utf-8"), object_pairs_hook=no_duplicates, parse_float=refuse)
+    except (ValueError, RecursionError):
+        raise Stop(bad, f"{what}: not JSON, or a key is there twice") from None
+    if type(out) is not dict:
+        raise Stop(bad, f"{what}: not an object")
+    unknown = sorted(set(out) - {*types, "v"})
+    if unknown or type(out.get("v")) is int and out["v"] != 1:
+        raise Stop(UNKNOWN, f"{what}: unknown version or key {unknown[:1]}")
+    if not has(out, dict(types, v=int)):
+        raise Stop(bad, f"{what}: needs exactly the keys v, {', '.join(types)}")
+    return out
+
+# ---- signed notes --------------------------------------------------------------------------------------------------
+
+class Note:
+    def __init__(self, data, what):
+        head, found, tail = data.rpartition(b"\n\n")
+        self.what, self.data, self.text, self.signatures = what, data, head + b"\n", []
+        try:
+            self.lines, lines = head.decode("utf-8").split("\n"), tail[:-1].decode("utf-8").split("\n")
+        except UnicodeDecodeError:
+            found = b""
+        if not found or tail[-1:] != b"\n" or len(lines) > 16 or any(byte < 32 and byte != 10 for byte in data):
+            raise Stop(TAMPERED, f"{what}: not a signed note")
+        for line in lines:
+            match = re.fullmatch("\u2014 ([^ +]+) ([A-Za-z0-9+/=]+)", line)
+            blob = from_base64(match.group(2), what) if match else b""
+            if len(blob) < 5:
+                raise Stop(TAMPERED, f"{what}: malformed signature line")
+            self.signatures.append((match.group(1), blob[:4], blob[4:]))
+
+    def verify(self, name, key):
+        """None: not signed by it; True, False: the signature verifies or not."""
+        key_hash = sha256(name.encode(), b"\n\x01", key)[:4]
+        found = [s for n, h, s in self.signatures if n == name and h == key_hash]
+        try:
+            for signature in found:
+                Ed25519PublicKey.from_public_bytes(key).verify(signature, self.text)
+        except (InvalidSignature, ValueError):
+            return False
+        return True if found else None
+
+    def need(self, origin, keys):
+        """Signed by exactly these log keys {epoch: key}, once each.  Returns the names of other signers."""
+        names = {f"{origin}/{epoch}": key for epoch, key in keys.items()}
+        signers = [n for n, _, _ in self.signatures]
+        for name in signers:
+            if name.startswith(origin + "/") and (name not in names or signers.count(name) != 1):
+                raise Stop(TAMPERED, f"{self.what}: signed by {name[:80]}, which may not sign it")
+        for name, key in names.items():
+            if not self.verify(name, key):
+                raise Stop(TAMPERED, f"{self.what}: no valid signature of {name[:80]}")
+        return [n for n in signers if n not in names]
+
+class Checkpoint(Note):
+    def __init__(self, data, what):
+        super().__init__(data, what)
+        lines = self.lines
+        if len(lines) < 4 or not lines[0] or not lines[3].startswith("epoch "):
+            raise Stop(TAMPERED, f"{what}: not a checkpoint")
+        if len(lines) > 4:
+            raise Stop(UNKNOWN, f"{what}: unknown line after the epoch")
+        self.origin, self.size, self.epoch = lines[0], number(lines[1], what), number(lines[3][6:], what)
+        self.root = from_base64(lines[2], what)
+
+class Chain:
+    """The log keys: [(what, bytes)] of keys/1, 2, ..., each signed by the key before and by itself."""
+    def __init__(self, notes, origin):
+        self.origin, self.keys, self.starts = origin, {}, {0: 0}
+        for epoch, (what, data) in enumerate(notes, 1):
+            note = Note(data, what)
+            if len(note.lines) != 5 or note.lines[:3] != ["phalanx log key", origin, str(epoch)]:
+                raise Stop(TAMPERED, f"{what}: not the log key of epoch {epoch} of {origin[:80]}")
+            self.starts[epoch], self.keys[epoch] = number(note.lines[3], what), from_base64(note.lines[4], what)
+            if self.starts[epoch] < self.starts[epoch - 1] or self.starts[1] != 0:
+                raise Stop(TAMPERED, f"{what}: wrong first size")
+            if note.need(origin, {e: self.keys[e] for e in (epoch - 1, epoch) if e > 0}):
+                raise Stop(TAMPERED, f"{what}: signed by somebody else too")
+
+    def check(self, cp):
+        """Each key speaks for the sizes of its own epoch alone.  Returns the names of other signers."""
+        if cp.origin != self.origin:
+            raise Stop(TAMPERED, f"{cp.what}: of another log, {cp.origin[:80]}")
+        if cp.epoch not in self.keys:
+            raise Stop(UNKNOWN, f"{cp.what}: the key of epoch {cp.epoch} is unknown")
+        others = cp.need(cp.origin, {cp.epoch: self.keys[cp.epoch]})
+        if not self.starts[cp.epoch] <= cp.size <= self.starts.get(cp.epoch + 1, cp.size):
+            raise Stop(TAMPERED, f"{cp.what}: size {cp.size} is outside of epoch {cp.epoch}")
+        return others
+
+    def check_trust(self, trust, what, bad):
+        if trust[0] != self.origin or any(self.keys.get(epoch) != key for epoch, key in trust[1].items()):
+            raise Stop(bad, f"{what}: the trusted keys of {trust[0][:80]} are not those of this log")
+
+def load_trust(raw, what, bad):
+    trust, keys = parse_document(raw, dict(keys=list, origin=str), what, bad), {}
+    for item in trust["keys"]:
+        if type(item) is not dict or set(item) != {"epoch", "public_key"} or type(item["epoch"]) is not int or \
+                item["epoch"] < 1 or not re.fullmatch("[0-9a-f]{64}", str(item["public_key"])):
+            raise Stop(bad, f"{what}: each key has an epoch and a public_key of 64 hex digits")
+        keys[item["epoch"]] = bytes.fromhex(item["public_key"])
+    if not keys or len(keys) != len(trust["keys"]):
+        raise Stop(bad, f"{what}: no keys, or two of one epoch")
+    return trust["origin"], keys
+
+# ---- records in their order ------------------------------------------------------------------------------------------
+
+class Rules:
+    def __init__(self, add):
+        self.add, self.open, self.closed = add, {}, set()  # open: receipt -> (epoch, is_gateway, leaf)
+        self.epoch, self.newest_ns, self.requests, self.kinds, self.is_forgetful = None, 0, 0, {}, False
+
+    def push(self, leaf, raw):
+        r = check_record(leaf, raw, self.add)
+        if r is None:
+            return
+        kind = r["kind"] if r["kind"] in KINDS or len(self.kinds) < 64 else "others"
+        self.kinds[kind] = self.kinds.get(kind, 0) + 1
+        if r["at_ns"] < self.newest_ns - BACK_NS:
+            self.add(INCOMPLETE, f"record {leaf}: the clock went back by more than 120 s")
+        self.newest_ns = max(r["at_ns"], self.newest_ns)
+        if kind == "gap":
+            self.add(INCOMPLETE, f"record {leaf}: a gap until {r['at_ns']}: {str(r.get('event', ''))[:60]}")
+        problem = self.push_intent(leaf, r) if kind == "intent" else self.push_result(r) if kind == "result" else \
+            self.push_start(leaf, r["epoch"]) if is_start(r) else None
+        if problem:
+            self.add(TAMPERED, f"record {leaf}: {problem}")
+
+    def push_intent(self, leaf, r):
+        receipt, state = r["receipt"], r.get("state")
+        if receipt in self.open or sha256(receipt.encode())[:16] in self.closed:
+            return "a second intent with this receipt"
+        self.open[receipt] = (r["epoch"], type(state) is dict and state.get("privacy") == "gateway", leaf)
+        self.requests += 1
+        return f"its epoch is not {self.epoch}" if self.epoch not in (None, r["epoch"]) else None
+
+    def push_result(self, r):
+        if r["receipt"] not in self.open:
+            return "a result without an open intent before it: none at all, or this is the second result"
+        epoch = self.close(r["receipt"])[0]
+        is_good = epoch <= r["epoch"] <= (epoch if self.epoch is None else self.epoch)
+        return None if is_good else f"a result of epoch {r['epoch']} for an intent of epoch {epoch}"
+
+    def close(self, receipt):
+        if len(self.closed) >= CLOSED_MAX:
+            self.closed.clear()
+            self.is_forgetful = True
+        self.closed.add(sha256(receipt.encode())[:16])
+        return self.open.pop(receipt)
+
+    def push_start(self, leaf, epoch):
+        before, self.epoch = self.epoch, epoch
+        for receipt in [receipt for receipt, intent in self.open.items() if not intent[1]]:
+            self.add(INCOMPLETE, f"record {self.close(receipt)[2]}: an intent without a result before the daemon.start"
+                                 f" of record {leaf}")
+        return f"epoch {epoch} follows epoch {before}" if before is not None and epoch != before + 1 else None
+
+def is_start(r):
+    return r["kind"] == "admin" and r.get("event") == "daemon.start"
+
+def check_record(leaf, raw, add):
+    """What a record must be by itself; None when it is not."""
+    try:
+        r = parse_record(raw)
+    except ValueError as error:
+        return add(TAMPERED, f"record {leaf}: {error}")
+    if type(r.get("v")) is not int or r["v"] != 1 or "crit" in r:
+        return add(UNKNOWN, f"record {leaf}: unknown version or critical field")
+    types = {"intent": INTENT, "result": RESULT, "refusal": REFUSAL}.get(r.get("kind") or "", {})
+    if not has(r, COMMON) or not r["receipt"] or not has(r, types) or (types is RESULT and not has(r["cost"], COST)) \
+            or (types is INTENT and not has(r["who"], dict(tenant=str, user=str))) or (is_start(r) and not has(r, START)):
+        return add(TAMPERED, f"record {leaf}: without the fields of its kind")
+    return r
+
+# ---- the tree and its files --------------------------------------------------------------------------------------------
+
+def index_path(index):
+    parts = [f"{index % 1000:03d}"]
+    while index >= 1000:
+        index //= 1000
+        parts.insert(0, f"x{index % 1000:03d}")
+    return "/".join(parts)
+
+def width_of(name):
+    return int(name.rpartition("/")[2]) if ".p/" in name else 256
+
+def split(name, data):
+    """The entries of a bundle: as many as its name says, and not a byte more."""
+    at, out = 0, []
+    for _ in range(width_of(name)):
+        end = at + 2 + int.from_bytes(data[at:at + 2], "big")
+        out.append(data[at + 2:end])
+        if at + 2 > len(data) or end > len(data):
+            raise Stop(TAMPERED, f"{name}: cut short")
+        at = end
+    if at != len(data):
+        raise Stop(TAMPERED, f"{name}: {len(data) - at} bytes too many")
+    return out
+
+class Tree:
+    """Roots of the complete subtrees of what was pushed; nodes of every eighth level go to on_node()."""
+    def __init__(self, on_node):
+        self.size, self.stack, self.on_node = 0, [], on_node
+
+    def push(self, node):
+        height, size = 0, self.size
+        self.on_node(0, node)
+        while size & 1:
+            node, height, size = sha256(b"\x01", self.stack.pop(), node), height + 1, size >> 1
+            if height % 8 == 0:
+                self.on_node(height // 8, node)
+        self.stack.append(node)
+        self.size += 1
+
+    def root(self):
+        node = self.stack[-1] if self.stack else sha256()
+        for left in reversed(self.stack[:-1]):
+            node = sha256(b"\x01", left, node)
+        return node
+
+class Folder:
+    def __init__(self, path):
+        self.path = path
+
+    def read(self, name, most):
+        """The file's bytes, or None when there is none."""
+        try:
+            fd = os.open(os.path.join(self.path, name), os.O_RDONLY | os.O_NONBLOCK)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        with os.fdopen(fd, "rb") as file:
+            data = file.read(most + 1) if stat.S_ISREG(os.fstat(fd).st_mode) else None
+        if data is None or len(data) > most:
+            raise Stop(TAMPERED, f"{name}: no regular file, or larger than {most} bytes")
+        return data
+
+    def names(self, folder=""):
+        for base, _, files in os.walk(os.path.join(self.path, folder)):
+            yield from (os.path.relpath(os.path.join(base, name), self.path) for name in files)
+
+class Report:
+    def __init__(self, name):
+        self.name, self.codes, self.problems, self.count, self.skipped, self.facts = name, set(), [], 0, [], {}
+
+    def add(self, code, text):
+        self.codes.add(code)
+        self.count += 1
+        self.problems += [f"{NAMES[code]}: {text}"] * (self.count <= SHOWN)
+
+    def skip(self, text):
+        self.skipped += [text] * (len(self.skipped) < SHOWN)
+
+    def show(self, as_json):
+        code = worst(self.codes)
+        if as_json:
+            print(json.dumps(dict(self.facts, name=self.name, verdict=NAMES[code], exit=code, n_problems=self.count,
+                                  problems=self.problems, not_checked=self.skipped), sort_keys=True))
+            return code
+        lines = self.problems + [f"{self.count} problems in all"] * (self.count > SHOWN)
+        lines += [f"{key}: {value}" for key, value in self.facts.items()]
+        print("\n  ".join([f"{self.name}: {NAMES[code]}"] + lines + [f"not checked: {s}" for s in self.skipped]))
+        return code
+
+class Verify:
+    """One folder.  trust: of load_trust() or None; kept: checkpoints; witnesses: (what, [(name, key)], least)."""
+    def __init__(self, folder, name, trust=None, kept=(), witnesses=(), is_live=False):
+        self.folder, self.trust, self.kept, self.witnesses, self.is_live = folder, trust, kept, witnesses, is_live
+        self.report, self.tiles = Report(name), {}
+        self.rules = Rules(self.report.add)
+
+    def run(self):
+        try:
+            for step in (self.load, self.stream, self.walk, self.finish):
+                step()
+        except Stop as stop:
+            self.report.add(*stop.args)
+            self.report.skip("everything behind the last problem")
+        except OSError as error:
+            self.report.add(INCOMPLETE, f"cannot be read: {error.strerror}")
+        return self.report
+
+    def need(self, name, most=NOTE_MAX):
+        data = self.folder.read(name, most)
+        if data is None:
+            raise Stop(INCOMPLETE, f"{name}: missing")
+        return data
+
+    def epochs(self, folder):
+        return sorted(int(n.rpartition("/")[2]) for n in self.folder.names(folder) if OTHER_FILE.fullmatch(n))
+
+    def load(self):
+        self.cp = cp = Checkpoint(self.need("checkpoint"), "checkpoint")
+        self.last = max(self.epochs("keys"), default=1)
+        names = [f"keys/{e}" for e in range(1, min(self.last, len(self.epochs("keys")) + 1) + 1)]
+        self.chain = Chain([(name, self.need(name)) for name in names], cp.origin)
+        self.report.facts.update(origin=cp.origin, size=cp.size, root=cp.root.hex(), key_epochs=self.last)
+        self.check_trust()
+        self.load_closings()
+        self.check_witnesses(self.chain.check(cp))
+        for item in self.kept:
+            self.chain.check(item)
+        tops = [cp, *self.closings.values()]
+        self.size, self.marks = max(c.size for c in tops), {}
+        for item in [*tops, *self.kept]:
+            self.marks.setdefault(item.size, []).append(item)
+            if item.size > self.size:
+                raise Stop(TAMPERED, f"{item.what}: has {item.size} records, this log only {self.size}: rolled back")
+
+    def check_trust(self):
+        raw, trust = self.folder.read("trust.json", NOTE_MAX), self.trust
+        if raw is not None:
+            own = load_trust(raw, "trust.json", TAMPERED)
+            if raw not in (to_json(json.loads(raw)), to_json(json.loads(raw)) + b"\n"):
+                raise Stop(TAMPERED, "trust.json: not in canonical form")
+            self.chain.check_trust(own, "trust.json", TAMPERED)
+        if trust is None:
+            self.report.add(INCOMPLETE, "TRUST WAS TAKEN FROM THE FOLDER ITSELF, and whoever can forge a log can "
+                                        "forge that too: give --trust with a copy of your own")
+            trust = own if raw is not None else ("", {1: b""})
+        else:
+            self.chain.check_trust(trust, "--trust", UNKNOWN)
+        if min(trust[1]) > 1:
+            self.report.skip(f"the log keys before epoch {min(trust[1])}, except that each has signed the next")
+
+    def load_closings(self):
+        cp, self.closings = self.cp, {}
+        for epoch in self.epochs("closing"):
+            self.closings[epoch] = item = Checkpoint(self.need(f"closing/{epoch}"), f"closing/{epoch}")
+            self.chain.check(item)
+            if item.epoch != epoch or item.size != self.chain.starts.get(epoch + 1, item.size):
+                raise Stop(TAMPERED, f"{item.what}: of another epoch, or not where keys/{epoch + 1} starts")
+        for epoch in sorted(set(range(1, self.last)) - set(self.closings)):
+            self.report.add(INCOMPLETE, f"closing/{epoch}: missing")
+        end = self.closings.get(cp.epoch)
+        is_same = end is not None and (end.size, end.root) == (cp.size, cp.root)
+        if end is not None and end.size < cp.size or cp.epoch < self.last and not (cp.epoch == self.last - 1 and is_same):
+            raise Stop(TAMPERED, f"checkpoint: of key epoch {cp.epoch}, which is over: rolled back, or an old key")
+        if cp.epoch < self.last or end is not None and not is_same:
+            self.report.add(INCOMPLETE, f"the checkpoint is older than closing/{cp.epoch} or keys/{self.last}")
+
+    def check_witnesses(self, others):
+        for what, verifiers, least in self.witnesses:
+            verdicts = [self.cp.verify(name, key) for name, key in verifiers]
+            if False in verdicts:
+                self.report.add(TAMPERED, f"checkpoint: a signature of {what} is wrong")
+            if verdicts.count(True) < least:
+                self.report.add(INCOMPLETE, f"{what}: {verdicts.count(True)} of {least} witnesses have signed")
+        for name in sorted(set(others) - {name for _, verifiers, _ in self.witnesses for name, _ in verifiers}):
+            self.report.skip(f"the signature of {name[:80]} on the checkpoint: its key was not given")
+
+    def find(self, path, width, most):
+        """The file of that tile or a wider one (the log may have grown): (name, bytes); (exact name, None)."""
+        names = ([f"{path}.p/{width}"] if width < 256 else []) + [path]
+        for name in names + [f"{path}.p/{wider}" for wider in range(width + 1, 256)]:
+            data = self.folder.read(name, most)
+            if data is not None:
+                return name, data
+        return names[0], None
+
+    def on_node(self, level, node):
+        tile = self.tiles.setdefault(level, [0, bytearray()])
+        tile[1] += node
+        if len(tile[1]) == 256 * 32:
+            self.compare(level, *tile)
+            self.tiles[level] = [tile[0] + 1, bytearray()]
+
+    def compare(self, level, index, expected):
+        name, found = self.find(f"tile/{level}/{index_path(index)}", len(expected) // 32, 256 * 32)
+        if found is None:
+            self.report.add(INCOMPLETE, f"{name}: missing")
+        elif len(found) != 32 * width_of(name) or not found.startswith(bytes(expected)):
+            self.report.add(TAMPERED, f"{name}: differs from the entries")
+
+    def stream(self):
+        tree, is_tty = Tree(self.on_node), sys.stderr.isatty()
+        self.check_marks(tree)
+        while tree.size < self.size:
+            width = min(256, self.size - tree.size)
+            name, data = self.find(f"tile/entries/{index_path(tree.size // 256)}", width, BUNDLE_MAX)
+            for raw in split(name, self.need(name) if data is None else data)[:width]:
+                self.rules.push(tree.size, raw)
+                tree.push(sha256(b"\x00", raw))
+                if tree.size in self.marks:
+                    self.check_marks(tree)
+            if is_tty and tree.size % 65536 == 0:
+                print(f"\r{tree.size} of {self.size} records", end="", file=sys.stderr, flush=True)
+        for level, (index, data) in self.tiles.items():
+            if data:
+                self.compare(level, index, data)
+
+    def check_marks(self, tree):
+        for cp in self.marks.get(tree.size, ()):
+            if tree.root() != cp.root:
+                self.report.add(TAMPERED, f"{cp.what}: its root is not that of the first {cp.size} records")
+
+    def walk(self):
+        """Files that the stream did not read: older partial tiles, what is behind the checkpoint, strangers."""
+        is_behind = False
+        for name in self.folder.names():
+            match = TILE.fullmatch(name)
+            index, width = (int(re.sub("[x/]", "", match.group(2))), width_of(name)) if match else (0, 0)
+            if match is None or index_path(index) != match.group(2) or int(match.group(3) or 1) > 255:
+                if not OTHER_FILE.fullmatch(name):
+                    self.report.skip(f"the file {name[:100]!r}: not of an audit folder")
+                continue
+            is_entries = match.group(1) == "entries"
+            count = (self.size if is_entries else self.size >> (8 * int(match.group(1)))) - 256 * index
+            if width > count:
+                is_behind = True
+            elif width < min(256, count):  # older: the beginning of the one that was checked
+                found, whole = (self.folder.read(name, BUNDLE_MAX),
+                                self.find(name.partition(".p/")[0], min(256, count), BUNDLE_MAX)[1])
+                if not (whole or b"").startswith(found) or not (split(name, found) if is_entries else
+                                                                len(found) == 32 * width):
+                    self.report.add(TAMPERED, f"{name}: differs from the entries")
+        if is_behind and (self.is_live or self.need("checkpoint") != self.cp.data):
+            self.report.skip("records behind the checkpoint: they are not signed yet")
+        elif is_behind:
+            self.report.add(INCOMPLETE, "records behind the checkpoint are not signed (--live: of a running daemon)")
+
+    def finish(self):
+        rules, skip = self.rules, self.report.skip
+        self.report.facts.update(requests=rules.requests, open=len(rules.open), daemon_epoch=rules.epoch,
+                                 records=dict(sorted(rules.kinds.items())))
+        for kind in sorted(set(rules.kinds) - KINDS):
+            skip(f"the meaning of {rules.kinds[kind]} records of kind {kind[:40]!r}")
+        if rules.is_forgetful:
+            skip(f"whether a receipt was used again more than {CLOSED_MAX} requests later")
+        if not self.kept:
+            skip("whether this is an older or another copy of the log (--from with a checkpoint you kept)")
+        if not self.witnesses:
+            skip(f"signatures of witnesses: the records from {self.chain.starts[self.last]} on rest on the newest log "
+                 "key alone")
+        skip("whether what the records say is true; prompts and answers themselves")
+
+# ---- receipts and the command line -------------------------------------------------------------------------------------
+
+def climb(node, index, size, proof):
+    """The root above a leaf hash, with every hash of the proof used once; None when it has too few or too many."""
+    last, proof = size - 1, list(proof)
+    while last > 0:
+        if index & 1 or index < last:  # else the last node of a level goes up as it is
+            if not proof:
+                return None
+            node = sha256(b"\x01", proof.pop(0), node) if index & 1 else sha256(b"\x01", node, proof.pop(0))
+        index, last = index >> 1, last >> 1
+    return None if proof else node
+
+def check_receipt(raw, name, trust):
+    """One record, its inclusion proof, the checkpoint and the chain of log keys."""
+    report, types = Report(name), dict(checkpoint=str, index=int, keys=list, origin=str, proof=list, record=str)
+    try:
+        doc = parse_document(raw, types, name, TAMPERED)
+        if not all(type(s) is str for s in doc["keys"] + doc["proof"]) or not doc["keys"] or \
+                not all(re.fullmatch("[0-9a-f]{64}", hash_text) for hash_text in doc["proof"]):
+            raise Stop(TAMPERED, "keys and proof must be notes and hashes")
+        cp, record = Checkpoint(doc["checkpoint"].encode(), "checkpoint"), doc["record"].encode()
+        chain = Chain([(f"keys[{i}]", note.encode()) for i, note in enumerate(doc["keys"])], doc["origin"])
+        chain.check_trust(trust, "--trust", UNKNOWN)
+        others = chain.check(cp)
+        root = climb(sha256(b"\x00", record), doc["index"], cp.size, map(bytes.fromhex, doc["proof"]))
+        if not 0 <= doc["index"] < cp.size or root != cp.root:
+            raise Stop(TAMPERED, "the record is not in the tree of the checkpoint at this index")
+        check_record(doc["index"], record, report.add)
+        report.facts.update(origin=cp.origin, index=doc["index"], size=cp.size, record=doc["record"])
+        report.skipped += [f"the signature of {other[:80]} on the checkpoint" for other in others]
+        report.skip("the rest of the log; whether what the record says is true")
+    except Stop as stop:
+        report.add(*stop.args)
+    except UnicodeEncodeError:
+        report.add(TAMPERED, "not UTF-8")
+    return report
+
+def read_file(path, most=NOTE_MAX):
+    try:
+        with open(path, "rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        raise Stop(USAGE, f"{path}: {error.strerror}") from None
+    if len(data) > most:
+        raise Stop(USAGE, f"{path}: larger than {most} bytes")
+    return data
+
+def load_witness(text):
+    """VKEY[:N] or FILE[:N], a file with a vkey in each line: N of them must have signed (default: all)."""
+    what, _, least = text.rpartition(":") if re.search(":[0-9]{1,2}$", text) else (text, "", "")
+    lines = [what] if what.count("+") >= 2 else read_file(what).decode("utf-8", "replace").split()
+    verifiers = []
+    for line in lines:
+        name, _, (key_hash, _, key) = (*line.partition("+")[:2], line.partition("+")[2].partition("+"))
+        key = from_base64(key, "witness key")
+        if key[:1] != b"\x01" or len(key) != 33 or sha256(name.encode(), b"\n", key)[:4].hex() != key_hash:
+            raise Stop(UNKNOWN, f"{name[:80]}: not the verifier key of an Ed25519 witness")
+        verifiers.append((name, key[1:]))
+    return "witness " + what[:60], verifiers, int(least or len(verifiers))
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=("verify", "check"))
+    parser.add_argument("paths", nargs="+", metavar="DIR|RECEIPT", help="audit folders, or receipts to check")
+    parser.add_argument("--trust", metavar="FILE", help="trust.json that you got with the log, kept by yourself")
+    parser.add_argument("--from", dest="kept", action="append", default=[], metavar="FILE", help="a kept checkpoint")
+    parser.add_argument("--witness", action="append", default=[], metavar="VKEY[:N]", help=load_witness.__doc__)
+    parser.add_argument("--live", action="store_true", help="the folder is of a running daemon")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.error = lambda message: sys.exit(parser.print_usage() or print(message, file=sys.stderr) or USAGE)
+    o = parser.parse_args()
+    try:
+        trust = load_trust(read_file(o.trust), "--trust", USAGE) if o.trust else None
+        if o.action == "check":
+            if trust is None:
+                raise Stop(USAGE, "check needs --trust FILE: a receipt cannot vouch for itself")
+            reports = (check_receipt(read_file(path, RECEIPT_MAX), path, trust) for path in o.paths)
+        else:
+            kept = [Checkpoint(read_file(path), path) for path in o.kept]
+            witnesses = [load_witness(text) for text in o.witness]
+            reports = (Verify(Folder(path), path, trust, kept, witnesses, o.live).run() for path in o.paths)
+        return worst([report.show(o.json) for report in reports])
+    except Stop as stop:
+        print(f"phalanx_verify: {stop.args[1]}", file=sys.stderr)
+        return stop.args[0]
+
+if __name__ == "__main__":
+    sys.exit(main())
