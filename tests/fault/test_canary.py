@@ -73,4 +73,4 @@ def test_clear_is_kept_and_gone_after_shredding(tmp_path):
     daemon.start()
     assert daemon.stop() == 0  # the journal is folded into the database
     assert traces(daemon) == []
-    daemon.run("audit", "verify", daemon.folder / "audit")
+    daemon.verify()

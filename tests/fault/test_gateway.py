@@ -140,7 +140,7 @@ def test_a_lease_outlives_the_daemon_and_expires(daemon):
     assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
     gateway.close()
     assert daemon.stop() == 0
-    daemon.run("audit", "verify", daemon.folder / "audit")
+    daemon.verify()
 
 
 def test_refusals_name_their_rule(daemon):

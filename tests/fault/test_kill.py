@@ -46,7 +46,7 @@ def test_nothing_acknowledged_is_lost_or_doubled(tmp_path, capsys):
     oracle.check(daemon)
     assert len(oracle.told) > CYCLES, "there was load"
     crashes = daemon.rows("SELECT COUNT(*) FROM ledger WHERE outcome = 'crash' AND output <= upper")[0][0]
-    daemon.run("audit", "verify", daemon.folder / "audit")
+    daemon.verify()
     restarts.sort()
     with capsys.disabled():
         print(f"\n{CYCLES} kills (seed {seed}): {len(oracle.told)} acknowledged, {crashes} settled as crash; restart "

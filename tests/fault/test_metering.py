@@ -105,6 +105,6 @@ def test_the_ledger_is_what_the_clients_counted(tmp_path, capsys):
                                    time.strftime("%Y-%m", time.gmtime()), "--format", "json").stdout)
     assert report["total"]["output_tokens"] == sum(output for _, output in commits.values())
     assert report["total"]["prompt_tokens"] == sum(prompt for prompt, _ in commits.values())
-    daemon.run("audit", "verify", daemon.folder / "audit")
+    daemon.verify()
     with capsys.disabled():
         print(f"\n{len(requests)} requests (seed {seed}) in {seconds:.1f} s: {dict(totals.count)}")
