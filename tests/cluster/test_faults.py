@@ -130,7 +130,8 @@ def test_records_survive_a_killed_daemon(own_cluster):
     time.sleep(1)
     again = Cluster(cluster.folder).start()
     try:
-        cluster.run("audit", "verify", "--data", cluster.folder)
+        log = cluster.folder / "audit"
+        cluster.run("audit", "verify", log, "--trust", log / "trust.json")
         report = json.loads(cluster.run("usage", "report", "--data", cluster.folder, "--period",
                                         time.strftime("%Y-%m", time.gmtime()), "--format",
                                         "json").stdout)
