@@ -5,12 +5,13 @@
 #include <string.h>
 
 #include "daemon/ctl/ctl.h"
+#include "daemon/ctl/operator.h"
 #include "rpc/base/buf.h"
 #include "rpc/base/json.h"
 #include "rpc/base/mem.h"
 #include "rpc/rpc.h"
 
-enum { OPT_JSON = 256, OPT_REPLICA, OPT_TIMEOUT, PEM_MAX_BYTES = 1 << 20, TIMEOUT_DEFAULT_S = 60 };
+enum { OPT_JSON = 256, OPT_REPLICA, OPT_TIMEOUT, TIMEOUT_DEFAULT_S = 60 };
 
 struct arguments {
     const char *data_dir, *grpc, *action, *replica;
@@ -53,52 +54,6 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
-}
-
-struct credentials {
-    struct phx_buf ca, cert, key;
-};
-
-static int read_pem(struct phx_buf *out, const char *data_dir, const char *name, struct phx_err *err)
-{
-    char *path = phx_ctl_path(data_dir, name);
-    int   rc = phx_buf_read_file(out, path, PEM_MAX_BYTES, err);
-
-    phx_mem_free(path);
-    return rc;
-}
-
-static int open_client(const struct arguments *a, struct credentials *c,
-                       struct phx_rpc_client **client, struct phx_err *err)
-{
-    struct phx_ctl_endpoint       endpoint = {0};
-    struct phx_rpc_client_options o = {.target = a->grpc};
-    int rc = read_pem(&c->ca, a->data_dir, "tls/ca.crt", err);
-
-    if (rc == 0)
-        rc = read_pem(&c->cert, a->data_dir, "tls/operator.crt", err);
-    if (rc == 0)
-        rc = read_pem(&c->key, a->data_dir, "tls/operator.key", err);
-    if (rc == 0 && a->grpc == NULL) {
-        rc = phx_ctl_endpoint_load(a->data_dir, &endpoint, err);
-        o.target = endpoint.grpc;
-        if (rc == 0 && o.target == NULL)
-            rc = phx_fail(err, PHX_E_NOTFOUND, "run/ready.json names no gRPC address");
-    }
-    if (rc == 0) {
-        o.tls = (struct phx_rpc_tls){c->ca.data, c->cert.data, c->key.data};
-        rc = phx_rpc_client_open(client, &o, err);
-    }
-    phx_ctl_endpoint_fini(&endpoint);
-    return rc;
-}
-
-static void close_client(struct credentials *c, struct phx_rpc_client *client)
-{
-    phx_rpc_client_close(client);
-    phx_buf_fini(&c->ca);
-    phx_buf_fini(&c->cert);
-    phx_buf_fini(&c->key);
 }
 
 static json_t *rank_json(const struct phx_cluster_rank *r)
@@ -231,18 +186,17 @@ int phx_ctl_cluster(int argc, char **argv)
     static const struct argp argp = {options, parse_option, "status|nodes|drain|restart",
                                      "What runs where, and commands to replicas.", NULL, NULL, NULL};
     struct arguments         a = {.timeout_s = TIMEOUT_DEFAULT_S};
-    struct credentials       credentials = {0};
     struct phx_rpc_client   *client = NULL;
     struct phx_err           err = {0};
     int                      rc;
 
     argp_parse(&argp, argc, argv, 0, NULL, &a);
-    rc = open_client(&a, &credentials, &client, &err);
+    rc = phx_ctl_operator_open(a.data_dir, a.grpc, &client, &err);
     if (rc == 0)
         rc = strcmp(a.action, "status") == 0 || strcmp(a.action, "nodes") == 0
                  ? run_get(&a, client, &err)
                  : run_command(&a, client, &err);
-    close_client(&credentials, client);
+    phx_rpc_client_close(client);
     if (rc == PHX_E_INVALID)
         (void)phx_ctl_fail(&err);
     return rc == 0 ? PHX_EXIT_OK : rc == PHX_E_INVALID ? PHX_EXIT_USAGE : phx_ctl_fail(&err);

@@ -3,6 +3,7 @@
 #include <mpi.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "rpc/base/log.h"
 #include "rpc/base/mem.h"
@@ -13,6 +14,7 @@ enum {
     CONTEXT_DEFAULT_MAX = 16384, /* of the automatic max_context */
     AUTO_TOKENS_PER_SEQ = 4096,  /* cache room planned per sequence when nothing is said */
     BLOCKS_MAX = 1 << 22,
+    TELL_US = 2000000,           /* what the head gets to tell why the load failed */
     MEMORY_SHARE = 2             /* at most this part of the free memory goes to the cache by itself */
 };
 
@@ -156,24 +158,37 @@ int phx_step_open(const struct phx_step_options *options, struct phx_step *s, st
     return 0;
 }
 
-/* 0 when every rank's code is 0; else its own, or that another one failed. */
+struct load_result { /* what a rank tells the others when it has loaded, or could not */
+    int32_t code;
+    char    text[sizeof(((struct phx_err *)0)->text)];
+};
+
+/* 0 when every rank's code is 0; else the error of the first rank that failed, which every rank answers with:
+ * the head then tells the daemon the cause and not that a peer went away. */
 static int agree(struct phx_comm *comm, int code, struct phx_err *err)
 {
-    int32_t  mine = code, worst = 0, n_ranks = phx_comm_shape(comm)->n_ranks;
-    int32_t *all = phx_mem_calloc((size_t)n_ranks, sizeof(*all));
-    size_t   size = sizeof(worst);
-    int      rc = phx_comm_collect(comm, &mine, sizeof(mine), all);
+    const struct phx_comm_shape *shape = phx_comm_shape(comm);
+    struct load_result           mine = {.code = code}, worst = {0};
+    struct load_result          *all = phx_mem_calloc((size_t)shape->n_ranks, sizeof(*all));
+    size_t                       size = sizeof(worst);
+    int                          rc;
 
-    for (int32_t i = 0; i < n_ranks; i++)
-        worst = all[i] < worst ? all[i] : worst;
+    if (code != 0)
+        (void)snprintf(mine.text, sizeof(mine.text), "rank %d: %.220s", shape->rank, err->text);
+    rc = phx_comm_collect(comm, &mine, sizeof(mine), all);
+    for (int32_t i = shape->n_ranks - 1; i >= 0; i--)
+        worst = all[i].code != 0 ? all[i] : worst;
     phx_mem_free(all);
     if (rc == 0)
         rc = phx_comm_bcast(comm, &worst, sizeof(worst), &size);
-    if (code != 0)
-        return code;
     if (rc != 0)
-        return phx_fail(err, rc, "the ranks could not talk: %s", phx_err_text(rc));
-    return worst == 0 ? 0 : phx_fail(err, PHX_E_PEER, "another rank could not load; see its log");
+        return code != 0 ? code : phx_fail(err, rc, "the ranks could not talk: %s", phx_err_text(rc));
+    if (worst.code == 0)
+        return 0;
+    if (shape->rank != 0)
+        usleep(TELL_US); /* the first rank that leaves ends the job: the head must have told the daemon by then */
+    worst.text[sizeof(worst.text) - 1] = '\0';
+    return phx_fail(err, worst.code < 0 ? worst.code : PHX_E_PEER, "%s", worst.text);
 }
 
 int phx_step_load(struct phx_step *s, void (*progress)(void *ctx, uint64_t done, uint64_t total),

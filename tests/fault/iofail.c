@@ -4,6 +4,7 @@
  *   IOFAIL_PROGRAM  only in the program of this name        IOFAIL_DIR   only files below this folder
  *   IOFAIL_AT       the call that fails, counted from 1     IOFAIL_FOR   how many in a row (default 1)
  *   IOFAIL_HOW      EIO, ENOSPC or short (half of a write)  IOFAIL_LOG   file that gets the number of calls
+ *   IOFAIL_SWITCH   while this file exists, every call fails
  *
  * Counted: open for writing, write, pwrite, fsync, fdatasync, rename, ftruncate. */
 #include <dlfcn.h>
@@ -23,7 +24,7 @@ static struct {
     char        dir[PATH_BYTES];
     size_t      n_dir;
     long        at, n_fail;
-    const char *how, *log;
+    const char *how, *log, *switch_file;
     bool        is_on;
 } settings;
 static _Atomic long n_calls;
@@ -41,6 +42,7 @@ __attribute__((constructor)) static void read_settings(void)
     settings.n_fail = n_fail != NULL ? atol(n_fail) : 1;
     settings.how = getenv("IOFAIL_HOW") != NULL ? getenv("IOFAIL_HOW") : "EIO";
     settings.log = getenv("IOFAIL_LOG");
+    settings.switch_file = getenv("IOFAIL_SWITCH");
     settings.is_on = true;
 }
 
@@ -83,6 +85,8 @@ static bool must_fail(const char *call, const char *path)
         return false;
     number = atomic_fetch_add(&n_calls, 1) + 1;
     note(number, call, path);
+    if (settings.switch_file != NULL && access(settings.switch_file, F_OK) == 0)
+        return true;
     return settings.at > 0 && number >= settings.at && number < settings.at + settings.n_fail;
 }
 
