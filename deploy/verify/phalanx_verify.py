@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Verifies phalanx audit folders and receipts.  Independent of phalanx: shares no code with it.
+"""Verifies phalanx audit folders.  Independent of phalanx: shares no code with it.
 Needs Python 3.8 and the `cryptography` package (for Ed25519); no network, no daemon, no database.
 Exit codes: 0 ok, 1 tampered, 2 evidence incomplete, 3 usage error, 4 unknown key, version or field."""
 import argparse
@@ -20,12 +20,12 @@ NAMES = ("ok", "tampered", "incomplete", "usage", "unknown")
 WORST_FIRST = (USAGE, TAMPERED, UNKNOWN, INCOMPLETE, OK)
 SHOWN = 20              # problems of a folder that are printed
 BACK_NS = 120 * 10**9   # a clock may be set back by this much
-CLOSED_MAX = 4_000_000  # finished receipts that are remembered
-NOTE_MAX, BUNDLE_MAX, RECEIPT_MAX = 64 << 10, 256 * (2 + 65535), 4 << 20
+CLOSED_MAX = 1_000_000  # finished receipts that are remembered
+NOTE_MAX, BUNDLE_MAX = 64 << 10, 256 * (2 + 65535)
 DEPTH_MAX = 8           # objects inside each other in a record
-COMMON, START, REFUSAL = dict(at_ns=int, kind=str, receipt=str), dict(epoch=int), dict(rule=str)
-INTENT = dict(epoch=int, asked=dict, engine=dict, model=dict, rules=dict, sample=dict, who=dict)
-RESULT = dict(epoch=int, finish=str, cost=dict, out=dict, timing=dict)
+COMMON, START, WHO = dict(at_ns=int, kind=str, receipt=str), dict(epoch=int), dict(tenant=str, user=str)
+FIELDS = dict(intent=dict(epoch=int, asked=dict, engine=dict, model=dict, rules=dict, sample=dict, who=dict),
+              result=dict(epoch=int, finish=str, cost=dict, out=dict, timing=dict), refusal=dict(rule=str))
 COST = dict.fromkeys(("cached", "compute_ms", "output", "prompt", "queue_ms", "reasoning", "upper"), int)
 KINDS = {"admin", "clock", "config", "content.hold", "correct", "gap", "intent", "key", "licence", "model", "read",
          "refusal", "result", "shred"}
@@ -37,6 +37,9 @@ OTHER_FILE = re.compile(r"checkpoint|trust\.json|(keys|closing)/[1-9][0-9]{0,17}
 class Stop(Exception):
     """(exit code, text): nothing behind this can be checked."""
 
+def stop(code, text):
+    raise Stop(code, text)
+
 def sha256(*parts):
     return hashlib.sha256(b"".join(parts)).digest()
 
@@ -44,20 +47,15 @@ def worst(codes):
     return min(codes, key=WORST_FIRST.index, default=OK)
 
 def number(text, what):
-    if not DECIMAL.fullmatch(text):
-        raise Stop(TAMPERED, f"{what}: not a plain decimal number")
-    return int(text)
+    return int(text) if DECIMAL.fullmatch(text) else stop(TAMPERED, f"{what}: not a plain decimal number")
 
 def from_base64(text, what):
     data = base64.b64decode(text) if BASE64.fullmatch(text) else b""
-    if base64.b64encode(data).decode() != text:  # spare bits in the last digit
-        raise Stop(TAMPERED, f"{what}: not strict base64")
-    return data
-
-# ---- JSON --------------------------------------------------------------------------------------------------------
+    is_strict = base64.b64encode(data).decode() == text  # else spare bits in the last digit
+    return data if is_strict else stop(TAMPERED, f"{what}: not strict base64")
 
 def refuse(_):
-    raise ValueError("only objects, strings and integers")
+    raise ValueError("not the canonical form of objects, strings and 64-bit integers")
 
 def to_json(value):
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode("utf-8")
@@ -70,7 +68,7 @@ def check_values(value, depth=1):
         if type(item) is dict and depth < DEPTH_MAX:
             check_values(item, depth + 1)
         elif type(item) is not str and not (type(item) is int and -2**63 <= item < 2**63):
-            raise ValueError("not only objects, strings and integers, or too deep or large")
+            refuse(item)
 
 def parse_record(raw):
     """The record, when these bytes are its one canonical spelling (so no key is there twice); else ValueError."""
@@ -79,9 +77,7 @@ def parse_record(raw):
     except RecursionError:
         raise ValueError("nested too deep") from None
     check_values(record if type(record) is dict else {"": None})
-    if to_json(record) != raw:
-        raise ValueError("not in canonical form")
-    return record
+    return record if to_json(record) == raw else refuse(raw)
 
 def no_duplicates(pairs):
     return dict(pairs) if len(dict(pairs)) == len(pairs) else refuse(pairs)
@@ -92,16 +88,10 @@ def parse_document(raw, types, what, bad):
         out = json.loads(raw.decode("utf-8"), object_pairs_hook=no_duplicates, parse_float=refuse)
     except (ValueError, RecursionError):
         raise Stop(bad, f"{what}: not JSON, or a key is there twice") from None
-    if type(out) is not dict:
-        raise Stop(bad, f"{what}: not an object")
-    unknown = sorted(set(out) - {*types, "v"})
-    if unknown or type(out.get("v")) is int and out["v"] != 1:
-        raise Stop(UNKNOWN, f"{what}: unknown version or key {unknown[:1]}")
-    if not has(out, dict(types, v=int)):
-        raise Stop(bad, f"{what}: needs exactly the keys v, {', '.join(types)}")
-    return out
-
-# ---- signed notes --------------------------------------------------------------------------------------------------
+    if type(out) is dict and (set(out) - {*types, "v"} or type(out.get("v")) is int and out["v"] != 1):
+        raise Stop(UNKNOWN, f"{what}: unknown version or key")
+    is_good = type(out) is dict and has(out, dict(types, v=int))
+    return out if is_good else stop(bad, f"{what}: needs exactly the keys v, {', '.join(types)}")
 
 class Note:
     def __init__(self, data, what):
@@ -194,12 +184,10 @@ def load_trust(raw, what, bad):
         raise Stop(bad, f"{what}: no keys, or two of one epoch")
     return trust["origin"], keys
 
-# ---- records in their order ------------------------------------------------------------------------------------------
-
 class Rules:
     def __init__(self, add):
         self.add, self.open, self.closed = add, {}, set()  # open: receipt -> (epoch, is_gateway, leaf)
-        self.epoch, self.newest_ns, self.requests, self.kinds, self.is_forgetful = None, 0, 0, {}, False
+        self.epoch, self.newest_ns, self.requests, self.kinds = None, 0, 0, {}
 
     def push(self, leaf, raw):
         r = check_record(leaf, raw, self.add)
@@ -233,10 +221,8 @@ class Rules:
         return None if is_good else f"a result of epoch {r['epoch']} for an intent of epoch {epoch}"
 
     def close(self, receipt):
-        if len(self.closed) >= CLOSED_MAX:
-            self.closed.clear()
-            self.is_forgetful = True
-        self.closed.add(sha256(receipt.encode())[:16])
+        if len(self.closed) < CLOSED_MAX:
+            self.closed.add(sha256(receipt.encode())[:16])
         return self.open.pop(receipt)
 
     def push_start(self, leaf, epoch):
@@ -257,13 +243,9 @@ def check_record(leaf, raw, add):
         return add(TAMPERED, f"record {leaf}: {error}")
     if type(r.get("v")) is not int or r["v"] != 1 or "crit" in r:
         return add(UNKNOWN, f"record {leaf}: unknown version or critical field")
-    types = {"intent": INTENT, "result": RESULT, "refusal": REFUSAL}.get(r.get("kind") or "", {})
-    if not has(r, COMMON) or not r["receipt"] or not has(r, types) or (types is RESULT and not has(r["cost"], COST)) \
-            or (types is INTENT and not has(r["who"], dict(tenant=str, user=str))) or (is_start(r) and not has(r, START)):
-        return add(TAMPERED, f"record {leaf}: without the fields of its kind")
-    return r
-
-# ---- the tree and its files --------------------------------------------------------------------------------------------
+    is_good = has(r, COMMON) and r["receipt"] and has(r, FIELDS.get(r["kind"], START if is_start(r) else {}))
+    is_good = is_good and (r["kind"] != "result" or has(r["cost"], COST)) and (r["kind"] != "intent" or has(r["who"], WHO))
+    return r if is_good else add(TAMPERED, f"record {leaf}: without the fields of its kind")
 
 def index_path(index):
     parts = [f"{index % 1000:03d}"]
@@ -363,18 +345,16 @@ class Verify:
         try:
             for step in (self.load, self.stream, self.walk, self.finish):
                 step()
-        except Stop as stop:
-            self.report.add(*stop.args)
+        except Stop as error:
+            self.report.add(*error.args)
             self.report.skip("everything behind the last problem")
         except OSError as error:
             self.report.add(INCOMPLETE, f"cannot be read: {error.strerror}")
         return self.report
 
-    def need(self, name, most=NOTE_MAX):
-        data = self.folder.read(name, most)
-        if data is None:
-            raise Stop(INCOMPLETE, f"{name}: missing")
-        return data
+    def need(self, name):
+        data = self.folder.read(name, NOTE_MAX)
+        return data if data is not None else stop(INCOMPLETE, f"{name}: missing")
 
     def epochs(self, folder):
         return sorted(int(n.rpartition("/")[2]) for n in self.folder.names(folder) if OTHER_FILE.fullmatch(n))
@@ -475,14 +455,12 @@ class Verify:
                     self.check_marks(tree)
             if is_tty and tree.size % 65536 == 0:
                 print(f"\r{tree.size} of {self.size} records", end="", file=sys.stderr, flush=True)
-        for level, (index, data) in self.tiles.items():
-            if data:
-                self.compare(level, index, data)
+        for level, (index, data) in ((level, tile) for level, tile in self.tiles.items() if tile[1]):
+            self.compare(level, index, data)
 
     def check_marks(self, tree):
-        for cp in self.marks.get(tree.size, ()):
-            if tree.root() != cp.root:
-                self.report.add(TAMPERED, f"{cp.what}: its root is not that of the first {cp.size} records")
+        for cp in (cp for cp in self.marks.get(tree.size, ()) if tree.root() != cp.root):
+            self.report.add(TAMPERED, f"{cp.what}: its root is not that of the first {cp.size} records")
 
     def walk(self):
         """Files that the stream did not read: older partial tiles, what is behind the checkpoint, strangers."""
@@ -515,8 +493,8 @@ class Verify:
                                  records=dict(sorted(rules.kinds.items())))
         for kind in sorted(set(rules.kinds) - KINDS):
             skip(f"the meaning of {rules.kinds[kind]} records of kind {kind[:40]!r}")
-        if rules.is_forgetful:
-            skip(f"whether a receipt was used again more than {CLOSED_MAX} requests later")
+        if len(rules.closed) == CLOSED_MAX:
+            skip(f"whether a receipt behind the first {CLOSED_MAX} was used again")
         if not self.kept:
             skip("whether this is an older or another copy of the log (--from with a checkpoint you kept)")
         if not self.witnesses:
@@ -524,53 +502,13 @@ class Verify:
                  "key alone")
         skip("whether what the records say is true; prompts and answers themselves")
 
-# ---- receipts and the command line -------------------------------------------------------------------------------------
-
-def climb(node, index, size, proof):
-    """The root above a leaf hash, with every hash of the proof used once; None when it has too few or too many."""
-    last, proof = size - 1, list(proof)
-    while last > 0:
-        if index & 1 or index < last:  # else the last node of a level goes up as it is
-            if not proof:
-                return None
-            node = sha256(b"\x01", proof.pop(0), node) if index & 1 else sha256(b"\x01", node, proof.pop(0))
-        index, last = index >> 1, last >> 1
-    return None if proof else node
-
-def check_receipt(raw, name, trust):
-    """One record, its inclusion proof, the checkpoint and the chain of log keys."""
-    report, types = Report(name), dict(checkpoint=str, index=int, keys=list, origin=str, proof=list, record=str)
-    try:
-        doc = parse_document(raw, types, name, TAMPERED)
-        if not all(type(s) is str for s in doc["keys"] + doc["proof"]) or not doc["keys"] or \
-                not all(re.fullmatch("[0-9a-f]{64}", hash_text) for hash_text in doc["proof"]):
-            raise Stop(TAMPERED, "keys and proof must be notes and hashes")
-        cp, record = Checkpoint(doc["checkpoint"].encode(), "checkpoint"), doc["record"].encode()
-        chain = Chain([(f"keys[{i}]", note.encode()) for i, note in enumerate(doc["keys"])], doc["origin"])
-        chain.check_trust(trust, "--trust", UNKNOWN)
-        others = chain.check(cp)
-        root = climb(sha256(b"\x00", record), doc["index"], cp.size, map(bytes.fromhex, doc["proof"]))
-        if not 0 <= doc["index"] < cp.size or root != cp.root:
-            raise Stop(TAMPERED, "the record is not in the tree of the checkpoint at this index")
-        check_record(doc["index"], record, report.add)
-        report.facts.update(origin=cp.origin, index=doc["index"], size=cp.size, record=doc["record"])
-        report.skipped += [f"the signature of {other[:80]} on the checkpoint" for other in others]
-        report.skip("the rest of the log; whether what the record says is true")
-    except Stop as stop:
-        report.add(*stop.args)
-    except UnicodeEncodeError:
-        report.add(TAMPERED, "not UTF-8")
-    return report
-
 def read_file(path, most=NOTE_MAX):
     try:
         with open(path, "rb") as file:
             data = file.read(most + 1)
     except OSError as error:
         raise Stop(USAGE, f"{path}: {error.strerror}") from None
-    if len(data) > most:
-        raise Stop(USAGE, f"{path}: larger than {most} bytes")
-    return data
+    return data if len(data) <= most else stop(USAGE, f"{path}: larger than {most} bytes")
 
 def load_witness(text):
     """VKEY[:N] or FILE[:N], a file with a vkey in each line: N of them must have signed (default: all)."""
@@ -578,17 +516,17 @@ def load_witness(text):
     lines = [what] if what.count("+") >= 2 else read_file(what).decode("utf-8", "replace").split()
     verifiers = []
     for line in lines:
-        name, _, (key_hash, _, key) = (*line.partition("+")[:2], line.partition("+")[2].partition("+"))
-        key = from_base64(key, "witness key")
-        if key[:1] != b"\x01" or len(key) != 33 or sha256(name.encode(), b"\n", key)[:4].hex() != key_hash:
+        match = re.fullmatch(r"([^+ ]+)\+([0-9a-f]{8})\+(\S{44})", line) or stop(UNKNOWN, f"{line[:80]}: not a vkey")
+        name, key = match.group(1), from_base64(match.group(3), "witness key")
+        if key[0] != 1 or len(key) != 33 or sha256(name.encode(), b"\n", key)[:4].hex() != match.group(2):
             raise Stop(UNKNOWN, f"{name[:80]}: not the verifier key of an Ed25519 witness")
         verifiers.append((name, key[1:]))
     return "witness " + what[:60], verifiers, int(least or len(verifiers))
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("verify", "check"))
-    parser.add_argument("paths", nargs="+", metavar="DIR|RECEIPT", help="audit folders, or receipts to check")
+    parser.add_argument("action", choices=("verify",))
+    parser.add_argument("paths", nargs="+", metavar="DIR", help="audit folders")
     parser.add_argument("--trust", metavar="FILE", help="trust.json that you got with the log, kept by yourself")
     parser.add_argument("--from", dest="kept", action="append", default=[], metavar="FILE", help="a kept checkpoint")
     parser.add_argument("--witness", action="append", default=[], metavar="VKEY[:N]", help=load_witness.__doc__)
@@ -598,18 +536,13 @@ def main():
     o = parser.parse_args()
     try:
         trust = load_trust(read_file(o.trust), "--trust", USAGE) if o.trust else None
-        if o.action == "check":
-            if trust is None:
-                raise Stop(USAGE, "check needs --trust FILE: a receipt cannot vouch for itself")
-            reports = (check_receipt(read_file(path, RECEIPT_MAX), path, trust) for path in o.paths)
-        else:
-            kept = [Checkpoint(read_file(path), path) for path in o.kept]
-            witnesses = [load_witness(text) for text in o.witness]
-            reports = (Verify(Folder(path), path, trust, kept, witnesses, o.live).run() for path in o.paths)
+        kept = [Checkpoint(read_file(path), path) for path in o.kept]
+        witnesses = [load_witness(text) for text in o.witness]
+        reports = (Verify(Folder(path), path, trust, kept, witnesses, o.live).run() for path in o.paths)
         return worst([report.show(o.json) for report in reports])
-    except Stop as stop:
-        print(f"phalanx_verify: {stop.args[1]}", file=sys.stderr)
-        return stop.args[0]
+    except Stop as error:
+        print(f"phalanx_verify: {error.args[1]}", file=sys.stderr)
+        return error.args[0]
 
 if __name__ == "__main__":
     sys.exit(main())
