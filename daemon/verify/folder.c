@@ -14,7 +14,7 @@
 #include "daemon/verify/verify.h"
 #include "rpc/base/mem.h"
 
-int phx_folder_open(const char *path, struct phx_folder *out, struct phx_err *err)
+int phx_vfolder_open(const char *path, struct phx_vfolder *out, struct phx_err *err)
 {
     out->fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (out->fd < 0)
@@ -22,7 +22,7 @@ int phx_folder_open(const char *path, struct phx_folder *out, struct phx_err *er
     return 0;
 }
 
-void phx_folder_close(struct phx_folder *f)
+void phx_vfolder_close(struct phx_vfolder *f)
 {
     if (f->fd >= 0)
         close(f->fd);
@@ -50,7 +50,7 @@ static int read_all(int fd, const char *name, size_t max_bytes, struct phx_buf *
     return 0;
 }
 
-int phx_folder_read(const struct phx_folder *f, const char *name, size_t max_bytes, struct phx_buf *out,
+int phx_vfolder_read(const struct phx_vfolder *f, const char *name, size_t max_bytes, struct phx_buf *out,
                     struct phx_err *err)
 {
     struct stat st;
@@ -85,7 +85,7 @@ static int compare_epochs(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-int phx_folder_epochs(const struct phx_folder *f, const char *dir, int64_t **out, size_t *n, struct phx_err *err)
+int phx_vfolder_epochs(const struct phx_vfolder *f, const char *dir, int64_t **out, size_t *n, struct phx_err *err)
 {
     int            fd = openat(f->fd, dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR           *d = fd < 0 ? NULL : fdopendir(fd);
@@ -123,7 +123,7 @@ void phx_tile_base(int level, uint64_t index, char base[PHX_TLOG_PATH_BYTES])
         phx_tlog_tile_path(level, index, PHX_TLOG_TILE_WIDTH, base);
 }
 
-int phx_folder_tile(const struct phx_folder *f, const char *base, int width, bool is_entries,
+int phx_vfolder_tile(const struct phx_vfolder *f, const char *base, int width, bool is_entries,
                     struct phx_buf *out, int *found_width, char name[PHX_V_NAME_MAX], struct phx_err *err)
 {
     size_t         max = is_entries ? (size_t)PHX_V_BUNDLE_MAX : PHX_TLOG_TILE_WIDTH * PHX_TLOG_HASH_BYTES;
@@ -132,11 +132,11 @@ int phx_folder_tile(const struct phx_folder *f, const char *base, int width, boo
 
     if (width < PHX_TLOG_TILE_WIDTH) {
         (void)snprintf(name, PHX_V_NAME_MAX, "%s.p/%d", base, width);
-        rc = phx_folder_read(f, name, max, out, err);
+        rc = phx_vfolder_read(f, name, max, out, err);
         *found_width = width;
     }
     if (rc == PHX_E_NOTFOUND) {
-        rc = phx_folder_read(f, base, max, out, &ignored);
+        rc = phx_vfolder_read(f, base, max, out, &ignored);
         *found_width = PHX_TLOG_TILE_WIDTH;
         if (rc != PHX_E_NOTFOUND)
             (void)snprintf(name, PHX_V_NAME_MAX, "%s", base);
@@ -145,7 +145,7 @@ int phx_folder_tile(const struct phx_folder *f, const char *base, int width, boo
         char wider[PHX_V_NAME_MAX];
 
         (void)snprintf(wider, sizeof(wider), "%s.p/%d", base, w);
-        rc = phx_folder_read(f, wider, max, out, &ignored);
+        rc = phx_vfolder_read(f, wider, max, out, &ignored);
         *found_width = w;
         if (rc != PHX_E_NOTFOUND)
             memcpy(name, wider, sizeof(wider));
@@ -223,9 +223,9 @@ static int check_old(struct phx_walk *w, const char *name, const struct tile_nam
     int            width, rc;
 
     phx_tile_base(t->level, t->index, base);
-    rc = phx_folder_read(w->folder, name, PHX_V_BUNDLE_MAX, &found, err);
+    rc = phx_vfolder_read(w->folder, name, PHX_V_BUNDLE_MAX, &found, err);
     if (rc == 0)
-        rc = phx_folder_tile(w->folder, base, best, t->level < 0, &whole, &width, best_name, err);
+        rc = phx_vfolder_tile(w->folder, base, best, t->level < 0, &whole, &width, best_name, err);
     if (rc == 0 && t->level < 0)
         rc = phx_tlog_entries_walk(found.data, found.size, t->width, ignore_entry, NULL, err);
     if (rc == 0 && (found.size > whole.size || memcmp(found.data, whole.data, found.size) != 0 ||
@@ -269,7 +269,7 @@ static void walk_file(struct phx_walk *w, const char *name)
         phx_report_err(w->report, &err);
 }
 
-int phx_folder_walk(struct phx_walk *w, struct phx_err *err)
+int phx_vfolder_walk(struct phx_walk *w, struct phx_err *err)
 {
     char   *root = phx_mem_strdup(w->path);
     char   *paths[] = {root, NULL};

@@ -21,7 +21,7 @@ struct verify {
     const struct phx_options *o;
     const char               *dir;
     struct phx_report         report;
-    struct phx_folder         folder;
+    struct phx_vfolder         folder;
     struct phx_chain          chain;
     struct phx_vcheckpoint    cp;
     struct phx_vcheckpoint   *closings; /* ascending by epoch */
@@ -45,14 +45,14 @@ static int load_chain(struct verify *v, struct phx_err *err)
     int64_t       *epochs;
     size_t         n;
     char           name[64] = "keys/1";
-    int            rc = phx_folder_epochs(&v->folder, "keys", &epochs, &n, err);
+    int            rc = phx_vfolder_epochs(&v->folder, "keys", &epochs, &n, err);
 
     if (rc == 0 && n == 0)
         rc = phx_fail(err, PHX_E_NOTFOUND, "keys/1: missing");
     for (size_t i = 0; i < n && rc == 0; i++) {
         (void)snprintf(name, sizeof(name), "keys/%zu", i + 1);
         rc = epochs[i] != (int64_t)i + 1 ? phx_fail(err, PHX_E_NOTFOUND, "%s: missing", name)
-                                         : phx_folder_read(&v->folder, name, PHX_V_FILE_MAX, &note, err);
+                                         : phx_vfolder_read(&v->folder, name, PHX_V_FILE_MAX, &note, err);
         if (rc == 0)
             rc = phx_chain_push(&v->chain, name, note.data, note.size, err);
     }
@@ -84,7 +84,7 @@ static int check_spelling(const struct phx_buf *data, struct phx_err *err)
 static int check_own_trust(struct verify *v, struct phx_trust *own, struct phx_err *err)
 {
     struct phx_buf data = {0};
-    int            rc = phx_folder_read(&v->folder, "trust.json", PHX_V_FILE_MAX, &data, err);
+    int            rc = phx_vfolder_read(&v->folder, "trust.json", PHX_V_FILE_MAX, &data, err);
 
     memset(own, 0, sizeof(*own));
     if (rc == 0)
@@ -124,7 +124,7 @@ static int load_closing(struct verify *v, int64_t epoch, struct phx_err *err)
     int                     rc;
 
     (void)snprintf(name, sizeof(v->closing_names[0]), "closing/%lld", (long long)epoch);
-    rc = phx_folder_read(&v->folder, name, PHX_V_FILE_MAX, &note, err);
+    rc = phx_vfolder_read(&v->folder, name, PHX_V_FILE_MAX, &note, err);
     if (rc == 0)
         rc = phx_vcheckpoint_parse(c, name, note.data, note.size, err);
     phx_buf_fini(&note);
@@ -138,24 +138,21 @@ static int load_closing(struct verify *v, int64_t epoch, struct phx_err *err)
     return rc;
 }
 
-/* The checkpoint must be the newest statement of the log: a later one beside it means a rollback. */
+/* The checkpoint should be the newest statement of the log; all others are checked as well. */
 static int check_newest(struct verify *v, struct phx_err *err)
 {
-    const struct phx_vcheckpoint *end = NULL;
-    bool                          is_same;
+    uint64_t end = v->cp.c.size;
 
     for (size_t i = 0; i < v->n_closings; i++)
         if (v->closings[i].epoch == v->cp.epoch)
-            end = &v->closings[i];
-    is_same = end != NULL && end->c.size == v->cp.c.size &&
-              memcmp(&end->c.root, &v->cp.c.root, sizeof(end->c.root)) == 0;
-    if ((end != NULL && end->c.size < v->cp.c.size) ||
-        (v->cp.epoch < v->chain.n && !(v->cp.epoch == v->chain.n - 1 && is_same)))
-        return phx_fail(err, PHX_E_FORMAT, "checkpoint: of key epoch %lld, which is over: rolled back, or an old key",
+            end = v->closings[i].c.size;
+    if (end < v->cp.c.size)
+        return phx_fail(err, PHX_E_FORMAT, "checkpoint: signed after closing/%lld, which is smaller",
                         (long long)v->cp.epoch);
-    if (v->cp.epoch < v->chain.n || (end != NULL && !is_same))
-        phx_report_add(&v->report, PHX_E_STATE, "the checkpoint is older than closing/%lld or keys/%lld",
-                       (long long)v->cp.epoch, (long long)v->chain.n);
+    if (v->cp.epoch < v->chain.n || end > v->cp.c.size)
+        phx_report_add(&v->report, PHX_E_STATE,
+                       "the checkpoint is older than keys/%lld or closing/%lld: rolled back, or copied while a key "
+                       "moved on (then copy it again)", (long long)v->chain.n, (long long)v->cp.epoch);
     return 0;
 }
 
@@ -163,7 +160,7 @@ static int load_closings(struct verify *v, struct phx_err *err)
 {
     int64_t *epochs, next = 1;
     size_t   n;
-    int      rc = phx_folder_epochs(&v->folder, "closing", &epochs, &n, err);
+    int      rc = phx_vfolder_epochs(&v->folder, "closing", &epochs, &n, err);
 
     v->closings = phx_mem_calloc(n + 1, sizeof(*v->closings));
     v->closing_names = phx_mem_calloc(n + 1, sizeof(*v->closing_names));
@@ -256,7 +253,7 @@ static int load(struct verify *v, struct phx_err *err)
 {
     struct phx_buf note = {0};
     char           root[65];
-    int            rc = phx_folder_read(&v->folder, "checkpoint", PHX_V_FILE_MAX, &note, err);
+    int            rc = phx_vfolder_read(&v->folder, "checkpoint", PHX_V_FILE_MAX, &note, err);
 
     if (rc == 0)
         rc = phx_vcheckpoint_parse(&v->cp, "checkpoint", note.data, note.size, err);
@@ -293,7 +290,7 @@ static void compare_tile(struct verify *v, int number)
     int            found;
 
     phx_tile_base(number, l->index, base);
-    if (phx_folder_tile(&v->folder, base, l->n, false, &v->tile, &found, name, &err) != 0)
+    if (phx_vfolder_tile(&v->folder, base, l->n, false, &v->tile, &found, name, &err) != 0)
         phx_report_err(&v->report, &err);
     else if (v->tile.size != (size_t)found * PHX_TLOG_HASH_BYTES ||
              memcmp(v->tile.data, l->nodes, (size_t)l->n * PHX_TLOG_HASH_BYTES) != 0)
@@ -362,7 +359,7 @@ static int stream(struct verify *v, struct phx_err *err)
         uint64_t left = v->size - v->tree.size;
 
         phx_tile_base(-1, v->tree.size / PHX_TLOG_TILE_WIDTH, base);
-        rc = phx_folder_tile(&v->folder, base, left < PHX_TLOG_TILE_WIDTH ? (int)left : PHX_TLOG_TILE_WIDTH, true,
+        rc = phx_vfolder_tile(&v->folder, base, left < PHX_TLOG_TILE_WIDTH ? (int)left : PHX_TLOG_TILE_WIDTH, true,
                              &bundle, &found, name, err);
         if (rc == 0 && (rc = phx_tlog_entries_walk(bundle.data, bundle.size, found, on_entry, v, err)) != 0)
             phx_err_prefix(err, "%.100s: ", name);
@@ -383,20 +380,10 @@ static int stream(struct verify *v, struct phx_err *err)
 static int walk(struct verify *v, struct phx_err *err)
 {
     struct phx_walk w = {.folder = &v->folder, .path = v->dir, .size = v->size, .report = &v->report};
-    struct phx_buf  note = {0};
-    bool            is_live = v->o->is_live;
-    int             rc = phx_folder_walk(&w, err);
+    int             rc = phx_vfolder_walk(&w, err);
 
-    if (rc == 0 && w.is_behind && !is_live) { /* a log that grows meanwhile is no finding */
-        rc = phx_folder_read(&v->folder, "checkpoint", PHX_V_FILE_MAX, &note, err);
-        is_live = rc == 0 && (note.size != v->cp.note.size || memcmp(note.data, v->cp.note.data, note.size) != 0);
-    }
-    if (rc == 0 && w.is_behind && is_live)
-        phx_report_skip(&v->report, "records behind the checkpoint: they are not signed yet");
-    else if (rc == 0 && w.is_behind)
-        phx_report_add(&v->report, PHX_E_STATE,
-                       "records behind the checkpoint are not signed (--live: of a running daemon)");
-    phx_buf_fini(&note);
+    if (rc == 0 && w.is_behind)
+        phx_report_skip(&v->report, "records behind the checkpoint: not signed yet, so no part of this log");
     return rc;
 }
 
@@ -419,7 +406,7 @@ static void finish(struct verify *v)
     if (v->o->n_kept == 0)
         phx_report_skip(r, "whether this is an older or another copy of the log (--from with a checkpoint you kept)");
     if (v->o->n_witnesses == 0)
-        phx_report_skip(r, "signatures of witnesses: the records from %llu on rest on the newest log key alone",
+        phx_report_skip(r, "witnesses: the records from %llu on rest on the newest log key alone",
                         (unsigned long long)v->chain.keys[v->chain.n - 1].from_size);
     phx_report_skip(r, "whether what the records say is true; prompts and answers themselves");
 }
@@ -434,7 +421,7 @@ static void fini(struct verify *v)
     phx_mem_free(v->levels);
     phx_vcheckpoint_fini(&v->cp);
     phx_chain_fini(&v->chain);
-    phx_folder_close(&v->folder);
+    phx_vfolder_close(&v->folder);
     phx_rules_fini(&v->rules);
     phx_report_fini(&v->report);
     phx_buf_fini(&v->tile);
@@ -453,7 +440,7 @@ enum phx_verdict phx_cmd_verify(const struct phx_options *o, const char *dir)
     phx_tlog_frontier_init(&v.tree);
     v.levels = phx_mem_calloc(LEVELS_MAX, sizeof(*v.levels));
     v.others = json_array();
-    rc = phx_folder_open(dir, &v.folder, &err);
+    rc = phx_vfolder_open(dir, &v.folder, &err);
     if (rc == 0)
         rc = load(&v, &err);
     if (rc == 0)

@@ -12,7 +12,7 @@ static int load_chain(struct phx_log *l, struct phx_err *err)
     int64_t *epochs;
     size_t   n;
     char     name[64];
-    int      rc = phx_folder_epochs(&l->folder, "keys", &epochs, &n, err);
+    int      rc = phx_vfolder_epochs(&l->folder, "keys", &epochs, &n, err);
 
     l->key_notes = phx_mem_calloc(n + 1, sizeof(*l->key_notes));
     if (rc == 0 && n == 0)
@@ -21,7 +21,7 @@ static int load_chain(struct phx_log *l, struct phx_err *err)
         (void)snprintf(name, sizeof(name), "keys/%zu", i + 1);
         rc = epochs[i] != (int64_t)i + 1
                  ? phx_fail(err, PHX_E_NOTFOUND, "%s: missing", name)
-                 : phx_folder_read(&l->folder, name, PHX_V_FILE_MAX, &l->key_notes[i], err);
+                 : phx_vfolder_read(&l->folder, name, PHX_V_FILE_MAX, &l->key_notes[i], err);
         if (rc == 0)
             rc = phx_chain_push(&l->chain, name, l->key_notes[i].data, l->key_notes[i].size, err);
     }
@@ -37,7 +37,7 @@ static int load_trust(struct phx_log *l, const struct phx_options *o, struct phx
 
     if (o->has_trust)
         return phx_trust_check(&o->trust, &l->chain, "--trust", PHX_E_UNSUPPORTED, err);
-    rc = phx_folder_read(&l->folder, "trust.json", PHX_V_FILE_MAX, &data, err);
+    rc = phx_vfolder_read(&l->folder, "trust.json", PHX_V_FILE_MAX, &data, err);
     if (rc == 0)
         rc = phx_trust_parse(&trust, "trust.json", data.data, data.size, PHX_E_FORMAT, err);
     if (rc == 0) {
@@ -56,9 +56,9 @@ int phx_log_open(struct phx_log *l, const char *dir, const struct phx_options *o
     int            rc;
 
     memset(l, 0, sizeof(*l));
-    rc = phx_folder_open(dir, &l->folder, err);
+    rc = phx_vfolder_open(dir, &l->folder, err);
     if (rc == 0)
-        rc = phx_folder_read(&l->folder, "checkpoint", PHX_V_FILE_MAX, &note, err);
+        rc = phx_vfolder_read(&l->folder, "checkpoint", PHX_V_FILE_MAX, &note, err);
     if (rc == 0)
         rc = phx_vcheckpoint_parse(&l->cp, "checkpoint", note.data, note.size, err);
     phx_buf_fini(&note);
@@ -84,7 +84,7 @@ void phx_log_close(struct phx_log *l)
     phx_vcheckpoint_fini(&l->cp);
     phx_buf_fini(&l->tile);
     phx_buf_fini(&l->bundle);
-    phx_folder_close(&l->folder);
+    phx_vfolder_close(&l->folder);
     memset(l, 0, sizeof(*l));
     l->folder.fd = -1;
 }
@@ -116,7 +116,7 @@ static int walk_bundle(struct phx_log *l, uint64_t index, struct walk_ctx *w)
     w->first = index * PHX_TLOG_TILE_WIDTH;
     w->width = l->cp.c.size - w->first < PHX_TLOG_TILE_WIDTH ? (int)(l->cp.c.size - w->first) : PHX_TLOG_TILE_WIDTH;
     phx_tile_base(-1, index, base);
-    rc = phx_folder_tile(&l->folder, base, w->width, true, &l->bundle, &found, name, w->err);
+    rc = phx_vfolder_tile(&l->folder, base, w->width, true, &l->bundle, &found, name, w->err);
     if (rc == 0 && (rc = phx_tlog_entries_walk(l->bundle.data, l->bundle.size, found, on_entry, w, w->err)) != 0)
         phx_err_prefix(w->err, "%.100s: ", name);
     return rc != 0 ? rc : w->rc;
@@ -177,7 +177,7 @@ static int load_tile(struct phx_log *l, int level, uint64_t index, size_t least,
     phx_tile_base(level, index, base);
     if (strcmp(base, l->tile_base) != 0) {
         l->tile_base[0] = '\0';
-        rc = phx_folder_tile(&l->folder, base, count < PHX_TLOG_TILE_WIDTH ? (int)count : PHX_TLOG_TILE_WIDTH,
+        rc = phx_vfolder_tile(&l->folder, base, count < PHX_TLOG_TILE_WIDTH ? (int)count : PHX_TLOG_TILE_WIDTH,
                              false, &l->tile, &found, name, err);
         if (rc == 0)
             memcpy(l->tile_base, base, sizeof(base));

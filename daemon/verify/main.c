@@ -9,7 +9,7 @@
 
 #include "daemon/verify/verify.h"
 
-enum { OPT_TRUST = 256, OPT_FROM, OPT_WITNESS, OPT_LIVE, OPT_INTENT, OPT_JSON, MANY = 1 << 30 };
+enum { OPT_TRUST = 256, OPT_FROM, OPT_WITNESS, OPT_INTENT, OPT_JSON, MANY = 1 << 30 };
 
 static const struct command {
     const char *name, *args;
@@ -32,7 +32,6 @@ static const struct argp_option options[] = {
     {"from", OPT_FROM, "FILE", 0, "verify: a checkpoint you kept; the log must contain it (repeatable)", 0},
     {"witness", OPT_WITNESS, "VKEY[:N]", 0,
      "verify: a witness's verifier key, or a file of them, of which N must have signed (default all)", 0},
-    {"live", OPT_LIVE, NULL, 0, "verify: the folder is of a running daemon, and goes on behind its checkpoint", 0},
     {"intent", OPT_INTENT, NULL, 0, "prove: the intent of a receipt, and not its result", 0},
     {"json", OPT_JSON, NULL, 0, "JSON on standard output", 0},
     {NULL, 0, NULL, 0, NULL, 0},
@@ -123,7 +122,6 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case OPT_TRUST: rc = add_trust(o, arg, &err); break;
     case OPT_FROM: rc = add_kept(o, arg, &err); break;
     case OPT_WITNESS: rc = add_witness(o, arg, &err); break;
-    case OPT_LIVE: o->is_live = true; break;
     case OPT_INTENT: o->is_intent = true; break;
     case OPT_JSON: o->is_json = true; break;
     case ARGP_KEY_ARGS:

@@ -53,33 +53,33 @@ enum phx_verdict phx_report_show(const struct phx_report *r, bool is_json);
 
 /* ---- files ---------------------------------------------------------------------------------------------- */
 
-struct phx_folder {
+struct phx_vfolder {
     int fd;
 };
-int  phx_folder_open(const char *path, struct phx_folder *out, struct phx_err *err) PHX_CHECKED;
-void phx_folder_close(struct phx_folder *f);
+int  phx_vfolder_open(const char *path, struct phx_vfolder *out, struct phx_err *err) PHX_CHECKED;
+void phx_vfolder_close(struct phx_vfolder *f);
 /* Replaces what is in out.  PHX_E_NOTFOUND without setting err's text apart: "NAME: missing". */
-int phx_folder_read(const struct phx_folder *f, const char *name, size_t max_bytes, struct phx_buf *out,
+int phx_vfolder_read(const struct phx_vfolder *f, const char *name, size_t max_bytes, struct phx_buf *out,
                     struct phx_err *err) PHX_CHECKED;
 /* The epochs that have a file under keys or closing, ascending; owned array. */
-int phx_folder_epochs(const struct phx_folder *f, const char *dir, int64_t **out, size_t *n,
+int phx_vfolder_epochs(const struct phx_vfolder *f, const char *dir, int64_t **out, size_t *n,
                       struct phx_err *err) PHX_CHECKED;
 /* Reads the tile at a path without width, or a wider one when the exact one is not there (the log may have
  * grown).  is_entries: a bundle.  *found_width: of the file.  name: of the exact or the found file. */
-int phx_folder_tile(const struct phx_folder *f, const char *base, int width, bool is_entries,
+int phx_vfolder_tile(const struct phx_vfolder *f, const char *base, int width, bool is_entries,
                     struct phx_buf *out, int *found_width, char name[PHX_V_NAME_MAX],
                     struct phx_err *err) PHX_CHECKED;
 /* "tile/0/x001/234" or "tile/entries/..." (level -1) without a width. */
 void phx_tile_base(int level, uint64_t index, char base[PHX_TLOG_PATH_BYTES]);
 /* Files that are part of no current tree: older partial tiles are compared, the rest is reported. */
 struct phx_walk {
-    const struct phx_folder *folder;
+    const struct phx_vfolder *folder;
     const char              *path;
     uint64_t                 size;
     struct phx_report       *report;
     bool                     is_behind; /* out: files of records behind the checkpoint are there */
 };
-int phx_folder_walk(struct phx_walk *w, struct phx_err *err) PHX_CHECKED;
+int phx_vfolder_walk(struct phx_walk *w, struct phx_err *err) PHX_CHECKED;
 
 /* ---- keys, checkpoints ---------------------------------------------------------------------------------- */
 
@@ -178,7 +178,7 @@ struct phx_witness {
 };
 struct phx_options {
     const char        *command;
-    bool               is_json, is_live, is_intent;
+    bool               is_json, is_intent;
     bool               has_trust;
     struct phx_trust   trust;
     struct phx_vcheckpoint kept[PHX_V_KEPT_MAX];
@@ -189,7 +189,7 @@ struct phx_options {
     int                n_args;
 };
 struct phx_log {
-    struct phx_folder      folder;
+    struct phx_vfolder      folder;
     struct phx_chain       chain;
     struct phx_vcheckpoint cp;
     struct phx_buf        *key_notes; /* per epoch */

@@ -39,27 +39,22 @@ class Stop(Exception):
 
 def stop(code, text):
     raise Stop(code, text)
-
+def stop_if(is_wrong, code, text):
+    return stop(code, text) if is_wrong else None
 def sha256(*parts):
     return hashlib.sha256(b"".join(parts)).digest()
-
 def worst(codes):
     return min(codes, key=WORST_FIRST.index, default=OK)
-
 def number(text, what):
     return int(text) if DECIMAL.fullmatch(text) else stop(TAMPERED, f"{what}: not a plain decimal number")
-
 def from_base64(text, what):
     data = base64.b64decode(text) if BASE64.fullmatch(text) else b""
     is_strict = base64.b64encode(data).decode() == text  # else spare bits in the last digit
     return data if is_strict else stop(TAMPERED, f"{what}: not strict base64")
-
 def refuse(_):
     raise ValueError("not the canonical form of objects, strings and 64-bit integers")
-
 def to_json(value):
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode("utf-8")
-
 def has(record, types):
     return all(type(record.get(key)) is kind for key, kind in types.items())
 
@@ -78,10 +73,8 @@ def parse_record(raw):
         raise ValueError("nested too deep") from None
     check_values(record if type(record) is dict else {"": None})
     return record if to_json(record) == raw else refuse(raw)
-
 def no_duplicates(pairs):
     return dict(pairs) if len(dict(pairs)) == len(pairs) else refuse(pairs)
-
 def parse_document(raw, types, what, bad):
     """A JSON object with exactly these keys and "v": 1."""
     try:
@@ -101,15 +94,13 @@ class Note:
             self.lines, lines = head.decode("utf-8").split("\n"), tail[:-1].decode("utf-8").split("\n")
         except UnicodeDecodeError:
             found = b""
-        if not found or tail[-1:] != b"\n" or len(lines) > 16 or any(byte < 32 and byte != 10 for byte in data):
-            raise Stop(TAMPERED, f"{what}: not a signed note")
+        is_bad = not found or tail[-1:] != b"\n" or len(lines) > 16 or re.search(b"[\\x00-\\x09\\x0b-\\x1f]", data)
+        stop_if(is_bad, TAMPERED, f"{what}: not a signed note")
         for line in lines:
             match = re.fullmatch("\u2014 ([^ +]+) ([A-Za-z0-9+/=]+)", line)
             blob = from_base64(match.group(2), what) if match else b""
-            if len(blob) < 5:
-                raise Stop(TAMPERED, f"{what}: malformed signature line")
+            stop_if(len(blob) < 5, TAMPERED, f"{what}: malformed signature line")
             self.signatures.append((match.group(1), blob[:4], blob[4:]))
-
     def verify(self, name, key):
         """None: not signed by it; True, False: the signature verifies or not."""
         key_hash = sha256(name.encode(), b"\n\x01", key)[:4]
@@ -120,7 +111,6 @@ class Note:
         except (InvalidSignature, ValueError):
             return False
         return True if found else None
-
     def need(self, origin, keys):
         """Signed by exactly these log keys {epoch: key}, once each.  Returns the names of other signers."""
         names = {f"{origin}/{epoch}": key for epoch, key in keys.items()}
@@ -129,8 +119,7 @@ class Note:
             if name.startswith(origin + "/") and (name not in names or signers.count(name) != 1):
                 raise Stop(TAMPERED, f"{self.what}: signed by {name[:80]}, which may not sign it")
         for name, key in names.items():
-            if not self.verify(name, key):
-                raise Stop(TAMPERED, f"{self.what}: no valid signature of {name[:80]}")
+            stop_if(not self.verify(name, key), TAMPERED, f"{self.what}: no valid signature of {name[:80]}")
         return [n for n in signers if n not in names]
 
 class Checkpoint(Note):
@@ -139,8 +128,7 @@ class Checkpoint(Note):
         lines = self.lines
         if len(lines) < 4 or not lines[0] or not lines[3].startswith("epoch "):
             raise Stop(TAMPERED, f"{what}: not a checkpoint")
-        if len(lines) > 4:
-            raise Stop(UNKNOWN, f"{what}: unknown line after the epoch")
+        stop_if(len(lines) > 4, UNKNOWN, f"{what}: unknown line after the epoch")
         self.origin, self.size, self.epoch = lines[0], number(lines[1], what), number(lines[3][6:], what)
         self.root = from_base64(lines[2], what)
 
@@ -157,18 +145,14 @@ class Chain:
                 raise Stop(TAMPERED, f"{what}: wrong first size")
             if note.need(origin, {e: self.keys[e] for e in (epoch - 1, epoch) if e > 0}):
                 raise Stop(TAMPERED, f"{what}: signed by somebody else too")
-
     def check(self, cp):
         """Each key speaks for the sizes of its own epoch alone.  Returns the names of other signers."""
-        if cp.origin != self.origin:
-            raise Stop(TAMPERED, f"{cp.what}: of another log, {cp.origin[:80]}")
-        if cp.epoch not in self.keys:
-            raise Stop(UNKNOWN, f"{cp.what}: the key of epoch {cp.epoch} is unknown")
+        stop_if(cp.origin != self.origin, TAMPERED, f"{cp.what}: of another log, {cp.origin[:80]}")
+        stop_if(cp.epoch not in self.keys, UNKNOWN, f"{cp.what}: the key of epoch {cp.epoch} is unknown")
         others = cp.need(cp.origin, {cp.epoch: self.keys[cp.epoch]})
         if not self.starts[cp.epoch] <= cp.size <= self.starts.get(cp.epoch + 1, cp.size):
             raise Stop(TAMPERED, f"{cp.what}: size {cp.size} is outside of epoch {cp.epoch}")
         return others
-
     def check_trust(self, trust, what, bad):
         if trust[0] != self.origin or any(self.keys.get(epoch) != key for epoch, key in trust[1].items()):
             raise Stop(bad, f"{what}: the trusted keys of {trust[0][:80]} are not those of this log")
@@ -180,15 +164,13 @@ def load_trust(raw, what, bad):
                 item["epoch"] < 1 or not re.fullmatch("[0-9a-f]{64}", str(item["public_key"])):
             raise Stop(bad, f"{what}: each key has an epoch and a public_key of 64 hex digits")
         keys[item["epoch"]] = bytes.fromhex(item["public_key"])
-    if not keys or len(keys) != len(trust["keys"]):
-        raise Stop(bad, f"{what}: no keys, or two of one epoch")
+    stop_if(not keys or len(keys) != len(trust["keys"]), bad, f"{what}: no keys, or two of one epoch")
     return trust["origin"], keys
 
 class Rules:
     def __init__(self, add):
         self.add, self.open, self.closed = add, {}, set()  # open: receipt -> (epoch, is_gateway, leaf)
         self.epoch, self.newest_ns, self.requests, self.kinds = None, 0, 0, {}
-
     def push(self, leaf, raw):
         r = check_record(leaf, raw, self.add)
         if r is None:
@@ -204,7 +186,6 @@ class Rules:
             self.push_start(leaf, r["epoch"]) if is_start(r) else None
         if problem:
             self.add(TAMPERED, f"record {leaf}: {problem}")
-
     def push_intent(self, leaf, r):
         receipt, state = r["receipt"], r.get("state")
         if receipt in self.open or sha256(receipt.encode())[:16] in self.closed:
@@ -212,19 +193,16 @@ class Rules:
         self.open[receipt] = (r["epoch"], type(state) is dict and state.get("privacy") == "gateway", leaf)
         self.requests += 1
         return f"its epoch is not {self.epoch}" if self.epoch not in (None, r["epoch"]) else None
-
     def push_result(self, r):
         if r["receipt"] not in self.open:
             return "a result without an open intent before it: none at all, or this is the second result"
         epoch = self.close(r["receipt"])[0]
         is_good = epoch <= r["epoch"] <= (epoch if self.epoch is None else self.epoch)
         return None if is_good else f"a result of epoch {r['epoch']} for an intent of epoch {epoch}"
-
     def close(self, receipt):
         if len(self.closed) < CLOSED_MAX:
             self.closed.add(sha256(receipt.encode())[:16])
         return self.open.pop(receipt)
-
     def push_start(self, leaf, epoch):
         before, self.epoch = self.epoch, epoch
         for receipt in [receipt for receipt, intent in self.open.items() if not intent[1]]:
@@ -244,7 +222,8 @@ def check_record(leaf, raw, add):
     if type(r.get("v")) is not int or r["v"] != 1 or "crit" in r:
         return add(UNKNOWN, f"record {leaf}: unknown version or critical field")
     is_good = has(r, COMMON) and r["receipt"] and has(r, FIELDS.get(r["kind"], START if is_start(r) else {}))
-    is_good = is_good and (r["kind"] != "result" or has(r["cost"], COST)) and (r["kind"] != "intent" or has(r["who"], WHO))
+    for kind, group, types in (("result", "cost", COST), ("intent", "who", WHO)):
+        is_good = is_good and (r["kind"] != kind or has(r[group], types))
     return r if is_good else add(TAMPERED, f"record {leaf}: without the fields of its kind")
 
 def index_path(index):
@@ -253,28 +232,23 @@ def index_path(index):
         index //= 1000
         parts.insert(0, f"x{index % 1000:03d}")
     return "/".join(parts)
-
 def width_of(name):
     return int(name.rpartition("/")[2]) if ".p/" in name else 256
-
 def split(name, data):
     """The entries of a bundle: as many as its name says, and not a byte more."""
     at, out = 0, []
     for _ in range(width_of(name)):
         end = at + 2 + int.from_bytes(data[at:at + 2], "big")
         out.append(data[at + 2:end])
-        if at + 2 > len(data) or end > len(data):
-            raise Stop(TAMPERED, f"{name}: cut short")
+        stop_if(at + 2 > len(data) or end > len(data), TAMPERED, f"{name}: cut short")
         at = end
-    if at != len(data):
-        raise Stop(TAMPERED, f"{name}: {len(data) - at} bytes too many")
+    stop_if(at != len(data), TAMPERED, f"{name}: {len(data) - at} bytes too many")
     return out
 
 class Tree:
     """Roots of the complete subtrees of what was pushed; nodes of every eighth level go to on_node()."""
     def __init__(self, on_node):
         self.size, self.stack, self.on_node = 0, [], on_node
-
     def push(self, node):
         height, size = 0, self.size
         self.on_node(0, node)
@@ -284,7 +258,6 @@ class Tree:
                 self.on_node(height // 8, node)
         self.stack.append(node)
         self.size += 1
-
     def root(self):
         node = self.stack[-1] if self.stack else sha256()
         for left in reversed(self.stack[:-1]):
@@ -294,7 +267,6 @@ class Tree:
 class Folder:
     def __init__(self, path):
         self.path = path
-
     def read(self, name, most):
         """The file's bytes, or None when there is none."""
         try:
@@ -303,10 +275,8 @@ class Folder:
             return None
         with os.fdopen(fd, "rb") as file:
             data = file.read(most + 1) if stat.S_ISREG(os.fstat(fd).st_mode) else None
-        if data is None or len(data) > most:
-            raise Stop(TAMPERED, f"{name}: no regular file, or larger than {most} bytes")
+        stop_if(data is None or len(data) > most, TAMPERED, f"{name}: no regular file, or larger than {most} bytes")
         return data
-
     def names(self, folder=""):
         for base, _, files in os.walk(os.path.join(self.path, folder)):
             yield from (os.path.relpath(os.path.join(base, name), self.path) for name in files)
@@ -314,15 +284,12 @@ class Folder:
 class Report:
     def __init__(self, name):
         self.name, self.codes, self.problems, self.count, self.skipped, self.facts = name, set(), [], 0, [], {}
-
     def add(self, code, text):
         self.codes.add(code)
         self.count += 1
         self.problems += [f"{NAMES[code]}: {text}"] * (self.count <= SHOWN)
-
     def skip(self, text):
         self.skipped += [text] * (len(self.skipped) < SHOWN)
-
     def show(self, as_json):
         code = worst(self.codes)
         if as_json:
@@ -336,11 +303,10 @@ class Report:
 
 class Verify:
     """One folder.  trust: of load_trust() or None; kept: checkpoints; witnesses: (what, [(name, key)], least)."""
-    def __init__(self, folder, name, trust=None, kept=(), witnesses=(), is_live=False):
-        self.folder, self.trust, self.kept, self.witnesses, self.is_live = folder, trust, kept, witnesses, is_live
+    def __init__(self, folder, name, trust=None, kept=(), witnesses=()):
+        self.folder, self.trust, self.kept, self.witnesses = folder, trust, kept, witnesses
         self.report, self.tiles = Report(name), {}
         self.rules = Rules(self.report.add)
-
     def run(self):
         try:
             for step in (self.load, self.stream, self.walk, self.finish):
@@ -351,14 +317,11 @@ class Verify:
         except OSError as error:
             self.report.add(INCOMPLETE, f"cannot be read: {error.strerror}")
         return self.report
-
     def need(self, name):
         data = self.folder.read(name, NOTE_MAX)
         return data if data is not None else stop(INCOMPLETE, f"{name}: missing")
-
     def epochs(self, folder):
         return sorted(int(n.rpartition("/")[2]) for n in self.folder.names(folder) if OTHER_FILE.fullmatch(n))
-
     def load(self):
         self.cp = cp = Checkpoint(self.need("checkpoint"), "checkpoint")
         self.last = max(self.epochs("keys"), default=1)
@@ -376,7 +339,6 @@ class Verify:
             self.marks.setdefault(item.size, []).append(item)
             if item.size > self.size:
                 raise Stop(TAMPERED, f"{item.what}: has {item.size} records, this log only {self.size}: rolled back")
-
     def check_trust(self):
         raw, trust = self.folder.read("trust.json", NOTE_MAX), self.trust
         if raw is not None:
@@ -392,7 +354,6 @@ class Verify:
             self.chain.check_trust(trust, "--trust", UNKNOWN)
         if min(trust[1]) > 1:
             self.report.skip(f"the log keys before epoch {min(trust[1])}, except that each has signed the next")
-
     def load_closings(self):
         cp, self.closings = self.cp, {}
         for epoch in self.epochs("closing"):
@@ -402,13 +363,11 @@ class Verify:
                 raise Stop(TAMPERED, f"{item.what}: of another epoch, or not where keys/{epoch + 1} starts")
         for epoch in sorted(set(range(1, self.last)) - set(self.closings)):
             self.report.add(INCOMPLETE, f"closing/{epoch}: missing")
-        end = self.closings.get(cp.epoch)
-        is_same = end is not None and (end.size, end.root) == (cp.size, cp.root)
-        if end is not None and end.size < cp.size or cp.epoch < self.last and not (cp.epoch == self.last - 1 and is_same):
-            raise Stop(TAMPERED, f"checkpoint: of key epoch {cp.epoch}, which is over: rolled back, or an old key")
-        if cp.epoch < self.last or end is not None and not is_same:
-            self.report.add(INCOMPLETE, f"the checkpoint is older than closing/{cp.epoch} or keys/{self.last}")
-
+        end = self.closings.get(cp.epoch, cp)
+        stop_if(end.size < cp.size, TAMPERED, f"checkpoint: signed after closing/{cp.epoch}, which is smaller")
+        if cp.epoch < self.last or end.size > cp.size:
+            self.report.add(INCOMPLETE, f"the checkpoint is older than keys/{self.last} or closing/{cp.epoch}: rolled "
+                                        "back, or copied while a key moved on (then copy it again)")
     def check_witnesses(self, others):
         for what, verifiers, least in self.witnesses:
             verdicts = [self.cp.verify(name, key) for name, key in verifiers]
@@ -418,7 +377,6 @@ class Verify:
                 self.report.add(INCOMPLETE, f"{what}: {verdicts.count(True)} of {least} witnesses have signed")
         for name in sorted(set(others) - {name for _, verifiers, _ in self.witnesses for name, _ in verifiers}):
             self.report.skip(f"the signature of {name[:80]} on the checkpoint: its key was not given")
-
     def find(self, path, width, most):
         """The file of that tile or a wider one (the log may have grown): (name, bytes); (exact name, None)."""
         names = ([f"{path}.p/{width}"] if width < 256 else []) + [path]
@@ -427,21 +385,18 @@ class Verify:
             if data is not None:
                 return name, data
         return names[0], None
-
     def on_node(self, level, node):
         tile = self.tiles.setdefault(level, [0, bytearray()])
         tile[1] += node
         if len(tile[1]) == 256 * 32:
             self.compare(level, *tile)
             self.tiles[level] = [tile[0] + 1, bytearray()]
-
     def compare(self, level, index, expected):
         name, found = self.find(f"tile/{level}/{index_path(index)}", len(expected) // 32, 256 * 32)
         if found is None:
             self.report.add(INCOMPLETE, f"{name}: missing")
         elif len(found) != 32 * width_of(name) or not found.startswith(bytes(expected)):
             self.report.add(TAMPERED, f"{name}: differs from the entries")
-
     def stream(self):
         tree, is_tty = Tree(self.on_node), sys.stderr.isatty()
         self.check_marks(tree)
@@ -457,11 +412,9 @@ class Verify:
                 print(f"\r{tree.size} of {self.size} records", end="", file=sys.stderr, flush=True)
         for level, (index, data) in ((level, tile) for level, tile in self.tiles.items() if tile[1]):
             self.compare(level, index, data)
-
     def check_marks(self, tree):
         for cp in (cp for cp in self.marks.get(tree.size, ()) if tree.root() != cp.root):
             self.report.add(TAMPERED, f"{cp.what}: its root is not that of the first {cp.size} records")
-
     def walk(self):
         """Files that the stream did not read: older partial tiles, what is behind the checkpoint, strangers."""
         is_behind = False
@@ -473,20 +426,17 @@ class Verify:
                     self.report.skip(f"the file {name[:100]!r}: not of an audit folder")
                 continue
             is_entries = match.group(1) == "entries"
-            count = (self.size if is_entries else self.size >> (8 * int(match.group(1)))) - 256 * index
+            count = (self.size >> (0 if is_entries else 8 * int(match.group(1)))) - 256 * index
             if width > count:
                 is_behind = True
             elif width < min(256, count):  # older: the beginning of the one that was checked
-                found, whole = (self.folder.read(name, BUNDLE_MAX),
-                                self.find(name.partition(".p/")[0], min(256, count), BUNDLE_MAX)[1])
-                if not (whole or b"").startswith(found) or not (split(name, found) if is_entries else
-                                                                len(found) == 32 * width):
+                found = self.folder.read(name, BUNDLE_MAX)
+                whole = self.find(name.partition(".p/")[0], min(256, count), BUNDLE_MAX)[1] or b""
+                is_full = split(name, found) if is_entries else len(found) == 32 * width
+                if not is_full or not whole.startswith(found):
                     self.report.add(TAMPERED, f"{name}: differs from the entries")
-        if is_behind and (self.is_live or self.need("checkpoint") != self.cp.data):
-            self.report.skip("records behind the checkpoint: they are not signed yet")
-        elif is_behind:
-            self.report.add(INCOMPLETE, "records behind the checkpoint are not signed (--live: of a running daemon)")
-
+        if is_behind:
+            self.report.skip("records behind the checkpoint: not signed yet, so no part of this log")
     def finish(self):
         rules, skip = self.rules, self.report.skip
         self.report.facts.update(requests=rules.requests, open=len(rules.open), daemon_epoch=rules.epoch,
@@ -498,8 +448,7 @@ class Verify:
         if not self.kept:
             skip("whether this is an older or another copy of the log (--from with a checkpoint you kept)")
         if not self.witnesses:
-            skip(f"signatures of witnesses: the records from {self.chain.starts[self.last]} on rest on the newest log "
-                 "key alone")
+            skip(f"witnesses: the records from {self.chain.starts[self.last]} on rest on the newest log key alone")
         skip("whether what the records say is true; prompts and answers themselves")
 
 def read_file(path, most=NOTE_MAX):
@@ -530,7 +479,6 @@ def main():
     parser.add_argument("--trust", metavar="FILE", help="trust.json that you got with the log, kept by yourself")
     parser.add_argument("--from", dest="kept", action="append", default=[], metavar="FILE", help="a kept checkpoint")
     parser.add_argument("--witness", action="append", default=[], metavar="VKEY[:N]", help=load_witness.__doc__)
-    parser.add_argument("--live", action="store_true", help="the folder is of a running daemon")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.error = lambda message: sys.exit(parser.print_usage() or print(message, file=sys.stderr) or USAGE)
     o = parser.parse_args()
@@ -538,7 +486,9 @@ def main():
         trust = load_trust(read_file(o.trust), "--trust", USAGE) if o.trust else None
         kept = [Checkpoint(read_file(path), path) for path in o.kept]
         witnesses = [load_witness(text) for text in o.witness]
-        reports = (Verify(Folder(path), path, trust, kept, witnesses, o.live).run() for path in o.paths)
+        missing = [path for path in o.paths if not os.path.isdir(path)]
+        stop_if(missing, USAGE, f"{missing[:1]}: no such folder")
+        reports = (Verify(Folder(path), path, trust, kept, witnesses).run() for path in o.paths)
         return worst([report.show(o.json) for report in reports])
     except Stop as error:
         print(f"phalanx_verify: {error.args[1]}", file=sys.stderr)

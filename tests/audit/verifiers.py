@@ -37,7 +37,7 @@ class Files(PV.Folder):
         return [name for name in self.files if name.startswith(folder)]
 
 
-def python_verify(files, trust, kept=(), witnesses=(), is_live=False):
+def python_verify(files, trust, kept=(), witnesses=()):
     """(exit code, report)."""
     try:
         trust = PV.load_trust(trust, "--trust", PV.USAGE) if trust else None
@@ -45,7 +45,7 @@ def python_verify(files, trust, kept=(), witnesses=(), is_live=False):
         witnesses = [PV.load_witness(text) for text in witnesses]
     except PV.Stop as stop:
         return stop.args[0], None
-    report = PV.Verify(Files(files), "folder", trust, kept, witnesses, is_live).run()
+    report = PV.Verify(Files(files), "folder", trust, kept, witnesses).run()
     return PV.worst(report.codes), report
 
 
@@ -53,13 +53,13 @@ def run_c(*args):
     return subprocess.run([str(BIN), *map(str, args)], capture_output=True, text=True, timeout=120)
 
 
-def c_verify(tmp, files, trust, kept=(), witnesses=(), is_live=False):
+def c_verify(tmp, files, trust, kept=(), witnesses=()):
     """(exit code, JSON report or None)."""
     folder = Path(tmp) / "folder"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     make_log.write(files, folder)
-    args = ["verify", "--json", *(["--live"] if is_live else [])]
+    args = ["verify", "--json"]
     if trust:
         (Path(tmp) / "trust.json").write_bytes(trust)
         args += ["--trust", Path(tmp) / "trust.json"]
