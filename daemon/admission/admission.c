@@ -516,6 +516,12 @@ void phx_admission_set_model(struct phx_admission *a, const char *manifest_root,
     phx_store_submit(a->o.store, write_model, on_model, m);
 }
 
+void phx_admission_set_places(struct phx_admission *a, int32_t n_hosts, int32_t n_gpus)
+{
+    a->n_hosts = n_hosts;
+    a->n_gpus = n_gpus;
+}
+
 int32_t phx_admission_active(const struct phx_admission *a)
 {
     return a->n_active + a->n_gateway;

@@ -116,6 +116,8 @@ void phx_lease_end(struct phx_lease *lease, const struct phx_outcome *outcome, p
 /* Which weights answer from now on ("sha256:..." of the signed manifest, "" = not signed) and which ones they
  * were derived from; a "model" leaf says so. */
 void phx_admission_set_model(struct phx_admission *a, const char *manifest_root, const char *parent_root);
+/* What the cluster runs on: the licence may limit it. */
+void phx_admission_set_places(struct phx_admission *a, int32_t n_hosts, int32_t n_gpus);
 int32_t phx_admission_active(const struct phx_admission *a); /* gateways' leases too */
 int64_t phx_admission_epoch(const struct phx_admission *a);
 

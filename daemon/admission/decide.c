@@ -99,9 +99,15 @@ static bool decide_capacity(const struct phx_admission *a, const struct phx_leas
     int64_t        licensed = l->question.limits.concurrent;
     int32_t        n = a->n_active + a->n_gateway;
 
+    const struct phx_license_limits *limits = &l->question.limits;
+
     if (a->is_full)
         phx_refuse(r, PHX_E_BUSY, "audit.space",
                    "too little disk space is left for the records; an operator must free some", 60000);
+    else if (limits->nodes >= 0 && a->n_hosts > limits->nodes && l->question.enforce != PHX_ENFORCE_OBSERVE)
+        phx_refuse(r, PHX_E_LICENSE, "licence.nodes", "the cluster runs on more hosts than the licence allows", -1);
+    else if (limits->gpus >= 0 && a->n_gpus > limits->gpus && l->question.enforce != PHX_ENFORCE_OBSERVE)
+        phx_refuse(r, PHX_E_LICENSE, "licence.gpus", "the cluster runs on more GPUs than the licence allows", -1);
     else if (licensed >= 0 && n >= licensed)
         phx_refuse(r, PHX_E_LIMIT, "licence.concurrent", "the licence's concurrent requests are in use", 1000);
     else if (n >= a->o.max_active)

@@ -71,6 +71,7 @@ struct phx_admission {
     struct phx_arena *arena;
     uint8_t           site_key[PHX_CONTENT_KEY_BYTES];
     char              manifest_root[80], parent_root[80];
+    int32_t           n_hosts, n_gpus;
     int64_t           epoch;
     struct phx_lease *first;
     int32_t           n_active, n_gateway;

@@ -75,6 +75,7 @@ void phx_replica_facts(const struct phx_replica *r, struct phx_replica_facts *ou
 
 struct phx_fleet_facts {
     int32_t n_replicas, n_ready, n_failed; /* failed: given up until an operator restarts it */
+    int32_t n_hosts, n_gpus; /* that ready replicas run on */
     bool    is_settled;    /* every replica was ready once, or has failed */
     bool    is_hopeless;   /* none is ready, none will be without an operator */
     char    last_error[240];

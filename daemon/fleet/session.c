@@ -233,6 +233,32 @@ void phx_replica_facts(const struct phx_replica *r, struct phx_replica_facts *ou
     };
 }
 
+/* Hosts and devices are counted once, whichever replicas share them. */
+static bool is_first_place(const struct phx_fleet *f, int32_t replica, int32_t rank, bool with_device)
+{
+    const struct phx_rank_info *mine = &f->replicas[replica].ranks[rank];
+
+    for (int32_t i = 0; i <= replica; i++) {
+        const struct phx_replica *r = &f->replicas[i];
+        int32_t                   n = i < replica ? r->n_ranks : rank;
+
+        for (int32_t j = 0; r->state == PHX_REPLICA_READY && j < n; j++)
+            if (strcmp(r->ranks[j].host, mine->host) == 0 &&
+                (!with_device || strcmp(r->ranks[j].device, mine->device) == 0))
+                return false;
+    }
+    return true;
+}
+
+static void count_places(const struct phx_fleet *f, struct phx_fleet_facts *out)
+{
+    for (int32_t i = 0; i < f->n_replicas; i++)
+        for (int32_t j = 0; f->replicas[i].state == PHX_REPLICA_READY && j < f->replicas[i].n_ranks; j++) {
+            out->n_hosts += is_first_place(f, i, j, false);
+            out->n_gpus += strncmp(f->replicas[i].ranks[j].device, "cuda", 4) == 0 && is_first_place(f, i, j, true);
+        }
+}
+
 void phx_fleet_facts(const struct phx_fleet *f, struct phx_fleet_facts *out)
 {
     *out = (struct phx_fleet_facts){.n_replicas = f->n_replicas, .is_settled = true};
@@ -246,6 +272,7 @@ void phx_fleet_facts(const struct phx_fleet *f, struct phx_fleet_facts *out)
         if (r->last_error[0] != '\0')
             memcpy(out->last_error, r->last_error, sizeof(out->last_error));
     }
+    count_places(f, out);
     out->is_hopeless = out->n_ready == 0 && out->n_failed == f->n_replicas;
 }
 

@@ -180,6 +180,24 @@ static void seats_end_at_limit_and_overdraft(void **state)
     teardown(&w);
 }
 
+static void hosts_and_gpus_are_limited(void **state)
+{
+    struct world w = {0};
+    json_t      *payload = world_payload(&w), *limits = json_object_get(payload, "limits");
+
+    (void)state;
+    json_object_set_new(limits, "nodes", json_integer(2));
+    json_object_set_new(limits, "gpus", json_integer(8));
+    setup(&w, payload);
+    phx_admission_set_places(w.admission, 2, 8);
+    ask_once(&w, (struct person){0});
+    phx_admission_set_places(w.admission, 3, 8);
+    expect_refusal(&w, (struct person){0}, PHX_E_LICENSE, "licence.nodes");
+    phx_admission_set_places(w.admission, 2, 9);
+    expect_refusal(&w, (struct person){0}, PHX_E_LICENSE, "licence.gpus");
+    teardown(&w);
+}
+
 static void an_ended_licence_refuses_but_exempt_tenants(void **state)
 {
     struct world w = {0};
@@ -346,6 +364,7 @@ int main(void)
         cmocka_unit_test(limits_hold_at_their_edge),
         cmocka_unit_test(policies_refuse_by_name),
         cmocka_unit_test(seats_end_at_limit_and_overdraft),
+        cmocka_unit_test(hosts_and_gpus_are_limited),
         cmocka_unit_test(an_ended_licence_refuses_but_exempt_tenants),
         cmocka_unit_test(a_budget_is_never_exceeded),
         cmocka_unit_test(the_same_key_is_the_same_request),
