@@ -8,7 +8,7 @@
 #include "rpc/base/json.h"
 #include "rpc/base/mem.h"
 
-enum { FOUND_MAX = 1024, LABEL_WIDTH = 18 };
+enum { FOUND_MAX = 1024, LABEL_WIDTH = 24 };
 
 struct found {
     uint64_t leaf;
@@ -100,13 +100,13 @@ static void print_value(const json_t *record, const char *label, const char *gro
 {
     const json_t *value = find_value(record, group, key);
 
-    if (value == NULL || (json_is_string(value) && json_string_length(value) == 0))
+    if (value == NULL || json_is_object(value) || (json_is_string(value) && json_string_length(value) == 0))
         return;
     printf("  %-*s", LABEL_WIDTH, label);
     if (json_is_integer(value))
         printf("%lld", (long long)json_integer_value(value));
     else
-        print_text(json_is_string(value) ? json_string_value(value) : "");
+        print_text(json_string_value(value));
     fputs("\n", stdout);
 }
 
@@ -128,8 +128,14 @@ static void print_group(const json_t *record, const char *title, const char *gro
     json_t     *value;
 
     printf("\n%s\n", title);
-    json_object_foreach(json_object_get(record, group), key, value)
+    json_object_foreach(json_object_get(record, group), key, value) {
+        const char *inner;
+        json_t     *item;
+
         print_value(record, key, group, key);
+        json_object_foreach(value, inner, item) /* not of anything but an object */
+            print_value(json_object_get(record, group), inner, key, inner);
+    }
 }
 
 static void print_intent(const struct found *f)

@@ -85,6 +85,7 @@ static struct phx_receipt *find_receipt(struct phx_rules *r, struct phx_slice re
 
 static void close_receipt(struct phx_rules *r, struct phx_receipt *slot)
 {
+    r->n_gateway -= slot->state == GATEWAY;
     slot->state = CLOSED;
     r->n_open--;
     r->n_closed++;
@@ -115,6 +116,7 @@ static void push_intent(struct phx_rules *r, uint64_t leaf, const struct phx_fie
     slot->epoch = epoch;
     slot->leaf = leaf;
     slot->state = is_gateway ? GATEWAY : OPEN;
+    r->n_gateway += is_gateway;
     r->n_used++;
     r->n_open++;
     r->n_requests++;
@@ -143,7 +145,7 @@ static void push_result(struct phx_rules *r, uint64_t leaf, const struct phx_fie
 
 static void push_start(struct phx_rules *r, uint64_t leaf, int64_t epoch)
 {
-    for (size_t i = 0; i < r->n_slots && r->n_open > 0; i++)
+    for (size_t i = 0; i < r->n_slots && r->n_open > r->n_gateway; i++)
         if (r->slots[i].state == OPEN) {
             close_receipt(r, &r->slots[i]);
             phx_report_add(r->report, PHX_E_STATE,

@@ -158,7 +158,7 @@ bool phx_record_is_start(const struct phx_fields *f);
 struct phx_rules {
     struct phx_report  *report;
     struct phx_receipt *slots; /* open addressing */
-    size_t              n_slots, n_used, n_closed, n_open;
+    size_t              n_slots, n_used, n_closed, n_open, n_gateway; /* open: gateways', too */
     bool                has_epoch, is_forgetful;
     int64_t             epoch, newest_ns, n_requests;
     json_t             *kinds; /* name -> count */

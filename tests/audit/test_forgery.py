@@ -33,6 +33,12 @@ def test_old_entries_sealed_with_a_later_key(tmp_path):
     assert both(tmp_path, files, log.trust()) == INCOMPLETE
 
 
+def test_closing_is_where_the_next_key_starts(tmp_path):
+    log, _ = two_epochs()
+    files = dict(log.files(), **{"closing/1": log.checkpoint(10, 1)})
+    assert both(tmp_path, files, log.trust()) == TAMPERED
+
+
 @pytest.mark.parametrize("epoch,signer,expected", [(1, 1, TAMPERED), (2, 1, TAMPERED), (1, 2, TAMPERED),
                                                    (3, 3, UNKNOWN), (2, 3, TAMPERED), (0, 0, UNKNOWN)])
 def test_checkpoint_by_another_key(tmp_path, epoch, signer, expected):

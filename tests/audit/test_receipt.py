@@ -128,7 +128,7 @@ def test_explain(world):
     out = run_c("explain", "--trust", tmp / "trust.json", tmp / "log", row[0])
     assert out.returncode == OK, out
     for text in (row[0], "WHO", "WHICH WEIGHTS", "sha256:1111", "WHICH RULE", "WHAT IT COST", "HOW TO VERIFY", row[1],
-                 f"prompt            {row[3]}\n", 'çelik "q"?', "not checked"):
+                 f"prompt                  {row[3]}\n", 'çelik "q"?', "not checked"):
         assert text in out.stdout, text
     data = json.loads(run_c("explain", "--json", tmp / "log", row[0]).stdout)
     assert [r["record"]["kind"] for r in data["records"]] == ["intent", "result"]
