@@ -36,7 +36,8 @@ void phx_rules_fini(struct phx_rules *r)
 bool phx_kind_is_known(const char *kind)
 {
     static const char *const known[] = {"admin", "clock", "config", "content.hold", "correct", "gap", "intent",
-                                        "key", "licence", "model", "read", "refusal", "result", "shred"};
+                                        "key", "licence", "model", "read", "refusal", "replay", "result",
+                                        "shred"};
 
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
         if (strcmp(kind, known[i]) == 0)

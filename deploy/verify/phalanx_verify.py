@@ -28,7 +28,7 @@ FIELDS = dict(intent=dict(epoch=int, asked=dict, engine=dict, model=dict, rules=
               result=dict(epoch=int, finish=str, cost=dict, out=dict, timing=dict), refusal=dict(rule=str))
 COST = dict.fromkeys(("cached", "compute_ms", "output", "prompt", "queue_ms", "reasoning", "upper"), int)
 KINDS = {"admin", "clock", "config", "content.hold", "correct", "gap", "intent", "key", "licence", "model", "read",
-         "refusal", "result", "shred"}
+         "refusal", "replay", "result", "shred"}
 DECIMAL = re.compile(r"0|[1-9][0-9]{0,17}")
 BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 TILE = re.compile(r"tile/([0-7]|entries)/((?:x[0-9]{3}/){0,5}[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?")
