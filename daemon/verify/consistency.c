@@ -76,7 +76,7 @@ enum phx_verdict phx_cmd_consistency(const struct phx_options *o)
     int                    n = 0, rc = 0;
 
     for (int i = 0; i < 2 && rc == 0; i++) {
-        phx_buf_clear(&data);
+        phx_buf_fini(&data); /* reading makes a new one */
         rc = phx_buf_read_file(&data, o->args[i], PHX_V_FILE_MAX, &err) != 0 ? PHX_E_INVALID : 0;
         err.code = rc;
         if (rc == 0)
