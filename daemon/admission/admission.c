@@ -364,40 +364,6 @@ static void watch_space(struct phx_admission *a)
     a->is_full = is_full;
 }
 
-struct clock_event {
-    const char *state;
-    int64_t     at_ns;
-};
-
-static int write_clock(struct phx_tx *tx, void *ctx, struct phx_err *err)
-{
-    const struct clock_event *c = ctx;
-
-    return phx_audit_event(tx, "clock", "clock.state", c->state, "daemon", "", c->at_ns, err);
-}
-
-static void on_clock(void *ctx, const struct phx_err *err)
-{
-    if (err != NULL)
-        phx_log(PHX_LOG_ERROR, "admission.clock.fail", "reason=%s", err->text);
-    phx_mem_free(ctx);
-}
-
-/* The high-water mark moves on also while nobody asks; what becomes of the clock is a leaf. */
-static void watch_clock(struct phx_admission *a)
-{
-    int64_t             now_ns = phx_time_now(a->o.time);
-    const char         *state = phx_clock_state_name(phx_time_state(a->o.time));
-    struct clock_event *c;
-
-    if (strcmp(state, a->clock_state) == 0)
-        return;
-    a->clock_state = state;
-    c = phx_mem_calloc(1, sizeof(*c));
-    *c = (struct clock_event){state, now_ns};
-    phx_store_submit(a->o.store, write_clock, on_clock, c);
-}
-
 static void on_expired(void *ctx, const struct phx_err *err)
 {
     struct phx_admission *a = ctx;
@@ -417,7 +383,7 @@ static void on_tick(evutil_socket_t fd, short what, void *ctx)
     (void)fd;
     (void)what;
     watch_space(a);
-    watch_clock(a);
+    (void)phx_time_now(a->o.time); /* the high-water mark moves on also while nobody asks */
     if (a->n_gateway == 0 || a->is_expiring)
         return;
     a->is_expiring = true;
@@ -461,7 +427,6 @@ int phx_admission_open(const struct phx_admission_options *o, struct phx_admissi
         phx_admission_close(a);
         return rc;
     }
-    a->clock_state = phx_clock_state_name(PHX_CLOCK_OK);
     watch_space(a);
     *out = a;
     return 0;

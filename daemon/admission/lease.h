@@ -78,7 +78,6 @@ struct phx_admission {
     struct phx_table *tenants;      /* name -> struct tenant_count */
     struct phx_rate  *requests, *tokens;
     struct event     *tick;
-    const char       *clock_state;  /* as last told to the log */
     bool              is_full;      /* little free space: refuse */
     int64_t           gap_since_ns; /* records could not be made durable since; 0 = they can */
     bool              is_expiring;  /* an expiry job is under way */

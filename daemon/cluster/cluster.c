@@ -7,6 +7,7 @@
 
 #include "daemon/admission/admission.h"
 #include "daemon/api/api.h"
+#include "daemon/audit/audit.h"
 #include "daemon/certs/certs.h"
 #include "daemon/config/config.h"
 #include "daemon/control/control.h"
@@ -15,6 +16,7 @@
 #include "daemon/keys/keys.h"
 #include "daemon/license/license.h"
 #include "daemon/queue/queue.h"
+#include "daemon/store/store.h"
 #include "daemon/time/time.h"
 #include "rpc/base/buf.h"
 #include "rpc/base/clock.h"
@@ -106,8 +108,44 @@ static void answer_watch(struct phx_cluster *c, struct phx_rpc_call *call)
     send_event(c, call, "");
 }
 
+struct command { /* as it goes into the log */
+    bool    is_drain;
+    char    replica[64], by[PHX_KEY_NAME_MAX + PHX_SUBJECT_MAX + 2], reason[240];
+    int64_t at_ns;
+};
+
+static int write_command(struct phx_tx *tx, void *ctx, struct phx_err *err)
+{
+    const struct command *c = ctx;
+
+    return phx_audit_event(tx, "admin", c->is_drain ? "cluster.drain" : "cluster.restart", c->replica, c->by,
+                           c->reason, c->at_ns, err);
+}
+
+static void on_command(void *ctx, const struct phx_err *err)
+{
+    if (err != NULL)
+        phx_log(PHX_LOG_ERROR, "cluster.command.unrecorded", "reason=%s", err->text);
+    phx_mem_free(ctx);
+}
+
+static void record_command(struct phx_cluster *c, const struct phx_rpc_request *request,
+                           const struct phx_identity *who)
+{
+    const struct phx_cluster_target *t = &request->u.target;
+    struct command                  *record = phx_mem_calloc(1, sizeof(*record));
+
+    record->is_drain = request->method == PHX_RPC_CLUSTER_DRAIN;
+    record->at_ns = phx_time_now(c->d->time);
+    (void)snprintf(record->replica, sizeof(record->replica), "%s", t->replica_id[0] != '\0' ? t->replica_id : "all");
+    (void)snprintf(record->by, sizeof(record->by), "%s%s%s", who->tenant, who->tenant[0] != '\0' ? "/" : "",
+                   who->user);
+    (void)snprintf(record->reason, sizeof(record->reason), "%s", t->reason);
+    phx_store_submit(c->d->store, write_command, on_command, record);
+}
+
 static void answer_command(struct phx_cluster *c, struct phx_rpc_call *call,
-                           const struct phx_rpc_request *request)
+                           const struct phx_rpc_request *request, const struct phx_identity *who)
 {
     const struct phx_cluster_target *t = &request->u.target;
     struct phx_rpc_answer            answer = {0};
@@ -117,6 +155,7 @@ static void answer_command(struct phx_cluster *c, struct phx_rpc_call *call,
     phx_log(PHX_LOG_INFO, "cluster.command", "method=%s replica=%s by=%s",
             request->method == PHX_RPC_CLUSTER_DRAIN ? "drain" : "restart", t->replica_id,
             request->peer.common_name);
+    record_command(c, request, who);
     if (request->method == PHX_RPC_CLUSTER_DRAIN)
         rc = phx_fleet_drain(c->d->fleet, t->replica_id, t->timeout_ms, &answer.u.done, &err);
     else
@@ -145,7 +184,7 @@ static void on_request(void *ctx, struct phx_rpc_call *call, const struct phx_rp
     case PHX_RPC_CLUSTER_GET: answer_get(c, call); break;
     case PHX_RPC_CLUSTER_WATCH: answer_watch(c, call); break;
     case PHX_RPC_CLUSTER_DRAIN:
-    case PHX_RPC_CLUSTER_RESTART: answer_command(c, call, request); break;
+    case PHX_RPC_CLUSTER_RESTART: answer_command(c, call, request, &who); break;
     default:
         (void)phx_fail(&err, PHX_E_UNSUPPORTED,
                        "generation is served over HTTP (/v1/chat/completions)"); /* told */

@@ -15,14 +15,14 @@ struct command {
 
 static const struct command commands[] = {
     {"ask", phx_ctl_ask, "ask one question and print the answer as it comes"},
-    {"audit", phx_ctl_audit, "verify the audit log or one receipt"},
+    {"audit", phx_ctl_audit, "verify the log or a receipt; explain, reconcile, replay an answer"},
     {"bench", phx_ctl_bench, "measure the engine"},
     {"chat", phx_ctl_chat, "chat in the terminal"},
     {"cluster", phx_ctl_cluster, "what runs where; drain or restart replicas"},
     {"content", phx_ctl_content, "read or shred what is kept; legal holds, expiry"},
     {"key", phx_ctl_key, "create, list, revoke API keys"},
     {"license", phx_ctl_license, "show, install, issue licences; count seats"},
-    {"model", phx_ctl_model, "info, verify, synth, tokenize, logits of a checkpoint"},
+    {"model", phx_ctl_model, "info, verify, sign, synth, tokenize, logits of a checkpoint"},
     {"tenant", phx_ctl_tenant, "what a tenant has signed and chosen: privacy, retention, replay"},
     {"up", phx_ctl_up, "serve a checkpoint folder: writes the config on first use, runs phalanxd"},
     {"user", phx_ctl_user, "issue client certificates for users and services"},

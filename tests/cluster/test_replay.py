@@ -76,9 +76,12 @@ def test_the_root_of_the_weights_is_in_every_record(tmp_path, model):
     ask(cluster, "What is 2 + 2?")
     status = json.loads(cluster.run("cluster", "status", "--data", cluster.folder, "--json").stdout)
     assert status["replicas"][0]["model_digest"] == root
+    cluster.run("cluster", "restart", "--data", cluster.folder)
+    ask(cluster, "What is 2 + 3?")
     assert cluster.stop() == 0
     bundles = [p.read_bytes() for p in (cluster.folder / "audit/tile/entries").rglob("*") if p.is_file()]
     assert any(b'"kind":"intent"' in b and root.encode() in b for b in bundles)
+    assert any(b'"event":"cluster.restart"' in b for b in bundles), "what an operator does is in the log"
 
 
 def test_weights_that_nobody_signed_do_not_load(tmp_path, model):
