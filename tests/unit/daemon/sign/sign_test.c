@@ -50,7 +50,7 @@ static void wycheproof_is_judged_as_published(void **state)
     int            n_valid = 0, n_invalid = 0;
 
     (void)state;
-    assert_int_equal(phx_json_load(&tests, PHX_SOURCE_DIR "/tests/golden/wycheproof/ed25519.json", 1 << 20, 0, &err),
+    assert_int_equal(phx_json_load(&tests, PHX_SOURCE_DIR "/tests/data/wycheproof/ed25519.json", 1 << 20, 0, &err),
                      0);
     json_array_foreach(tests, i, t) {
         uint8_t  key[32], sig[64];

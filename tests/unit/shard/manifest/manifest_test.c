@@ -18,7 +18,7 @@
 #include "rpc/base/mem.h"
 #include "shard/manifest/manifest.h"
 
-#define REFERENCE PHX_SOURCE_DIR "/tests/golden/model-signing"
+#define REFERENCE PHX_SOURCE_DIR "/tests/data/model-signing"
 
 struct folder {
     char root[64], dir[80], secret[96], public_key[96], other[96];
