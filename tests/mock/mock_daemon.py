@@ -88,7 +88,7 @@ class Daemon:
 
     def run(self, *arguments, check=True):
         done = subprocess.run([str(BIN / "phalanx"), *map(str, arguments)], capture_output=True,
-                              text=True, timeout=120)
+                              encoding="utf-8", errors="surrogateescape", timeout=120, env=self.environment)
         if check:
             assert done.returncode == 0, done.stdout + done.stderr
         return done
