@@ -123,6 +123,21 @@ static int change(struct phx_tx *tx, void *ctx, struct phx_err *err)
                            a->now_ns, err);
 }
 
+static void print_change(const struct arguments *a)
+{
+    const struct phx_budget *b = &a->budget;
+    const char              *scope = phx_budget_scope_name(b->scope), *period = phx_budget_period_name(b->period);
+    bool                     is_set = strcmp(a->action, "set") == 0;
+
+    if (a->is_json)
+        phx_ctl_print_json(json_pack("{s:s,s:s,s:s,s:o}", "scope", scope, "name", b->name, "period", period, "tokens",
+                                     is_set ? json_integer(b->tokens) : json_null()));
+    else if (is_set)
+        printf("%s %s: %" PRId64 " tokens (%s)\n", scope, b->name, b->tokens, period);
+    else
+        printf("%s %s: no %s budget any more\n", scope, b->name, period);
+}
+
 static int add_budget(void *ctx, const struct phx_budget *b)
 {
     struct arguments *a = ctx;
@@ -155,11 +170,10 @@ static int print_list(struct phx_store *store, struct arguments *a, struct phx_e
                "used", "reserved");
     a->list = json_array();
     rc = phx_store_read(store, list, a, err);
-    if (rc == 0 && a->is_json) {
-        json_dumpf(a->list, stdout, JSON_COMPACT);
-        fputs("\n", stdout);
-    }
-    json_decref(a->list);
+    if (rc == 0 && a->is_json)
+        phx_ctl_print_json(a->list);
+    else
+        json_decref(a->list);
     return rc;
 }
 
@@ -181,6 +195,8 @@ int phx_ctl_budget(int argc, char **argv)
     if (rc == 0)
         rc = strcmp(a.action, "list") == 0 ? print_list(store, &a, &err)
                                            : phx_store_run(store, change, &a, &err);
+    if (rc == 0 && strcmp(a.action, "list") != 0)
+        print_change(&a);
     phx_store_close(store);
     phx_mem_free(login);
     if (rc == 0)

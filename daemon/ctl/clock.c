@@ -88,13 +88,9 @@ static int show_or_accept(struct phx_tx *tx, void *ctx, struct phx_err *err)
 
 static void print_json(const struct view *v)
 {
-    json_t *out = json_pack("{s:s,s:I,s:I,s:I}", "state", phx_clock_state_name(v->state), "time_ns",
-                            (json_int_t)v->t_ns, "wall_ns", (json_int_t)v->now.wall_ns,
-                            "suspect_since_ns", (json_int_t)v->mark.suspect_since_ns);
-
-    json_dumpf(out, stdout, JSON_COMPACT);
-    fputs("\n", stdout);
-    json_decref(out);
+    phx_ctl_print_json(json_pack("{s:s,s:I,s:I,s:I}", "state", phx_clock_state_name(v->state), "time_ns",
+                                 (json_int_t)v->t_ns, "wall_ns", (json_int_t)v->now.wall_ns, "suspect_since_ns",
+                                 (json_int_t)v->mark.suspect_since_ns));
 }
 
 static void print_text(const struct view *v)
@@ -120,16 +116,14 @@ int phx_ctl_clock(int argc, char **argv)
     struct view       v = {.a = &a};
     struct phx_store *store = NULL;
     struct phx_err    err = {0};
-    char             *path;
+    int64_t           now_ns;
     int               rc;
 
     argp_parse(&argp, argc, argv, 0, NULL, &a);
-    path = phx_ctl_path(a.data_dir, "phalanx.db");
-    rc = phx_store_open(path, NULL, &store, &err);
+    rc = phx_ctl_store_open(a.data_dir, &store, &now_ns, &err);
     if (rc == 0)
         rc = phx_store_run(store, show_or_accept, &v, &err);
     phx_store_close(store);
-    phx_mem_free(path);
     if (rc != 0) {
         (void)phx_ctl_fail(&err);
         return rc == PHX_E_INVALID ? PHX_EXIT_USAGE : PHX_EXIT_FAILED;

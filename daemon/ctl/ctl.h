@@ -4,6 +4,7 @@
 #ifndef PHX_DAEMON_CTL_H
 #define PHX_DAEMON_CTL_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -48,6 +49,8 @@ char *phx_ctl_path(const char *data_dir, const char *name);
 struct phx_store;
 int phx_ctl_store_open(const char *data_dir, struct phx_store **store, int64_t *now_ns,
                        struct phx_err *err) PHX_CHECKED;
+/* One line on standard output; takes the value. */
+void phx_ctl_print_json(json_t *value);
 /* The login name of whoever runs this program.  Owned. */
 char *phx_ctl_login(void);
 

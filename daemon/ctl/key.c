@@ -16,6 +16,7 @@ enum { EXPIRES_DAYS_MAX = 36500 };
 
 struct arguments {
     const char *data_dir, *action, *key_id, *tenant, *user, *roles, *cost_centre;
+    int64_t     now_ns;
     int         expires_days; /* 0 = never */
     bool        is_json, is_service;
 };
@@ -87,13 +88,6 @@ static json_t *identity_json(const struct phx_identity *id)
                      (json_int_t)id->expires_ns, "revoked_ns", (json_int_t)id->revoked_ns);
 }
 
-static void print_json(json_t *value)
-{
-    json_dumpf(value, stdout, JSON_COMPACT);
-    fputs("\n", stdout);
-    json_decref(value);
-}
-
 static int create(struct phx_store *store, const struct arguments *a, struct phx_err *err)
 {
     struct phx_key_new  what = {.tenant = a->tenant,
@@ -105,14 +99,14 @@ static int create(struct phx_store *store, const struct arguments *a, struct phx
     int                 rc = phx_key_parse_roles(a->roles, &what.roles, err);
 
     if (a->expires_days > 0)
-        what.expires_ns = phx_clock_wall_ns() + a->expires_days * 86400 * INT64_C(1000000000);
+        what.expires_ns = a->now_ns + a->expires_days * 86400 * INT64_C(1000000000);
     if (rc == 0)
         rc = phx_key_create(store, &what, key, &id, err);
     if (rc == 0 && a->is_json) {
         json_t *out = identity_json(&id);
 
         json_object_set_new(out, "key", json_string(key));
-        print_json(out);
+        phx_ctl_print_json(out);
     } else if (rc == 0) {
         printf("%s\n", key);
         fprintf(stderr, "key %s of %s/%s; the key itself is shown this once only\n", id.key_id,
@@ -161,7 +155,7 @@ static int list(struct phx_store *store, const struct arguments *a, struct phx_e
 
         for (int i = 0; i < n; i++)
             json_array_append_new(keys, identity_json(&ids[i]));
-        print_json(json_pack("{s:o}", "keys", keys));
+        phx_ctl_print_json(json_pack("{s:o}", "keys", keys));
     } else if (n >= 0) {
         printf("%-16s %-16s %-16s %-7s %-20s %-12s %-10s %-10s %-10s\n", "id", "tenant", "user", "kind",
                "roles", "cost centre", "created", "expires", "revoked");
@@ -177,7 +171,7 @@ static int revoke(struct phx_store *store, const struct arguments *a, struct phx
     int rc = phx_key_revoke(store, a->key_id, err);
 
     if (rc == 0 && a->is_json)
-        print_json(json_pack("{s:s,s:b}", "id", a->key_id, "revoked", 1));
+        phx_ctl_print_json(json_pack("{s:s,s:b}", "id", a->key_id, "revoked", 1));
     else if (rc == 0)
         printf("key %s is revoked\n", a->key_id);
     return rc;
@@ -190,18 +184,15 @@ int phx_ctl_key(int argc, char **argv)
     struct arguments  a = {.roles = "user"};
     struct phx_store *store = NULL;
     struct phx_err    err = {0};
-    char             *path;
     int               rc;
 
     argp_parse(&argp, argc, argv, 0, NULL, &a);
-    path = phx_ctl_path(a.data_dir, "phalanx.db");
-    rc = phx_store_open(path, NULL, &store, &err);
+    rc = phx_ctl_store_open(a.data_dir, &store, &a.now_ns, &err);
     if (rc == 0)
         rc = strcmp(a.action, "create") == 0   ? create(store, &a, &err)
              : strcmp(a.action, "list") == 0 ? list(store, &a, &err)
                                              : revoke(store, &a, &err);
     phx_store_close(store);
-    phx_mem_free(path);
     if (rc == 0)
         return PHX_EXIT_OK;
     (void)phx_ctl_fail(&err);

@@ -64,12 +64,14 @@ static int read_payload(const char *path, struct phx_buf *out, struct phx_err *e
     return rc;
 }
 
-static int write_out(const char *path, char *text, struct phx_err *err)
+static int write_out(const struct phx_ctl_license *a, const char *text, struct phx_err *err)
 {
-    int rc = phx_file_write(path, text, strlen(text), 0644, err);
+    int rc = phx_file_write(a->out, text, strlen(text), 0644, err);
 
-    if (rc == 0)
-        printf("%s: written and verified\n", path);
+    if (rc == 0 && a->is_json)
+        phx_ctl_print_json(json_pack("{s:s}", "out", a->out));
+    else if (rc == 0)
+        printf("%s: written and verified\n", a->out);
     return rc;
 }
 
@@ -86,7 +88,7 @@ int phx_ctl_license_keyset(const struct phx_ctl_license *a, struct phx_err *err)
     if (rc == 0)
         rc = phx_key_set_issue(payload.data, roots, a->n_keys, &file, err);
     if (rc == 0)
-        rc = write_out(a->out, file, err);
+        rc = write_out(a, file, err);
     for (int i = 0; i < PHX_CTL_KEYS_MAX; i++)
         phx_sign_wipe(&roots[i]);
     phx_buf_fini(&payload);
@@ -106,7 +108,7 @@ int phx_ctl_license_issue(const struct phx_ctl_license *a, struct phx_err *err)
     if (rc == 0)
         rc = phx_license_issue(payload.data, &issuer, phx_clock_wall_ns(), &file, err);
     if (rc == 0)
-        rc = write_out(a->out, file, err);
+        rc = write_out(a, file, err);
     phx_sign_wipe(&issuer);
     phx_buf_fini(&payload);
     phx_mem_free(file);

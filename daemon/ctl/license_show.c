@@ -103,13 +103,6 @@ static void print_license(const struct phx_license *l, int64_t now_ns)
     printf("%-17s %s\n", "issuer", t->issuer_kid);
 }
 
-static void print_json(json_t *out)
-{
-    json_dumpf(out, stdout, JSON_COMPACT);
-    fputs("\n", stdout);
-    json_decref(out);
-}
-
 /* ---- of a data folder ------------------------------------------------------------------------------------------- */
 
 static int show_data(const struct phx_ctl_license *a, struct phx_err *err)
@@ -126,7 +119,7 @@ static int show_data(const struct phx_ctl_license *a, struct phx_err *err)
     problem = phx_license_problem(site.license);
     version = phx_license_key_set_version(site.license);
     if (a->is_json)
-        print_json(json_pack("{s:s,s:o,s:I,s:s}", "state", phx_license_state_name(phx_license_state(l, site.now_ns)),
+        phx_ctl_print_json(json_pack("{s:s,s:o,s:I,s:s}", "state", phx_license_state_name(phx_license_state(l, site.now_ns)),
                              "licence", l != NULL ? license_json(l, site.now_ns) : json_null(), "key_set_version",
                              (json_int_t)version, "problem", problem));
     else {
@@ -173,7 +166,7 @@ static int show_license(const struct phx_ctl_license *a, const struct phx_buf *t
         return phx_fail(err, PHX_E_LICENSE, "a licence is verified with its key set: give that file too");
     rc = phx_license_parse(text->data, text->size, keys, &l, err);
     if (rc == 0 && a->is_json)
-        print_json(license_json(l, now_ns));
+        phx_ctl_print_json(license_json(l, now_ns));
     else if (rc == 0)
         print_license(l, now_ns);
     phx_license_free(l);
@@ -183,7 +176,7 @@ static int show_license(const struct phx_ctl_license *a, const struct phx_buf *t
 static void show_key_set(const struct phx_ctl_license *a, const struct phx_key_set *keys)
 {
     if (a->is_json)
-        print_json(json_pack("{s:I,s:i,s:i}", "key_set_version", (json_int_t)keys->version, "issuers",
+        phx_ctl_print_json(json_pack("{s:I,s:i,s:i}", "key_set_version", (json_int_t)keys->version, "issuers",
                              (int)keys->n_issuers, "revoked", (int)keys->n_revoked));
     else
         printf("%-17s version %lld, %d issuers, %d revoked serials\n", "key set", (long long)keys->version,

@@ -12,17 +12,11 @@
 #include "daemon/ctl/license.h"
 #include "daemon/ledger/ledger.h"
 #include "daemon/seat/seat.h"
-#include "daemon/time/time.h"
 #include "rpc/base/hash.h"
 #include "rpc/base/json.h"
 #include "rpc/base/mem.h"
 
 /* ---- the site ------------------------------------------------------------------------------------------------- */
-
-static int read_time(struct phx_tx *tx, void *ctx, struct phx_err *err)
-{
-    return phx_time_in(tx, ctx, err);
-}
 
 /* The names that the daemon's configuration gives, or the defaults. */
 static int open_license(struct phx_ctl_site *site, const char *data_dir, bool is_read_only, struct phx_err *err)
@@ -56,21 +50,14 @@ static int open_license(struct phx_ctl_site *site, const char *data_dir, bool is
 
 int phx_ctl_site_open(const char *data_dir, bool is_read_only, struct phx_ctl_site *out, struct phx_err *err)
 {
-    char *db = phx_ctl_path(data_dir, "phalanx.db");
-    int   rc = 0;
+    int rc;
 
     memset(out, 0, sizeof(*out));
-    if (access(db, R_OK) != 0) /* opening would make an empty one */
-        rc = phx_fail(err, PHX_E_NOTFOUND, "%s: no such database; run phalanx up once", db);
-    if (rc == 0)
-        rc = phx_store_open(db, NULL, &out->store, err);
-    if (rc == 0)
-        rc = phx_store_run(out->store, read_time, &out->now_ns, err);
+    rc = phx_ctl_store_open(data_dir, &out->store, &out->now_ns, err);
     if (rc == 0)
         rc = open_license(out, data_dir, is_read_only, err);
     if (rc != 0)
         phx_ctl_site_close(out);
-    phx_mem_free(db);
     return rc;
 }
 
@@ -95,9 +82,7 @@ static void print_install(const struct phx_ctl_license *a, const struct phx_lice
                                 (json_int_t)p->key_set_version, "state", phx_license_state_name(p->state),
                                 "licence", p->text);
 
-        json_dumpf(out, stdout, JSON_COMPACT);
-        fputs("\n", stdout);
-        json_decref(out);
+        phx_ctl_print_json(out);
         return;
     }
     printf("%s: %s; key set version %lld\n", done, p->text, (long long)p->key_set_version);
@@ -192,9 +177,7 @@ static void print_seats(const struct phx_ctl_license *a, const struct phx_ctl_si
                     limit_json(limits->seats), "overdraft_seats", limit_json(overdraft), "indirect_users",
                     limit_json(limits->indirect_users), "exempt_cap", limit_json(cap), "state",
                     phx_license_state_name(phx_license_state(l, site->now_ns)));
-    json_dumpf(out, stdout, JSON_COMPACT);
-    fputs("\n", stdout);
-    json_decref(out);
+    phx_ctl_print_json(out);
 }
 
 int phx_ctl_license_seats(const struct phx_ctl_license *a, struct phx_err *err)

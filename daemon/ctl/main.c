@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  * `phalanx`: the command line.  A table of subcommands. */
 #include <argp.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "daemon/ctl/ctl.h"
 #include "rpc/base/mem.h"
+#include "rpc/base/utf8.h"
 
 struct command {
     const char *name;
@@ -40,6 +42,33 @@ static void print_help(FILE *out)
         fprintf(out, "  %-9s %s\n", commands[i].name, commands[i].help);
 }
 
+/* Names and reasons end up in the audit log and on the terminals of other people: what could steer a terminal
+ * (C0 and C1 controls) or is no text at all is refused here, once for all commands. */
+static bool is_text(const char *s)
+{
+    size_t n = strlen(s);
+
+    if (!phx_utf8_is_valid(s, n))
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)s[i];
+
+        if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7f || (c == 0xc2 && (unsigned char)s[i + 1] < 0xa0))
+            return false;
+    }
+    return true;
+}
+
+static bool check_texts(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++)
+        if (!is_text(argv[i])) {
+            fprintf(stderr, "phalanx: argument %d is not UTF-8 or has control characters\n", i);
+            return false;
+        }
+    return true;
+}
+
 int main(int argc, char **argv)
 {
     argp_err_exit_status = PHX_EXIT_USAGE;
@@ -48,6 +77,8 @@ int main(int argc, char **argv)
         print_help(stderr);
         return PHX_EXIT_USAGE;
     }
+    if (!check_texts(argc, argv))
+        return PHX_EXIT_USAGE;
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
         strcmp(argv[1], "help") == 0) {
         print_help(stdout);
@@ -65,6 +96,10 @@ int main(int argc, char **argv)
             argv[1] = name;
             rc = commands[i].run(argc - 1, argv + 1);
             phx_mem_free(name);
+            if (fflush(stdout) != 0 || ferror(stdout)) { /* a report that is cut short must not look whole */
+                fputs("phalanx: writing to standard output failed\n", stderr);
+                rc = rc != PHX_EXIT_OK ? rc : PHX_EXIT_FAILED;
+            }
             return rc;
         }
     fprintf(stderr, "phalanx: unknown command '%.40s'; see phalanx --help\n", argv[1]);

@@ -39,28 +39,39 @@ int phx_ctl_read_key(const char *path, char **key, struct phx_err *err)
     return 0;
 }
 
+static int read_time(struct phx_tx *tx, void *ctx, struct phx_err *err)
+{
+    return phx_time_in(tx, ctx, err);
+}
+
+/* The time is read and not kept: keeping it, and telling of a clock that is not right, is the daemon's. */
 int phx_ctl_store_open(const char *data_dir, struct phx_store **store, int64_t *now_ns, struct phx_err *err)
 {
-    char            *path = phx_ctl_path(data_dir, "phalanx.db");
-    struct phx_time *time = NULL;
-    int              rc = 0;
+    char *path = phx_ctl_path(data_dir, "phalanx.db");
+    int   rc = 0;
 
     *store = NULL;
     if (access(path, R_OK | W_OK) != 0)
-        rc = phx_fail(err, PHX_E_NOTFOUND, "%s: %s", path, strerror(errno));
+        rc = phx_fail(err, PHX_E_NOTFOUND, "%s: %s; is that the data folder of a cluster (phalanx up makes it)?",
+                      path, strerror(errno));
     if (rc == 0)
         rc = phx_store_open(path, NULL, store, err);
     if (rc == 0)
-        rc = phx_time_open(*store, &time, err);
-    if (rc == 0)
-        *now_ns = phx_time_now(time);
-    phx_time_close(time);
+        rc = phx_store_read(*store, read_time, now_ns, err);
     if (rc != 0) {
         phx_store_close(*store);
         *store = NULL;
     }
     phx_mem_free(path);
     return rc;
+}
+
+void phx_ctl_print_json(json_t *value)
+{
+    phx_assert(value != NULL);
+    (void)json_dumpf(value, stdout, JSON_COMPACT); /* main looks whether it could be written */
+    (void)fputs("\n", stdout);
+    json_decref(value);
 }
 
 char *phx_ctl_login(void)

@@ -185,9 +185,7 @@ static void print_result(struct arguments *a)
         json_t *out = a->tenant != NULL ? json_incref(json_array_get(a->list, 0))
                                         : json_pack("{s:O}", "tenants", a->list);
 
-        json_dumpf(out, stdout, JSON_COMPACT);
-        fputs("\n", stdout);
-        json_decref(out);
+        phx_ctl_print_json(out);
         return;
     }
     printf("%-16s %-12s %-10s %-6s %s\n", "tenant", "privacy", "retention", "replay", "signed text (SHA-256)");

@@ -191,12 +191,16 @@ static int make_admin_key(const char *data_dir, struct phx_err *err)
     return rc;
 }
 
-static int make_license(const struct arguments *a, const char *data_dir, struct phx_err *err)
+/* A site with a licence or roots of its own: under those, the bundled files would be nothing but a problem. */
+static int make_license(const char *config, const char *data_dir, struct phx_err *err)
 {
-    for (int i = 0; i < a->n_settings; i++)
-        if (strcmp(a->settings[i].key, "license.file") == 0)
-            return 0; /* the site brings its own, and its key set */
-    return phx_ctl_license_ensure(data_dir, err);
+    struct phx_config *c = NULL;
+    int                rc = phx_config_load(config, &c, err);
+
+    if (rc == 0 && c->license_file[0] == '\0' && c->license_roots[0] == '\0')
+        rc = phx_ctl_license_ensure(data_dir, err);
+    phx_config_destroy(c);
+    return rc;
 }
 
 static int prepare(const struct arguments *a, const char *data_dir, const char *config,
@@ -211,7 +215,7 @@ static int prepare(const struct arguments *a, const char *data_dir, const char *
     if (rc == 0)
         rc = phx_certs_ensure(data_dir, NULL, err);
     if (rc == 0)
-        rc = make_license(a, data_dir, err);
+        rc = make_license(config, data_dir, err);
     if (rc == 0)
         rc = make_admin_key(data_dir, err);
     return rc;

@@ -36,7 +36,7 @@ static const struct argp_option options[] = {
     {"data", 'd', "DIR", 0, "data folder of the cluster", 0},
     {"period", OPT_PERIOD, "YYYY-MM", 0, "report, export: the month, in UTC", 0},
     {"format", OPT_FORMAT, "NAME", 0, "report: table (default), json, csv, cloudevents or focus", 0},
-    {"json", OPT_JSON, NULL, 0, "the same as --format json", 0},
+    {"json", OPT_JSON, NULL, 0, "report: the same as --format json; correct: JSON on standard output", 0},
     {"out", OPT_OUT, "FILE", 0, "write there (a report with FILE.sha256 beside it)", 0},
     {"firm", OPT_FIRM, "NAME", 0, "report: who provides the service, for focus (default: the cluster)", 0},
     {"message", OPT_MESSAGE, "TEXT", 0, "export: the reader's reference", 0},

@@ -75,7 +75,9 @@ int phx_ctl_usage_correct(struct phx_ctl_usage *u, struct phx_err *err)
     j.correction.by = u->by;
     j.correction.at_ns = u->now_ns;
     rc = phx_store_run(u->store, correct, &j, err);
-    if (rc == 0)
+    if (rc == 0 && u->format == PHX_USAGE_JSON)
+        phx_ctl_print_json(json_pack("{s:s,s:I}", "receipt", j.correction.receipt, "ledger_id", (json_int_t)j.row_id));
+    else if (rc == 0)
         printf("corrected: ledger row %lld\n", (long long)j.row_id);
     return rc;
 }

@@ -9,18 +9,19 @@
 #include "daemon/ctl/ctl.h"
 #include "daemon/identity/identity.h"
 #include "daemon/store/store.h"
-#include "daemon/time/time.h"
 #include "rpc/base/mem.h"
 
-enum { OPT_TENANT = 256, OPT_USER, OPT_SERVICE, OPT_ROLES, OPT_OUT, OPT_DAYS, DAYS = 365, DAYS_MAX = 3650 };
+enum { OPT_JSON = 256, OPT_TENANT, OPT_USER, OPT_SERVICE, OPT_ROLES, OPT_OUT, OPT_DAYS, DAYS = 365, DAYS_MAX = 3650 };
 
 struct arguments {
     const char *data_dir, *action, *tenant, *user, *service, *roles, *out;
     int         days;
+    bool        is_json;
 };
 
 static const struct argp_option options[] = {
     {"data", 'd', "DIR", 0, "data folder of the cluster", 0},
+    {"json", OPT_JSON, NULL, 0, "JSON on standard output", 0},
     {"tenant", OPT_TENANT, "NAME", 0, "who pays", 0},
     {"user", OPT_USER, "NAME", 0, "the person who asks", 0},
     {"service", OPT_SERVICE, "NAME", 0, "the program that asks", 0},
@@ -47,6 +48,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 
     switch (key) {
     case 'd': a->data_dir = arg; return 0;
+    case OPT_JSON: a->is_json = true; return 0;
     case OPT_TENANT: a->tenant = arg; return 0;
     case OPT_USER: a->user = arg; return 0;
     case OPT_SERVICE: a->service = arg; return 0;
@@ -88,6 +90,7 @@ struct issuing {
     const struct arguments *a;
     const struct phx_identity *id;
     char                    uri[PHX_IDENTITY_URI_BYTES];
+    int64_t                 at_ns;
 };
 
 /* The leaf and the certificate, or neither: a failure to write the files takes the leaf back. */
@@ -97,14 +100,12 @@ static int issue(struct phx_tx *tx, void *ctx, struct phx_err *err)
     char                 *cert = phx_mem_printf("%s.crt", i->a->out);
     char                 *key = phx_mem_printf("%s.key", i->a->out);
     char                  name[65], detail[64];
-    int64_t               at_ns = 0;
-    int                   rc = phx_time_in(tx, &at_ns, err);
+    int                   rc;
 
     /* with a word before it, no user can be called "operator" */
     (void)snprintf(name, sizeof(name), "%s:%s", i->id->is_person ? "user" : "service", i->id->user);
     (void)snprintf(detail, sizeof(detail), "client certificate for %d days", i->a->days);
-    if (rc == 0)
-        rc = phx_audit_event(tx, "key", "cert.issue", i->uri, "command line", detail, at_ns, err);
+    rc = phx_audit_event(tx, "key", "cert.issue", i->uri, "command line", detail, i->at_ns, err);
     if (rc == 0)
         rc = phx_certs_issue_name(i->a->data_dir, name, i->uri, (int64_t)i->a->days * 86400, cert, key, err);
     phx_mem_free(cert);
@@ -121,7 +122,6 @@ int phx_ctl_user(int argc, char **argv)
     struct phx_identity id;
     struct phx_store   *store = NULL;
     struct phx_err      err = {0};
-    char               *path;
     int                 rc;
 
     argp_parse(&argp, argc, argv, 0, NULL, &a);
@@ -132,15 +132,17 @@ int phx_ctl_user(int argc, char **argv)
     }
     phx_identity_format_uri(&id, i.uri);
     i.id = &id;
-    path = phx_ctl_path(a.data_dir, "phalanx.db");
-    rc = phx_store_open(path, NULL, &store, &err);
+    rc = phx_ctl_store_open(a.data_dir, &store, &i.at_ns, &err);
     if (rc == 0)
         rc = phx_store_run(store, issue, &i, &err);
     phx_store_close(store);
-    phx_mem_free(path);
     if (rc != 0)
         return phx_ctl_fail(&err);
-    printf("%s\n%s.crt and %s.key, valid for %d days; trust %s/tls/ca.crt\n", i.uri, a.out, a.out, a.days,
-           a.data_dir);
+    if (a.is_json)
+        phx_ctl_print_json(json_pack("{s:s,s:s+,s:s+,s:s+,s:i}", "name", i.uri, "cert", a.out, ".crt", "key", a.out,
+                                     ".key", "ca", a.data_dir, "/tls/ca.crt", "days", a.days));
+    else
+        printf("%s\n%s.crt and %s.key, valid for %d days; trust %s/tls/ca.crt\n", i.uri, a.out, a.out, a.days,
+               a.data_dir);
     return PHX_EXIT_OK;
 }

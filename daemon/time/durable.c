@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 
 #include "daemon/audit/audit.h"
@@ -182,7 +183,7 @@ static int check_people(const char *by, const char *approved_by, struct phx_err 
 {
     if (by[0] == '\0' || approved_by[0] == '\0' || strlen(by) > 64 || strlen(approved_by) > 64)
         return phx_fail(err, PHX_E_INVALID, "clock accept: two names of 1 to 64 bytes are needed");
-    if (strcmp(by, approved_by) == 0)
+    if (strcasecmp(by, approved_by) == 0)
         return phx_fail(err, PHX_E_INVALID,
                         "clock accept: '%s' cannot approve the own command; another person must", by);
     return 0;

@@ -7,37 +7,8 @@ import uuid
 
 import grpc
 import pytest
-from google.protobuf import descriptor_pool, message_factory
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from mock_daemon import Daemon, wait_until
-
-
-class Gateway:
-    def __init__(self, daemon, key):
-        ca = (daemon.folder / "tls/ca.crt").read_bytes()
-        cert = (daemon.folder / "tls/operator.crt").read_bytes()
-        secret = (daemon.folder / "tls/operator.key").read_bytes()
-        self.channel = grpc.secure_channel(daemon.ready["grpc"], grpc.ssl_channel_credentials(ca, secret, cert),
-                                           [("grpc.ssl_target_name_override", "localhost")])
-        self.pool = descriptor_pool.DescriptorPool(ProtoReflectionDescriptorDatabase(self.channel))
-        self.metadata = [("authorization", "Bearer " + key)]
-
-    def call(self, service, name, kind="unary_unary", **fields):
-        method = self.pool.FindServiceByName("phalanx.v1." + service).methods_by_name[name]
-        request = message_factory.GetMessageClass(method.input_type)(**fields)
-        answer = message_factory.GetMessageClass(method.output_type)
-        call = getattr(self.channel, kind)(f"/phalanx.v1.{service}/{name}",
-                                           request_serializer=lambda m: m.SerializeToString(),
-                                           response_deserializer=answer.FromString)
-        return call(request, metadata=self.metadata, timeout=10)
-
-    def admit(self, **fields):
-        fields = {"model": "demo", "max_input_tokens": 100, "max_output_tokens": 50, "request_digest": bytes(32),
-                  **fields}
-        return self.call("Admission", "Admit", **fields)
-
-    def close(self):
-        self.channel.close()
+from mock_gateway import Gateway
 
 
 def make_key(daemon, user, *more):
