@@ -24,7 +24,6 @@ enum {
     CA_DAYS = 3650,
     LEAF_DAYS = 365,
     DAY_S = 86400,
-    CLOCK_SKEW_S = 3600, /* a certificate counts from an hour ago: hosts' clocks differ */
     PEM_MAX_BYTES = 1 << 20,
     HOST_MAX_BYTES = 253
 };
@@ -137,7 +136,8 @@ static bool add_uri(X509 *cert, const char *uri)
     return is_added;
 }
 
-/* A certificate with a new key, not signed yet. */
+/* A certificate with a new key, not signed yet.  It is valid from 1970 on: the day of issue protects nothing, and a
+ * machine whose clock has fallen back must still be able to start its ranks. */
 static bool make(const char *common_name, int64_t valid_s, struct pair *p)
 {
     X509_NAME *subject;
@@ -149,7 +149,7 @@ static bool make(const char *common_name, int64_t valid_s, struct pair *p)
     subject = X509_get_subject_name(p->cert);
     return X509_set_version(p->cert, X509_VERSION_3) == 1 &&
            ASN1_INTEGER_set_uint64(X509_get_serialNumber(p->cert), phx_id_random_u64() >> 1) == 1 &&
-           X509_gmtime_adj(X509_getm_notBefore(p->cert), -CLOCK_SKEW_S) != NULL &&
+           ASN1_TIME_set(X509_getm_notBefore(p->cert), 0) != NULL &&
            X509_gmtime_adj(X509_getm_notAfter(p->cert), (long)valid_s) != NULL &&
            X509_set_pubkey(p->cert, p->key) == 1 &&
            X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_UTF8,

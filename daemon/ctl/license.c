@@ -10,7 +10,7 @@
 #include "daemon/sign/sign.h"
 
 enum {
-    OPT_JSON = 256, OPT_OUT, OPT_NAME, OPT_PAYLOAD, OPT_KEY, OPT_KEY_SET, OPT_ROOTS, OPT_BY, OPT_PERIOD, OPT_DRY_RUN
+    OPT_JSON = 256, OPT_OUT, OPT_NAME, OPT_PAYLOAD, OPT_KEY, OPT_KEY_SET, OPT_RENEWS, OPT_ROOTS, OPT_BY, OPT_PERIOD, OPT_DRY_RUN
 };
 
 struct arguments {
@@ -40,6 +40,7 @@ static const struct argp_option options[] = {
     {"payload", OPT_PAYLOAD, "FILE", 0, "keyset, issue: what to sign, as JSON", 0},
     {"key", OPT_KEY, "FILE", 0, "issue: the issuer's secret key; keyset: a root's, once for each", 0},
     {"key-set", OPT_KEY_SET, "FILE", 0, "install: a newer key set to install with it", 0},
+    {"renews", OPT_RENEWS, "FILE", 0, "issue: the licence before, whose seats stay known", 0},
     {"roots", OPT_ROOTS, "FILE", 0, "show FILE: root keys (default: those compiled in)", 0},
     {"by", OPT_BY, "NAME", 0, "install: who does it, for the audit log (default: the login name)", 0},
     {"period", OPT_PERIOD, "YYYY-MM", 0, "seats: the month, in UTC (default: this one)", 0},
@@ -75,6 +76,8 @@ static void check_arguments(const struct arguments *x, const struct argp_state *
         argp_error(state, "%s: --key FILE is needed", n->name);
     if (a->n_keys > n->max_keys)
         argp_error(state, n->max_keys == 0 ? "%s takes no --key" : "%s: too many --key", n->name);
+    if (a->renews != NULL && n->run != phx_ctl_license_issue)
+        argp_error(state, "%s takes no --renews", n->name);
     if (a->n_files < n->min_files)
         argp_error(state, "%s: a licence FILE is needed", n->name);
     if (a->n_files > n->max_files)
@@ -95,6 +98,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case OPT_NAME: a->name = arg; return 0;
     case OPT_PAYLOAD: a->payload = arg; return 0;
     case OPT_KEY_SET: a->key_set = arg; return 0;
+    case OPT_RENEWS: a->renews = arg; return 0;
     case OPT_ROOTS: a->roots = arg; return 0;
     case OPT_BY: a->by = arg; return 0;
     case OPT_PERIOD: a->period = arg; return 0;

@@ -12,7 +12,7 @@
 enum { PHX_CTL_KEYS_MAX = PHX_ROOTS_MAX, PHX_CTL_FILES_MAX = 8 };
 
 struct phx_ctl_license {
-    const char *data_dir, *out, *name, *payload, *key_set, *roots, *by, *period;
+    const char *data_dir, *out, *name, *payload, *key_set, *roots, *renews, *by, *period;
     const char *keys[PHX_CTL_KEYS_MAX];
     int         n_keys;
     const char *files[PHX_CTL_FILES_MAX];

@@ -96,6 +96,25 @@ int phx_ctl_license_keyset(const struct phx_ctl_license *a, struct phx_err *err)
     return rc;
 }
 
+static int renew(const struct phx_ctl_license *a, const struct phx_sign_key *issuer, struct phx_buf *payload,
+                 struct phx_err *err)
+{
+    struct phx_buf before = {0};
+    char          *text = NULL;
+    int            rc = read_payload(a->renews, &before, err);
+
+    if (rc == 0)
+        rc = phx_license_renew(payload->data, before.data, issuer, &text, err);
+    if (rc == 0) {
+        phx_buf_fini(payload);
+        phx_buf_init(payload, 0);
+        phx_buf_puts(payload, text);
+    }
+    phx_mem_free(text);
+    phx_buf_fini(&before);
+    return rc;
+}
+
 int phx_ctl_license_issue(const struct phx_ctl_license *a, struct phx_err *err)
 {
     struct phx_sign_key issuer = {0};
@@ -105,6 +124,8 @@ int phx_ctl_license_issue(const struct phx_ctl_license *a, struct phx_err *err)
 
     if (rc == 0)
         rc = phx_sign_key_read(a->keys[0], &issuer, err);
+    if (rc == 0 && a->renews != NULL)
+        rc = renew(a, &issuer, &payload, err);
     if (rc == 0)
         rc = phx_license_issue(payload.data, &issuer, phx_clock_wall_ns(), &file, err);
     if (rc == 0)

@@ -77,8 +77,8 @@ static void print_install(const struct phx_ctl_license *a, const struct phx_lice
     if (p->is_same)
         done = a->is_dry_run ? "would change nothing" : "was installed already";
     if (a->is_json) {
-        json_t *out = json_pack("{s:b,s:b,s:I,s:I,s:s,s:s}", "dry_run", (int)a->is_dry_run, "same",
-                                (int)p->is_same, "serial", (json_int_t)p->serial, "key_set_version",
+        json_t *out = json_pack("{s:b,s:b,s:b,s:I,s:I,s:s,s:s}", "dry_run", (int)a->is_dry_run, "same",
+                                (int)p->is_same, "new_seat_salt", (int)p->is_new_salt, "serial", (json_int_t)p->serial, "key_set_version",
                                 (json_int_t)p->key_set_version, "state", phx_license_state_name(p->state),
                                 "licence", p->text);
 
@@ -86,6 +86,9 @@ static void print_install(const struct phx_ctl_license *a, const struct phx_lice
         return;
     }
     printf("%s: %s; key set version %lld\n", done, p->text, (long long)p->key_set_version);
+    if (p->is_new_salt)
+        printf("attention: its seat_salt is another one than before: whoever has a seat in this month takes a\n"
+               "second one.  Ask the licensor for one that was issued with --renews, or wait for the month's end.\n");
     if (!a->is_dry_run && !p->is_same)
         printf("a running phalanxd takes it over at its next start\n");
 }

@@ -79,6 +79,8 @@ int phx_license_preview(const struct phx_license_store *s, const void *licence, 
         out->key_set_version = pair.keys.version;
         out->state = phx_license_state(pair.license, now_ns);
         out->is_same = !pair.is_new_license && !pair.is_new_key_set;
+        out->is_new_salt = s->current != NULL && memcmp(s->current->terms.seat_salt, pair.license->terms.seat_salt,
+                                                        sizeof(s->current->terms.seat_salt)) != 0;
         phx_license_format(pair.license, now_ns, out->text, sizeof(out->text));
     }
     phx_license_pair_fini(&pair);

@@ -11,6 +11,8 @@
 #include "rpc/base/id.h"
 #include "rpc/base/json.h"
 
+enum { SALT_BYTES = 32 };
+
 static int load_payload(const char *text, json_t **root, struct phx_err *err)
 {
     int rc = phx_json_parse(root, text, strlen(text), PHX_LICENSE_MAX_BYTES, PHX_LICENSE_DEPTH_MAX, "the payload",
@@ -19,16 +21,22 @@ static int load_payload(const char *text, json_t **root, struct phx_err *err)
     return rc == 0 ? phx_json_check_object(*root, "", err) : rc;
 }
 
+static void put_salt(json_t *root, const uint8_t salt[SALT_BYTES])
+{
+    char text[sodium_base64_ENCODED_LEN(SALT_BYTES, sodium_base64_VARIANT_ORIGINAL)];
+
+    (void)sodium_bin2base64(text, sizeof(text), salt, SALT_BYTES, sodium_base64_VARIANT_ORIGINAL);
+    json_object_set_new(root, "seat_salt", json_string(text));
+    phx_secret_wipe(text, sizeof(text));
+}
+
 static void add_salt(json_t *root)
 {
-    uint8_t salt[32];
-    char    text[sodium_base64_ENCODED_LEN(sizeof(salt), sodium_base64_VARIANT_ORIGINAL)];
+    uint8_t salt[SALT_BYTES];
 
     phx_id_random(salt, sizeof(salt));
-    (void)sodium_bin2base64(text, sizeof(text), salt, sizeof(salt), sodium_base64_VARIANT_ORIGINAL);
-    json_object_set_new(root, "seat_salt", json_string(text));
+    put_salt(root, salt);
     phx_secret_wipe(salt, sizeof(salt));
-    phx_secret_wipe(text, sizeof(text));
 }
 
 static void fill(json_t *root, const struct phx_sign_key *issuer, int64_t now_ns)
@@ -69,27 +77,53 @@ static void drop(char **out)
 }
 
 /* As a cluster reads it whose key set holds this issuer alone. */
-static int check_license(const char *file, const struct phx_sign_key *issuer, struct phx_err *err)
+static int read_own(const char *file, const struct phx_sign_key *issuer, struct phx_license **l, struct phx_err *err)
 {
-    struct phx_key_set  *keys = phx_mem_calloc(1, sizeof(*keys));
-    struct phx_license  *l = NULL;
-    int                  rc;
+    struct phx_key_set *keys = phx_mem_calloc(1, sizeof(*keys));
+    int                 rc;
 
     keys->version = PHX_LICENSE_KEY_SETS_MAX;
     keys->n_issuers = 1;
     memcpy(keys->issuers[0].public_key, issuer->public_key, 32);
     keys->issuers[0].not_after_ns = INT64_MAX;
-    rc = phx_license_parse(file, strlen(file), keys, &l, err);
-    phx_license_free(l);
+    rc = phx_license_parse(file, strlen(file), keys, l, err);
     phx_mem_free(keys);
+    return rc;
+}
+
+int phx_license_renew(const char *payload_json, const char *before, const struct phx_sign_key *issuer, char **out,
+                      struct phx_err *err)
+{
+    struct phx_license *l = NULL;
+    json_t             *root = NULL;
+    int                 rc = load_payload(payload_json, &root, err);
+
+    *out = NULL;
+    if (rc == 0 && json_object_get(root, "seat_salt") != NULL)
+        rc = phx_fail(err, PHX_E_INVALID, "seat_salt: the payload has one; a renewal takes that of the licence before");
+    if (rc == 0 && (rc = read_own(before, issuer, &l, err)) != 0)
+        phx_err_prefix(err, "the licence that is renewed: ");
+    if (rc == 0) {
+        char *text;
+
+        put_salt(root, phx_license_terms(l)->seat_salt);
+        text = json_dumps(root, JSON_COMPACT);
+        phx_assert(text != NULL); /* it came from the parser */
+        *out = phx_mem_strdup(text);
+        phx_secret_wipe(text, strlen(text));
+        free(text);
+    }
+    phx_license_free(l);
+    json_decref(root);
     return rc;
 }
 
 int phx_license_issue(const char *payload_json, const struct phx_sign_key *issuer, int64_t now_ns, char **out,
                       struct phx_err *err)
 {
-    json_t *root = NULL;
-    int     rc = load_payload(payload_json, &root, err);
+    struct phx_license *l = NULL;
+    json_t             *root = NULL;
+    int                 rc = load_payload(payload_json, &root, err);
 
     *out = NULL;
     if (rc == 0) {
@@ -97,9 +131,10 @@ int phx_license_issue(const char *payload_json, const struct phx_sign_key *issue
         rc = seal(root, PHX_LICENSE_PAYLOAD_TYPE, issuer, 1, out, err);
     }
     if (rc == 0)
-        rc = check_license(*out, issuer, err);
+        rc = read_own(*out, issuer, &l, err);
     if (rc != 0)
         drop(out);
+    phx_license_free(l);
     json_decref(root);
     return rc;
 }

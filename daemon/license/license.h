@@ -209,7 +209,8 @@ const char *phx_license_problem(const struct phx_license_store *s); /* "" = none
 struct phx_license_preview {
     int64_t serial, key_set_version;
     enum phx_license_state state;
-    bool    is_same;  /* installed already: nothing would change */
+    bool    is_same;     /* installed already: nothing would change */
+    bool    is_new_salt; /* seats of this month are counted anew: known people take a second one */
     char    text[256]; /* phx_license_format() */
 };
 int phx_license_preview(const struct phx_license_store *s, const void *licence, size_t licence_size,
@@ -237,6 +238,10 @@ void phx_license_format(const struct phx_license *l, int64_t now_ns, char *text,
  * A licence without seat_salt, issued_at (now_ns) or issuer_kid gets them.  Owned text in *out. */
 struct phx_sign_key;
 int phx_license_issue(const char *payload_json, const struct phx_sign_key *issuer, int64_t now_ns, char **out,
+                      struct phx_err *err) PHX_CHECKED;
+/* The payload with the seat_salt of the licence `before`, which the same issuer signed: a person who has a seat in
+ * this month keeps it.  PHX_E_INVALID when the payload has one.  Owned text in *out. */
+int phx_license_renew(const char *payload_json, const char *before, const struct phx_sign_key *issuer, char **out,
                       struct phx_err *err) PHX_CHECKED;
 int phx_key_set_issue(const char *payload_json, const struct phx_sign_key *roots, int32_t n_roots,
                       char **out, struct phx_err *err) PHX_CHECKED;

@@ -213,7 +213,7 @@ int phx_time_accept_in(struct phx_tx *tx, const struct phx_time_reading *now, co
     rc = phx_time_store(tx, &mark, err);
     if (rc == 0)
         rc = put_row(tx, "clock_accept_ns", mark.hwm_ns, err);
-    if (rc == 0)
-        rc = phx_audit_event(tx, "clock", "clock.accept", "clock", by, detail, mark.hwm_ns, err);
+    if (rc == 0) /* at the time before: a running daemon goes on with it until it has seen this, and no log goes back */
+        rc = phx_audit_event(tx, "clock", "clock.accept", "clock", by, detail, before_ns, err);
     return rc;
 }

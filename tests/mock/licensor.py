@@ -36,10 +36,11 @@ class Licensor:
             "warn_days": 30, "grace_days": 14, "continuity_days": 60, "enforce": "hard", "key_set_min_version": 1,
             **changes}
 
-    def issue(self, name, code=0, **changes):
+    def issue(self, name, code=0, renews=None, **changes):
         source, out = self.folder / f"{name}.payload", self.folder / f"{name}.json"
         source.write_text(json.dumps(self.payload(**changes)))
-        text = license_("issue", "--payload", source, "--key", self.folder / "issuer.secret", "--out", out, code=code)
+        text = license_("issue", "--payload", source, "--key", self.folder / "issuer.secret", "--out", out,
+                        *(("--renews", renews) if renews else ()), code=code)
         return out if code == 0 else text
 
     def key_set(self, version, signers=("root-1", "root-2"), **changes):

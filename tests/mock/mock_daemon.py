@@ -126,6 +126,20 @@ class Client:
         self.connection = None
 
 
+def make_key(daemon, tenant, user, *more):
+    made = daemon.run("key", "create", "--data", daemon.folder, "--tenant", tenant, "--user", user, "--json", *more)
+    return json.loads(made.stdout)["key"]
+
+
+def ask(daemon, key=None, headers=None, **body):
+    """One small request over a connection of its own."""
+    client = Client(daemon, key)
+    try:
+        return client.post({"model": "demo", "prompt": "hello", "max_tokens": 4, "seed": 1, **body}, headers)
+    finally:
+        client.close()
+
+
 class Oracle:
     """What clients were told, by receipt."""
 
