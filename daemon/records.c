@@ -74,6 +74,8 @@ static int open_store(struct phx_daemon *d, struct phx_err *err)
     if (rc == 0)
         rc = phx_keys_open(d->store, &d->keys, err);
     if (rc == 0)
+        phx_keys_watch(d->keys, d->base);
+    if (rc == 0)
         rc = phx_identities_open(d->config, d->keys, d->time, &d->identities, err);
     if (rc == 0)
         d->keeper = phx_keeper_open(d->store, d->base, d->time);

@@ -28,7 +28,7 @@ static int deliver(const struct phx_ctl_usage *u, const char *envelope, struct p
 {
     if (u->out != NULL)
         return phx_file_write(u->out, envelope, strlen(envelope), 0644, err);
-    if (puts(envelope) < 0 || fflush(stdout) != 0)
+    if (fputs(envelope, stdout) < 0 || fflush(stdout) != 0)
         return phx_fail(err, PHX_E_IO, "write to standard output failed");
     return 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/keys/keys.h"
 
-#include <pthread.h>
+#include <event2/event.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -18,7 +18,7 @@
 enum { KEYS_MAX = 1 << 20, RANDOM_CHARS = 43, KEY_LENGTH_MAX = 256 };
 
 static const char    PREFIX[] = "phx_";
-static const int64_t RELOAD_NS = 1000000000;
+static const int64_t RELOAD_NS = 400000000;
 
 struct entry {
     struct phx_identity identity;
@@ -38,8 +38,15 @@ struct phx_keys {
     struct phx_store *store;
     struct snapshot  *now;
     int64_t           checked_ns;
-    bool              is_reloading;
-    struct snapshot  *loaded; /* made on the store's thread for the done callback */
+    struct look      *look; /* under way */
+    struct event     *tick; /* NULL = looks only when asked */
+};
+
+/* One look at the table.  It may outlive the keys, whose pointer is then cleared. */
+struct look {
+    struct phx_keys *keys;
+    int64_t          generation; /* that is known already */
+    struct snapshot *loaded;     /* NULL = nothing has changed */
 };
 
 /* ---- reading ---------------------------------------------------------------------------------- */
@@ -116,20 +123,20 @@ static int read_generation(struct phx_tx *tx, int64_t *out, struct phx_err *err)
 
 static int load_snapshot(struct phx_tx *tx, void *ctx, struct phx_err *err)
 {
-    struct phx_keys *k = ctx;
+    struct look     *l = ctx;
     struct snapshot *s;
     int64_t          generation = -1;
     int              rc = read_generation(tx, &generation, err);
 
-    k->loaded = NULL;
-    if (rc != 0 || (k->now != NULL && k->now->generation == generation))
+    l->loaded = NULL;
+    if (rc != 0 || generation == l->generation)
         return rc;
     s = phx_mem_calloc(1, sizeof(*s));
     s->by_digest = phx_table_create(KEYS_MAX);
     s->generation = generation;
     rc = phx_tx_exec(tx, SELECT_KEYS, NULL, 0, add_row, s, err);
     if (rc == 0)
-        k->loaded = s;
+        l->loaded = s;
     else
         destroy_snapshot(s);
     return rc;
@@ -137,17 +144,16 @@ static int load_snapshot(struct phx_tx *tx, void *ctx, struct phx_err *err)
 
 int phx_keys_open(struct phx_store *store, struct phx_keys **out, struct phx_err *err)
 {
-    struct phx_keys *k = phx_mem_calloc(1, sizeof(*k));
-    int              rc;
+    struct phx_keys *k;
+    struct look      l = {.generation = -1};
+    int              rc = phx_store_run(store, load_snapshot, &l, err);
 
     *out = NULL;
-    k->store = store;
-    rc = phx_store_run(store, load_snapshot, k, err);
-    if (rc != 0) {
-        phx_mem_free(k);
+    if (rc != 0)
         return rc;
-    }
-    k->now = k->loaded;
+    k = phx_mem_calloc(1, sizeof(*k));
+    k->store = store;
+    k->now = l.loaded;
     k->checked_ns = phx_clock_mono_ns();
     *out = k;
     return 0;
@@ -157,34 +163,60 @@ void phx_keys_close(struct phx_keys *k)
 {
     if (k == NULL)
         return;
+    if (k->tick != NULL)
+        event_free(k->tick);
+    if (k->look != NULL)
+        k->look->keys = NULL;
     destroy_snapshot(k->now);
     phx_mem_free(k);
 }
 
-static void on_reloaded(void *ctx, const struct phx_err *err)
+static void on_looked(void *ctx, const struct phx_err *err)
 {
-    struct phx_keys *k = ctx;
+    struct look     *l = ctx;
+    struct phx_keys *k = l->keys;
 
-    k->is_reloading = false;
+    if (k != NULL)
+        k->look = NULL;
     if (err != NULL)
         phx_log(PHX_LOG_WARN, "keys.reload.fail", "reason=%s", err->text);
-    else if (k->loaded != NULL) {
+    else if (k != NULL && l->loaded != NULL) {
         destroy_snapshot(k->now);
-        k->now = k->loaded;
-        k->loaded = NULL;
+        k->now = l->loaded;
+        l->loaded = NULL;
     }
+    destroy_snapshot(l->loaded);
+    phx_mem_free(l);
 }
 
-/* Another process may have changed the keys: look again, at most once a second. */
+/* Another process may have changed the keys: look again, but not for each request. */
 static void refresh(struct phx_keys *k)
 {
     int64_t now = phx_clock_mono_ns();
 
-    if (k->is_reloading || now - k->checked_ns < RELOAD_NS)
+    if (k->look != NULL || now - k->checked_ns < RELOAD_NS)
         return;
     k->checked_ns = now;
-    k->is_reloading = true;
-    phx_store_submit(k->store, load_snapshot, on_reloaded, k);
+    k->look = phx_mem_calloc(1, sizeof(*k->look));
+    k->look->keys = k;
+    k->look->generation = k->now->generation;
+    phx_store_submit(k->store, load_snapshot, on_looked, k->look);
+}
+
+static void on_tick(evutil_socket_t fd, short what, void *ctx)
+{
+    (void)fd;
+    (void)what;
+    refresh(ctx);
+}
+
+/* Without it a daemon that nobody has asked for an hour would let a revoked key in once more. */
+void phx_keys_watch(struct phx_keys *k, struct event_base *base)
+{
+    const struct timeval half_second = {0, 500000};
+
+    k->tick = event_new(base, -1, EV_PERSIST, on_tick, k);
+    phx_assert(k->tick != NULL && event_add(k->tick, &half_second) == 0);
 }
 
 int phx_keys_check(struct phx_keys *k, const char *key, int64_t now_ns, struct phx_identity *out,

@@ -36,8 +36,12 @@ struct phx_identity {
     int64_t  created_ns, expires_ns, revoked_ns; /* 0 = never */
 };
 
-/* Reads all keys; later changes by other processes are seen within a second.  Owned: phx_keys_close(). */
+struct event_base;
+
+/* Reads all keys.  Owned: phx_keys_close(). */
 int  phx_keys_open(struct phx_store *store, struct phx_keys **out, struct phx_err *err) PHX_CHECKED;
+/* From now on changes by other processes are seen within a second, also while nobody asks. */
+void phx_keys_watch(struct phx_keys *k, struct event_base *base);
 void phx_keys_close(struct phx_keys *k);
 
 /* Who holds this key.  PHX_E_UNAUTH for an unknown, expired or revoked one (never says which to a caller
