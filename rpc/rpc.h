@@ -77,7 +77,9 @@ struct phx_submit {
     const int32_t *tokens;                      /* borrowed: the prompt + what was generated so far */
     int32_t  n_tokens;                          /* 1..PHX_RPC_TOKENS_MAX */
     int32_t  n_prompt; /* how many of them are prompt (1..n_tokens); the rest: before a resume */
-    int32_t  max_new;  /* new tokens still allowed, 1 or more */
+    int32_t  max_new;  /* new tokens still allowed, 1 or more; means nothing when n_check > 0 */
+    int32_t  n_check;  /* the last so many tokens (0..n_tokens - n_prompt) are an answer to be checked, not
+                        * context: nothing is generated, one phx_token_out comes for each of them; 0 = none */
     int32_t  priority; /* higher runs first */
     struct phx_sampling sampling;
 };
@@ -100,6 +102,7 @@ struct phx_token_out {
     int32_t  token;   /* -1 = no token (CANCELLED, ERROR) */
     int32_t  index;   /* 0-based count of generated tokens since the original prompt */
     float    logprob; /* of `token`; 0 when not asked for */
+    float    gap;     /* of a checked token: how far it is from being drawn (shard/sample/sample.h); else 0 */
     const struct phx_logprob *top; /* borrowed, best first */
     int32_t  n_top;
     enum phx_finish finish;

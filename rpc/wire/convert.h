@@ -36,6 +36,9 @@ char *phx_wire_str(const char *s);
 int phx_wire_range(const char *field, int64_t value, int64_t min, int64_t max, struct phx_err *err)
     PHX_CHECKED;
 
+/* PHX_E_INVALID unless the gap of a checked token is finite and 0 or more. */
+int phx_wire_gap(float gap, struct phx_err *err) PHX_CHECKED;
+
 int phx_wire_sampling_encode(const struct phx_sampling *in, struct phx_arena *arena,
                              Phalanx__V1__Sampling **out, struct phx_err *err) PHX_CHECKED;
 /* in may be NULL: neutral values. */

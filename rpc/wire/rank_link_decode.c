@@ -82,6 +82,8 @@ static int decode_token(const Phalanx__V1__TokenOut *in, struct phx_arena *arena
         rc = phx_wire_range("TokenOut.cached_tokens", in->cached_tokens, 0, INT32_MAX, err);
     if (rc == 0)
         rc = phx_wire_range("TokenOut.error_code", in->error_code, INT16_MIN, 0, err);
+    if (rc == 0)
+        rc = phx_wire_gap(in->gap, err);
     if (rc != 0)
         return rc;
     *out = (struct phx_token_out){
@@ -89,6 +91,7 @@ static int decode_token(const Phalanx__V1__TokenOut *in, struct phx_arena *arena
         .token = in->token_plus_one - 1,
         .index = in->index,
         .logprob = in->logprob,
+        .gap = in->gap,
         .n_top = (int32_t)in->n_top,
         .finish = (enum phx_finish)in->finish,
         .cached_tokens = in->cached_tokens,
@@ -187,11 +190,14 @@ static int decode_sequence(const Phalanx__V1__Sequence *in, struct phx_arena *ar
     out->n_prompt = in->n_prompt;
     out->max_new = in->max_new;
     out->priority = in->priority;
+    out->n_check = in->n_check;
     rc = phx_wire_range("Sequence.tokens count", (int64_t)in->n_tokens, 1, PHX_RPC_TOKENS_MAX, err);
     if (rc == 0)
         rc = phx_wire_range("Sequence.n_prompt", in->n_prompt, 1, (int64_t)in->n_tokens, err);
     if (rc == 0)
         rc = phx_wire_range("Sequence.max_new", in->max_new, 1, INT32_MAX, err);
+    if (rc == 0)
+        rc = phx_wire_range("Sequence.n_check", in->n_check, 0, out->n_tokens - in->n_prompt, err);
     for (size_t i = 0; rc == 0 && i < in->n_tokens; i++)
         if (in->tokens[i] < 0)
             rc = phx_wire_range("Sequence.tokens", in->tokens[i], 0, INT32_MAX, err);

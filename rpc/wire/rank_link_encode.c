@@ -77,6 +77,8 @@ static int encode_token(const struct phx_token_out *in, struct phx_arena *arena,
 
     if (rc == 0)
         rc = phx_wire_range("TokenOut.token", in->token, -1, INT32_MAX - 1, err);
+    if (rc == 0)
+        rc = phx_wire_gap(in->gap, err);
     if (rc != 0)
         return rc;
     phalanx__v1__token_out__init(m);
@@ -84,6 +86,7 @@ static int encode_token(const struct phx_token_out *in, struct phx_arena *arena,
     m->token_plus_one = in->token + 1;
     m->index = in->index;
     m->logprob = in->logprob;
+    m->gap = in->gap;
     m->finish = (Phalanx__V1__Finish)in->finish;
     m->cached_tokens = in->cached_tokens;
     m->error_code = in->error_code;
@@ -235,6 +238,8 @@ static int check_submit(const struct phx_submit *in, struct phx_err *err)
         rc = phx_wire_range("Sequence.n_prompt", in->n_prompt, 1, in->n_tokens, err);
     if (rc == 0)
         rc = phx_wire_range("Sequence.max_new", in->max_new, 1, INT32_MAX, err);
+    if (rc == 0)
+        rc = phx_wire_range("Sequence.n_check", in->n_check, 0, in->n_tokens - in->n_prompt, err);
     return rc;
 }
 
@@ -254,6 +259,7 @@ static int encode_sequence(const struct phx_submit *in, struct phx_arena *arena,
     m->n_prompt = in->n_prompt;
     m->max_new = in->max_new;
     m->priority = in->priority;
+    m->n_check = in->n_check;
     return phx_wire_sampling_encode(&in->sampling, arena, &m->sampling, err);
 }
 

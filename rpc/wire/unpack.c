@@ -2,6 +2,7 @@
  * Bytes to generated structs.  A first pass over the bytes finds what protobuf-c would let through
  * (NUL inside strings cuts them silently) or would pay for dearly (many tiny sub-messages), before
  * anything is allocated. */
+#include <float.h>
 #include <string.h>
 
 #include "rpc/wire/convert.h"
@@ -175,4 +176,11 @@ int phx_wire_range(const char *field, int64_t value, int64_t min, int64_t max, s
         return 0;
     return phx_fail(err, PHX_E_INVALID, "%s is %lld (allowed %lld to %lld)", field,
                     (long long)value, (long long)min, (long long)max);
+}
+
+int phx_wire_gap(float gap, struct phx_err *err)
+{
+    if (gap >= 0.0f && gap <= FLT_MAX)
+        return 0;
+    return phx_fail(err, PHX_E_INVALID, "TokenOut.gap is %g (must be finite, 0 or more)", (double)gap);
 }

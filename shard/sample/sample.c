@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/sample/sample.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdbool.h>
 #include <string.h>
@@ -153,21 +154,25 @@ static int32_t draw_token(struct phx_sampler *s, const struct phx_sample_input *
     return phx_weights_pick(s->weight, n, draw(p->seed, in->n_tokens));
 }
 
-int phx_sample(struct phx_sampler *s, const struct phx_sample_input *in,
-               struct phx_sample_output *out, struct phx_err *err)
+/* Bias and penalties; *best: the likeliest id. */
+static int adjust(struct phx_sampler *s, const struct phx_sample_input *in, int32_t n, int32_t *best,
+                  struct phx_err *err)
 {
-    int32_t n = s->vocab_size - in->n_masked, best;
-    double  norm = 0;
-
-    memset(out, 0, sizeof(*out));
-    out->token = -1;
     if (n < 1)
         return phx_fail(err, PHX_E_INVALID, "sampling: every id is masked");
     apply_bias(s, in);
     apply_penalties(s, in);
-    best = find_best(in->logits, n);
-    if (best < 0)
+    *best = find_best(in->logits, n);
+    if (*best < 0)
         return phx_fail(err, PHX_E_INTERNAL, "sampling: the logits are not numbers");
+    return 0;
+}
+
+static void choose(struct phx_sampler *s, const struct phx_sample_input *in, int32_t n, int32_t best,
+                   struct phx_sample_output *out)
+{
+    double norm = 0;
+
     if (in->sampling->n_logprobs >= 0) {
         norm = log_sum(s, in->logits, n, in->logits[best]);
         put_top(in->logits, n, in->sampling->n_logprobs, norm, out);
@@ -175,5 +180,69 @@ int phx_sample(struct phx_sampler *s, const struct phx_sample_input *in,
     out->token = in->sampling->temperature > 0.0f ? draw_token(s, in, n, in->logits[best]) : best;
     if (in->sampling->n_logprobs >= 0)
         out->logprob = (float)((double)in->logits[out->token] - norm);
+}
+
+int phx_sample(struct phx_sampler *s, const struct phx_sample_input *in,
+               struct phx_sample_output *out, struct phx_err *err)
+{
+    int32_t n = s->vocab_size - in->n_masked, best;
+    int     rc;
+
+    memset(out, 0, sizeof(*out));
+    out->token = -1;
+    rc = adjust(s, in, n, &best, err);
+    if (rc == 0)
+        choose(s, in, n, best, out);
+    return rc;
+}
+
+/* ---- checking --------------------------------------------------------------------------------- */
+
+/* Of the ids that the filters kept, the lowest logit. */
+static float find_lowest(const struct phx_sampler *s, const float *logits, int32_t n)
+{
+    float lowest = INFINITY;
+
+    for (int32_t i = 0; i < n; i++)
+        if (s->weight[i] > 0.0 && logits[i] < lowest)
+            lowest = logits[i];
+    return lowest;
+}
+
+/* After a draw, whose weights are still there.  logit: of the recorded id before the filters. */
+static double gap_of_draw(const struct phx_sampler *s, const struct phx_sample_input *in, int32_t n,
+                          int32_t recorded, float logit)
+{
+    double gap = phx_weights_distance(s->weight, n, recorded, draw(in->sampling->seed, in->n_tokens));
+
+    if (s->weight[recorded] <= 0.0)
+        gap = fmax(gap, (double)(find_lowest(s, in->logits, n) - logit) / (double)PHX_SAMPLE_LOGITS_PER_MASS);
+    return fmin(gap, 1.0);
+}
+
+int phx_sample_check(struct phx_sampler *s, const struct phx_sample_input *in, int32_t recorded,
+                     struct phx_sample_output *out, float *gap, struct phx_err *err)
+{
+    int32_t n = s->vocab_size - in->n_masked, best;
+    bool    is_draw = in->sampling->temperature > 0.0f, has_logit;
+    float   logit, largest;
+    int     rc;
+
+    *gap = 0;
+    memset(out, 0, sizeof(*out));
+    out->token = -1;
+    rc = adjust(s, in, n, &best, err);
+    if (rc != 0)
+        return rc;
+    largest = in->logits[best];
+    has_logit = recorded >= 0 && recorded < n && in->logits[recorded] > -INFINITY;
+    logit = has_logit ? in->logits[recorded] : -INFINITY; /* the filters overwrite it */
+    choose(s, in, n, best, out);
+    if (out->token == recorded)
+        return 0;
+    if (!has_logit)
+        *gap = is_draw ? 1.0f : FLT_MAX;
+    else
+        *gap = is_draw ? (float)gap_of_draw(s, in, n, recorded, logit) : largest - logit;
     return 0;
 }

@@ -9,6 +9,9 @@
 #include "rpc/rpc.h"
 
 
+/* How much of a logit counts as much as 1 of probability mass, in the gap of a draw. */
+#define PHX_SAMPLE_LOGITS_PER_MASS 10.0f
+
 struct phx_sampler; /* scratch for one vocabulary; no state between calls */
 
 struct phx_sample_input {
@@ -36,6 +39,14 @@ void phx_sampler_destroy(struct phx_sampler *s);
  * PHX_E_INTERNAL. */
 int phx_sample(struct phx_sampler *s, const struct phx_sample_input *in, struct phx_sample_output *out,
                struct phx_err *err) PHX_CHECKED;
+
+/* The same for a position whose token is recorded: out->token is what is drawn there, *gap how far the recorded
+ * one is from it.  Temperature 0: its logit (bias and penalties included) below the largest; FLT_MAX for one
+ * that has none.  Else, in probability mass, from the number drawn to its interval in the order of ids, at most
+ * 1; for a token that the filters removed at least what its logit lacks to the lowest kept one, divided by
+ * PHX_SAMPLE_LOGITS_PER_MASS.  0 when both are the same token. */
+int phx_sample_check(struct phx_sampler *s, const struct phx_sample_input *in, int32_t recorded,
+                     struct phx_sample_output *out, float *gap, struct phx_err *err) PHX_CHECKED;
 
 /* Philox4x32-10 (Salmon et al. 2011): out[4] from a 128-bit counter and a 64-bit key. */
 void phx_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);

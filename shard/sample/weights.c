@@ -283,3 +283,14 @@ int32_t phx_weights_pick(const double *weight, int32_t n, double u)
     }
     return last + pick_in_block(weight + last, n - last < BLOCK ? n - last : BLOCK, last_at);
 }
+
+double phx_weights_distance(const double *weight, int32_t n, int32_t id, double u)
+{
+    double sum = phx_weights_sum(weight, n), low = 0, high;
+
+    for (int32_t i = 0; i < id; i++)
+        low += weight[i];
+    low /= sum;
+    high = low + weight[id] / sum;
+    return u < low ? low - u : u > high ? u - high : 0.0;
+}

@@ -33,5 +33,7 @@ void phx_keep_min_p(double *weight, int32_t n, float min_p);
 
 /* The id at share u (0 <= u < 1) of the sum, counted in id order; never one of weight 0. */
 int32_t phx_weights_pick(const double *weight, int32_t n, double u);
+/* How far u is from the share of the sum that belongs to an id, as a share. */
+double phx_weights_distance(const double *weight, int32_t n, int32_t id, double u);
 
 #endif

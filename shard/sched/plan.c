@@ -9,14 +9,24 @@ struct draft {
     struct phx_sched *s;
     struct open_plan *open;
     int32_t           rows_left;
+    int32_t           results_left;
     int32_t           tokens_left; /* that newly admitted sequences may have together */
 };
+
+/* Of the rows before position `end`, those whose next token is still to be checked. */
+static int32_t count_checked(const struct seq *seq, int32_t end)
+{
+    int32_t n = seq->n_check > 0 ? end - phx_seq_first_check(seq) : 0;
+
+    return n > 0 ? n : 0;
+}
 
 static void add_to_plan(struct draft *d, struct seq *seq, int32_t n_rows)
 {
     struct phx_plan     *plan = &d->open->plan;
     struct phx_plan_seq *p = &plan->seqs[plan->n_seqs];
     bool                 is_last = seq->n_computed + n_rows == seq->n_tokens;
+    int32_t              n_checked = count_checked(seq, seq->n_computed + n_rows);
 
     d->open->seqs[plan->n_seqs++] = seq;
     *p = (struct phx_plan_seq){
@@ -25,6 +35,7 @@ static void add_to_plan(struct draft *d, struct seq *seq, int32_t n_rows)
         .n_rows = n_rows,
         .first_row = plan->n_rows,
         .is_sampled = is_last,
+        .n_checked = n_checked,
         .tokens = seq->tokens + seq->n_computed,
         .blocks = seq->kv.blocks,
         .n_blocks = seq->kv.n_blocks,
@@ -34,6 +45,7 @@ static void add_to_plan(struct draft *d, struct seq *seq, int32_t n_rows)
     seq->is_planned = true;
     plan->n_rows += n_rows;
     d->rows_left -= n_rows;
+    d->results_left -= is_last + n_checked;
     if (n_rows == 1 && is_last && seq->n_tokens > seq->n_prompt)
         plan->n_decode_rows++;
     else
@@ -94,6 +106,8 @@ static void plan_decodes(struct draft *d)
         int32_t     slot = (first + i) % n_slots;
         struct seq *seq = s->slots[slot];
 
+        if (d->results_left == 0)
+            return;
         if (seq == NULL || seq->is_planned || seq->n_computed != seq->n_tokens - 1)
             continue;
         if (!make_room(s, seq))
@@ -104,12 +118,41 @@ static void plan_decodes(struct draft *d)
     }
 }
 
+/* How many results a checked sequence may have: it leaves one for each of those that are not planned yet. */
+static int32_t results_for(const struct draft *d, const struct seq *seq)
+{
+    int32_t n = d->results_left;
+
+    for (int32_t i = 0; i < d->s->options.max_seqs; i++)
+        n -= d->s->slots[i] != NULL && d->s->slots[i] != seq && !d->s->slots[i]->is_planned;
+    n = n > 1 ? n : 1;
+    return n < d->results_left ? n : d->results_left;
+}
+
+/* Nothing follows the last token of an answer, so that it needs no row; and without a result left, neither
+ * does the last token of a prompt yet. */
+static int32_t rows_to_go(const struct draft *d, const struct seq *seq)
+{
+    int32_t n = seq->n_tokens - seq->n_computed, most;
+
+    if (seq->n_check == 0)
+        return n - (d->results_left == 0);
+    most = phx_seq_first_check(seq) + results_for(d, seq) - seq->n_computed;
+    return n - 1 < most ? n - 1 : most;
+}
+
 static int32_t chunk_of(const struct draft *d, const struct seq *seq)
 {
-    int32_t n = seq->n_tokens - seq->n_computed;
+    int32_t n = rows_to_go(d, seq);
 
     n = n < d->s->options.chunk_rows ? n : d->s->options.chunk_rows;
     return n < d->rows_left ? n : d->rows_left;
+}
+
+static bool is_prefilling(const struct draft *d, const struct seq *seq)
+{
+    return seq->n_computed < seq->n_tokens - 1 &&
+           (seq->n_check == 0 || d->results_left > 0 || seq->n_computed < phx_seq_first_check(seq));
 }
 
 /* Prompts under way go on, in the order of the queue. */
@@ -123,7 +166,7 @@ static void plan_prefills(struct draft *d)
         for (int32_t i = 0; i < s->options.max_seqs; i++) {
             struct seq *seq = s->slots[i];
 
-            if (seq != NULL && !seq->is_planned && seq->n_computed < seq->n_tokens - 1 &&
+            if (seq != NULL && !seq->is_planned && is_prefilling(d, seq) &&
                 (first == NULL || phx_seq_is_before(seq, first)))
                 first = seq;
         }
@@ -146,11 +189,12 @@ static int32_t find_slot(const struct phx_sched *s)
 static bool reserve_prompt(struct phx_sched *s, struct seq *seq)
 {
     int32_t n_blocks = (seq->n_tokens - 1) / s->options.block_tokens + 1, found = 0;
+    int32_t n_match = seq->n_check > 0 ? phx_seq_first_check(seq) + 1 : seq->n_tokens;
 
     if (seq->tried_at == s->n_vacated) /* no block has come free: hashing it again is in vain */
         return false;
     if (s->options.has_prefix_cache)
-        found = phx_kv_match(s->pool, &seq->kv, seq->tokens, seq->n_tokens);
+        found = phx_kv_match(s->pool, &seq->kv, seq->tokens, n_match);
     if (n_blocks - seq->kv.n_blocks + s->n_running <= phx_kv_available(s->pool)) {
         phx_assert(phx_kv_extend(s->pool, &seq->kv, seq->n_tokens) == 0);
         seq->n_computed = found;
@@ -160,7 +204,7 @@ static bool reserve_prompt(struct phx_sched *s, struct seq *seq)
         return true;
     }
     if (s->options.has_prefix_cache)
-        phx_kv_unmatch(s->pool, &seq->kv, found, seq->n_tokens);
+        phx_kv_unmatch(s->pool, &seq->kv, found, n_match);
     phx_kv_seq_init(&seq->kv, seq->kv.blocks, seq->kv.max_blocks, seq->salt);
     seq->tried_at = s->n_vacated;
     return false;
@@ -169,6 +213,11 @@ static bool reserve_prompt(struct phx_sched *s, struct seq *seq)
 static bool fits_plan(const struct draft *d, const struct seq *seq)
 {
     return seq->n_tokens <= d->tokens_left || d->tokens_left == PHX_PLAN_NEW_TOKENS;
+}
+
+static bool has_room(const struct draft *d)
+{
+    return d->rows_left > 0 && d->results_left > 0;
 }
 
 /* Gives the first of the queue a slot, blocks and at most max_rows rows, when there are any. */
@@ -197,7 +246,7 @@ static void admit_urgent(struct draft *d)
 {
     struct phx_sched *s = d->s;
 
-    while (d->rows_left > 0 && s->n_waiting > 0 && fits_plan(d, s->waiting[0])) {
+    while (has_room(d) && s->n_waiting > 0 && fits_plan(d, s->waiting[0])) {
         struct seq *victim = find_victim(s);
         int32_t     spare = d->rows_left - s->n_running;
 
@@ -210,14 +259,14 @@ static void admit_urgent(struct draft *d)
 
 static void admit_waiting(struct draft *d)
 {
-    while (d->rows_left > 0 && d->s->n_waiting > 0 && fits_plan(d, d->s->waiting[0]) &&
+    while (has_room(d) && d->s->n_waiting > 0 && fits_plan(d, d->s->waiting[0]) &&
            admit_first(d, d->rows_left))
         ;
 }
 
 const struct phx_plan *phx_sched_plan(struct phx_sched *s)
 {
-    struct draft d = {s, NULL, s->options.max_rows, PHX_PLAN_NEW_TOKENS};
+    struct draft d = {s, NULL, s->options.max_rows, s->options.max_seqs, PHX_PLAN_NEW_TOKENS};
 
     if (s->n_plans == s->options.n_inflight)
         return NULL;

@@ -97,56 +97,113 @@ static bool is_stop(const struct seq *seq, int32_t token)
     return false;
 }
 
-/* The samples usually come in the plan's order, so the search goes on behind the last one found. */
-static int32_t find_sampled(const struct phx_sampled *sampled, int32_t n, int32_t slot, int32_t *next)
-{
-    for (int32_t i = 0; i < n; i++) {
-        int32_t at = (*next + i) % n;
+/* What came of a step. */
+struct results {
+    const struct phx_sampled *sampled;
+    int32_t                   n, next;
+};
 
-        if (sampled[at].slot == slot) {
-            *next = at + 1;
-            return sampled[at].token;
+/* The first result of a slot, -1 when there is none.  They usually come in the plan's order, so the search
+ * goes on behind the last one found. */
+static int32_t find_result(struct results *r, int32_t slot)
+{
+    for (int32_t i = 0; i < r->n; i++) {
+        int32_t at = (r->next + i) % r->n;
+
+        if (r->sampled[at].slot == slot) {
+            r->next = at + 1;
+            return at;
         }
     }
     return -1;
 }
 
-/* What a completed step means for one of its sequences; 1 when an event was written. */
-static int32_t advance(struct phx_sched *s, struct seq *seq, const struct phx_plan_seq *planned,
-                       int32_t token, struct phx_sched_event *event)
+/* It is over: that is its last event. */
+static void leave(struct phx_sched *s, struct seq *seq)
 {
+    phx_sched_vacate(s, seq);
+    phx_seq_destroy(seq);
+}
+
+static bool is_token(const struct phx_sched *s, const struct results *r, int32_t at, int32_t slot)
+{
+    return at >= 0 && at < r->n && r->sampled[at].slot == slot && r->sampled[at].token >= 0 &&
+           r->sampled[at].token < s->options.vocab_size;
+}
+
+static void tell(struct seq *seq, int32_t token, int32_t result, enum phx_finish finish,
+                 struct phx_sched_event *event)
+{
+    phx_seq_put_end(event, seq, finish);
+    event->index--;
+    event->token = token;
+    event->result = result;
+    if (seq->has_output)
+        event->cached_tokens = 0;
+    seq->has_output = true;
+}
+
+/* One event for each checked row, or an end where a result is missing; their number. */
+static int32_t take_checks(struct phx_sched *s, struct seq *seq, const struct phx_plan_seq *planned,
+                           struct results *r, struct phx_sched_event *events)
+{
+    int32_t first = find_result(r, planned->slot);
+
+    for (int32_t i = 0; i < planned->n_checked; i++) {
+        if (first < 0 || !is_token(s, r, first + i, planned->slot)) {
+            phx_seq_put_end(&events[i], seq, PHX_FINISH_ERROR);
+            leave(s, seq);
+            return i + 1;
+        }
+        seq->n_checked++;
+        tell(seq, r->sampled[first + i].token, first + i,
+             seq->n_checked == seq->n_check ? PHX_FINISH_LENGTH : PHX_FINISH_NONE, &events[i]);
+    }
+    if (planned->n_checked > 0)
+        r->next = first + planned->n_checked;
+    if (seq->n_checked == seq->n_check)
+        leave(s, seq);
+    return planned->n_checked;
+}
+
+static int32_t take_token(struct phx_sched *s, struct seq *seq, const struct phx_plan_seq *planned,
+                          struct results *r, struct phx_sched_event *event)
+{
+    int32_t         at = find_result(r, planned->slot);
     enum phx_finish finish = PHX_FINISH_NONE;
 
+    if (!is_token(s, r, at, planned->slot)) {
+        phx_seq_put_end(event, seq, PHX_FINISH_ERROR);
+        leave(s, seq);
+        return 1;
+    }
+    seq->tokens[seq->n_tokens++] = r->sampled[at].token;
+    if (is_stop(seq, r->sampled[at].token))
+        finish = PHX_FINISH_STOP;
+    else if (seq->n_tokens >= seq->max_total)
+        finish = PHX_FINISH_LENGTH;
+    tell(seq, r->sampled[at].token, at, finish, event);
+    if (finish != PHX_FINISH_NONE)
+        leave(s, seq);
+    return 1;
+}
+
+/* What a completed step means for one of its sequences; the number of events written. */
+static int32_t advance(struct phx_sched *s, struct seq *seq, const struct phx_plan_seq *planned,
+                       struct results *r, struct phx_sched_event *events)
+{
     seq->n_computed += planned->n_rows;
     seq->n_retries = 0;
     if (s->options.has_prefix_cache)
         phx_kv_seal(s->pool, &seq->kv, seq->tokens, seq->n_computed);
     if (seq->is_cancelled) {
-        phx_seq_put_event(event, seq, -1, PHX_FINISH_CANCELLED);
-        phx_sched_vacate(s, seq);
-        phx_seq_destroy(seq);
+        phx_seq_put_end(events, seq, PHX_FINISH_CANCELLED);
+        leave(s, seq);
         return 1;
     }
-    if (!planned->is_sampled)
-        return 0;
-    if (token < 0 || token >= s->options.vocab_size)
-        finish = PHX_FINISH_ERROR;
-    else {
-        seq->tokens[seq->n_tokens++] = token;
-        if (is_stop(seq, token))
-            finish = PHX_FINISH_STOP;
-        else if (seq->n_tokens >= seq->max_total)
-            finish = PHX_FINISH_LENGTH;
-    }
-    phx_seq_put_event(event, seq, finish == PHX_FINISH_ERROR ? -1 : token, finish);
-    if (seq->has_output)
-        event->cached_tokens = 0;
-    seq->has_output = true;
-    if (finish != PHX_FINISH_NONE) {
-        phx_sched_vacate(s, seq);
-        phx_seq_destroy(seq);
-    }
-    return 1;
+    if (planned->n_checked > 0)
+        return take_checks(s, seq, planned, r, events);
+    return planned->is_sampled ? take_token(s, seq, planned, r, events) : 0;
 }
 
 /* The step was dropped: run it again, a few times. */
@@ -154,10 +211,8 @@ static int32_t retry(struct phx_sched *s, struct seq *seq, struct phx_sched_even
 {
     if (++seq->n_retries <= RETRIES_MAX && !seq->is_cancelled)
         return 0;
-    phx_seq_put_event(event, seq, -1,
-                      seq->is_cancelled ? PHX_FINISH_CANCELLED : PHX_FINISH_ERROR);
-    phx_sched_vacate(s, seq);
-    phx_seq_destroy(seq);
+    phx_seq_put_end(event, seq, seq->is_cancelled ? PHX_FINISH_CANCELLED : PHX_FINISH_ERROR);
+    leave(s, seq);
     return 1;
 }
 
@@ -165,7 +220,8 @@ int32_t phx_sched_complete(struct phx_sched *s, const struct phx_sampled *sample
                            int code, struct phx_sched_event *events)
 {
     struct open_plan *open = &s->plans[s->plan_first];
-    int32_t           n = 0, next = 0;
+    struct results    results = {sampled, n_sampled, 0};
+    int32_t           n = 0;
 
     phx_assert(s->n_plans > 0);
     for (int32_t i = 0; i < open->plan.n_seqs; i++) {
@@ -173,13 +229,7 @@ int32_t phx_sched_complete(struct phx_sched *s, const struct phx_sampled *sample
         struct seq                *seq = open->seqs[i];
 
         seq->is_planned = false;
-        if (code != 0)
-            n += retry(s, seq, &events[n]);
-        else if (!planned->is_sampled)
-            n += advance(s, seq, planned, -1, &events[n]);
-        else
-            n += advance(s, seq, planned,
-                         find_sampled(sampled, n_sampled, planned->slot, &next), &events[n]);
+        n += code != 0 ? retry(s, seq, &events[n]) : advance(s, seq, planned, &results, &events[n]);
     }
     s->plan_first = (s->plan_first + 1) % s->options.n_inflight;
     s->n_plans--;
@@ -226,7 +276,9 @@ bool phx_sched_is_consistent(const struct phx_sched *s)
             continue;
         n_running++;
         n_planned += seq->is_planned;
-        if (seq->slot != i || seq->n_computed >= seq->n_tokens || seq->n_tokens >= seq->max_total ||
+        if (seq->slot != i || seq->n_computed >= seq->n_tokens || seq->n_checked > seq->n_check ||
+            (seq->n_check == 0 ? seq->n_tokens >= seq->max_total
+                               : !seq->is_planned && seq->n_computed > phx_seq_first_check(seq)) ||
             seq->kv.n_blocks * s->options.block_tokens < seq->n_computed)
             return false;
     }

@@ -5,7 +5,8 @@
  * Continuous batching with chunked prefill: each step takes every running sequence's next token first,
  * then fills the row budget with prompt chunks in arrival order (priority first).  KV blocks are reserved
  * as sequences grow; when they run short the youngest, lowest-priority sequence is preempted and later
- * recomputed.  Nothing of one priority starves: the queue has no overtaking and decoding takes turns.  With a pipeline, up to n_inflight plans are open at once; a sequence is in at most one. */
+ * recomputed.  A sequence to be checked (phx_submit.n_check) is read like a prompt, but gives a result for each
+ * row whose next token is checked; a step has at most max_seqs results.  Nothing of one priority starves: the queue has no overtaking and decoding takes turns.  With a pipeline, up to n_inflight plans are open at once; a sequence is in at most one. */
 #ifndef PHX_SHARD_SCHED_H
 #define PHX_SHARD_SCHED_H
 
@@ -39,6 +40,7 @@ struct phx_plan_seq {
     int32_t        n_rows;
     int32_t        first_row;  /* in the step */
     bool           is_sampled; /* its last row's logits are sampled */
+    int32_t        n_checked;  /* of its last rows: the next token is known and checked; 0 when is_sampled */
     const int32_t *tokens;     /* [n_rows] borrowed until the next phx_sched_* call */
     const int32_t *blocks;     /* block table, borrowed likewise */
     int32_t        n_blocks;
@@ -62,6 +64,7 @@ struct phx_sched_seq_info {
     const struct phx_sampling *sampling;
 };
 
+/* One result; those of a checked sequence follow each other in the order of its rows. */
 struct phx_sampled {
     int32_t slot;
     int32_t token;
@@ -71,6 +74,7 @@ struct phx_sched_event { /* what became of a sequence when a step completed */
     uint64_t        seq_id;
     int32_t         slot;
     int32_t         token;  /* -1 when only finished */
+    int32_t         result; /* its entry in the step's results; -1 when token is */
     int32_t         index;  /* generated tokens before this one, since the original prompt */
     int32_t         cached_tokens;
     enum phx_finish finish;
@@ -92,7 +96,7 @@ void phx_sched_cancel(struct phx_sched *s, uint64_t seq_id);
 /* The next plan, or NULL when nothing can run now (nothing to do, or n_inflight plans are open). */
 const struct phx_plan *phx_sched_plan(struct phx_sched *s);
 
-/* The oldest open plan is done.  sampled: one entry per is_sampled sequence.  code != 0: the step was
+/* The oldest open plan is done.  sampled: one entry per is_sampled sequence and checked row.  code != 0: the step was
  * dropped by every rank; its sequences run it again (at most 3 times, then they finish with ERROR).
  * Fills events (room for max_seqs + max_waiting); returns their number. */
 int32_t phx_sched_complete(struct phx_sched *s, const struct phx_sampled *sampled, int32_t n_sampled,

@@ -15,7 +15,10 @@ struct seq *phx_seq_create(const struct phx_submit *submit, const struct phx_sch
     s->priority = submit->priority;
     s->n_tokens = submit->n_tokens;
     s->n_prompt = submit->n_prompt;
-    s->max_total = submit->n_tokens + (submit->max_new < room ? submit->max_new : room);
+    s->n_check = submit->n_check;
+    s->max_total = submit->n_tokens;
+    if (submit->n_check == 0)
+        s->max_total += submit->max_new < room ? submit->max_new : room;
     s->tokens = phx_mem_calloc((size_t)s->max_total, sizeof(*s->tokens));
     memcpy(s->tokens, submit->tokens, (size_t)submit->n_tokens * sizeof(*s->tokens));
     s->sampling = submit->sampling;
@@ -40,14 +43,19 @@ void phx_seq_destroy(struct seq *s)
     phx_mem_free(s);
 }
 
-void phx_seq_put_event(struct phx_sched_event *e, const struct seq *seq, int32_t token,
-                       enum phx_finish finish)
+int32_t phx_seq_first_check(const struct seq *seq)
+{
+    return seq->n_tokens - seq->n_check + seq->n_checked - 1;
+}
+
+void phx_seq_put_end(struct phx_sched_event *e, const struct seq *seq, enum phx_finish finish)
 {
     *e = (struct phx_sched_event){
         .seq_id = seq->id,
         .slot = seq->slot,
-        .token = token,
-        .index = seq->n_tokens - seq->n_prompt - (token >= 0),
+        .token = -1,
+        .result = -1,
+        .index = seq->n_tokens - seq->n_prompt - (seq->n_check - seq->n_checked),
         .cached_tokens = seq->cached_tokens,
         .finish = finish,
     };

@@ -15,6 +15,8 @@ struct seq {
     int32_t            *tokens;     /* room for max_total */
     int32_t             n_tokens;   /* known */
     int32_t             n_prompt;
+    int32_t             n_check;    /* the last so many tokens are checked, none is generated; 0 = ordinary */
+    int32_t             n_checked;  /* of them, told */
     int32_t             max_total;
     int32_t             n_computed; /* positions whose keys and values are in the cache */
     int32_t             cached_tokens;
@@ -57,9 +59,10 @@ void        phx_seq_destroy(struct seq *s);
 
 /* Higher priority, then earlier arrival. */
 bool phx_seq_is_before(const struct seq *a, const struct seq *b);
-/* token -1: only that it finished. */
-void phx_seq_put_event(struct phx_sched_event *e, const struct seq *seq, int32_t token,
-                       enum phx_finish finish);
+/* That it finished, without a token. */
+void phx_seq_put_end(struct phx_sched_event *e, const struct seq *seq, enum phx_finish finish);
+/* Position of the first row of a checked sequence that has something to tell yet. */
+int32_t phx_seq_first_check(const struct seq *seq);
 
 /* Inserts by priority, then arrival. */
 void phx_sched_enqueue(struct phx_sched *s, struct seq *seq);

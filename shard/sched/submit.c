@@ -8,9 +8,9 @@
 static int check_room(const struct phx_sched *s, const struct phx_submit *r, struct phx_err *err)
 {
     const struct phx_sched_options *o = &s->options;
-    int64_t total = (int64_t)r->n_tokens + r->max_new, room;
+    int64_t total = (int64_t)r->n_tokens + (r->n_check > 0 ? 0 : r->max_new), room;
 
-    if (r->n_tokens >= o->max_context)
+    if (r->n_tokens - (r->n_check > 0) >= o->max_context)
         return phx_fail(err, PHX_E_TOOBIG, "sequence: %d tokens fill the context of %d", r->n_tokens,
                         o->max_context);
     total = total < o->max_context ? total : o->max_context;
@@ -46,6 +46,9 @@ static int check_submit(const struct phx_sched *s, const struct phx_submit *r, s
     if (r->n_tokens < 1 || r->n_prompt < 1 || r->n_prompt > r->n_tokens || r->max_new < 1)
         return phx_fail(err, PHX_E_INVALID, "sequence: n_tokens %d, n_prompt %d, max_new %d",
                         r->n_tokens, r->n_prompt, r->max_new);
+    if (r->n_check < 0 || r->n_check > r->n_tokens - r->n_prompt)
+        return phx_fail(err, PHX_E_INVALID, "sequence: n_check %d is not 0 to %d", r->n_check,
+                        r->n_tokens - r->n_prompt);
     rc = check_room(s, r, err);
     if (rc != 0)
         return rc;
@@ -77,7 +80,7 @@ int phx_sched_submit(struct phx_sched *s, const struct phx_submit *submit, struc
 static void finish_now(struct phx_sched *s, struct seq *seq)
 {
     phx_assert(s->n_pending < s->pending_max); /* check_room keeps a place for each */
-    phx_seq_put_event(&s->pending[s->n_pending++], seq, -1, PHX_FINISH_CANCELLED);
+    phx_seq_put_end(&s->pending[s->n_pending++], seq, PHX_FINISH_CANCELLED);
     if (seq->slot >= 0)
         phx_sched_vacate(s, seq);
     phx_seq_destroy(seq);

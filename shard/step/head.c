@@ -30,7 +30,6 @@ struct phx_head {
     unsigned char           *inbox; /* of a result that came in */
     struct phx_result        result;
     struct phx_sampled      *sampled; /* [max_seqs] */
-    int32_t                 *result_of; /* [max_seqs] a slot's entry in result, or -1 */
     struct phx_sched_event  *events;
     struct phx_token_out    *tokens;  /* of the message in the making */
     struct phx_logprob      *logprobs;
@@ -69,7 +68,6 @@ int phx_head_create(struct phx_step *s, struct phx_head **out, struct phx_err *e
     h->result.tokens = phx_mem_calloc(n, sizeof(*h->result.tokens));
     h->inbox = phx_mem_calloc(1, phx_result_max_bytes(options.max_seqs));
     h->sampled = phx_mem_calloc(n, sizeof(*h->sampled));
-    h->result_of = phx_mem_calloc(n, sizeof(*h->result_of));
     h->events = phx_mem_calloc(n + WAITING_MAX, sizeof(*h->events));
     h->tokens = phx_mem_calloc(TOKENS_MAX, sizeof(*h->tokens));
     h->logprobs = phx_mem_calloc(n * PHX_TOP_LOGPROBS_MAX, sizeof(*h->logprobs));
@@ -92,7 +90,6 @@ void phx_head_destroy(struct phx_head *h)
     phx_mem_free(h->result.tokens);
     phx_mem_free(h->inbox);
     phx_mem_free(h->sampled);
-    phx_mem_free(h->result_of);
     phx_mem_free(h->events);
     phx_mem_free(h->tokens);
     phx_mem_free(h->logprobs);
@@ -156,9 +153,10 @@ static void put_event(struct phx_head *h, const struct phx_sched_event *e)
         t->error_code = PHX_E_INTERNAL;
         t->error_text = "the step failed repeatedly; see the rank's log";
     }
-    if (e->token >= 0 && h->result_of[e->slot] >= 0) {
-        const struct phx_result_token *r = &h->result.tokens[h->result_of[e->slot]];
+    if (e->result >= 0) {
+        const struct phx_result_token *r = &h->result.tokens[e->result];
 
+        t->gap = r->gap;
         t->logprob = r->logprob < 0 ? r->logprob : 0;
         t->top = h->logprobs + h->n_logprobs;
         t->n_top = r->n_top;
@@ -241,14 +239,8 @@ static int complete_oldest(struct phx_head *h, struct phx_err *err)
     if (rc != 0)
         return rc;
     h->oldest++;
-    for (int32_t i = 0; i < h->limits.max_seqs; i++)
-        h->result_of[i] = -1;
-    for (int32_t i = 0; i < h->result.n_tokens; i++) {
-        const struct phx_result_token *t = &h->result.tokens[i];
-
-        h->sampled[i] = (struct phx_sampled){t->slot, t->token};
-        h->result_of[t->slot] = i;
-    }
+    for (int32_t i = 0; i < h->result.n_tokens; i++)
+        h->sampled[i] = (struct phx_sampled){h->result.tokens[i].slot, h->result.tokens[i].token};
     n = phx_sched_complete(h->sched, h->sampled, h->result.n_tokens, h->result.code, h->events);
     h->n_open--;
     for (int32_t i = 0; i < n; i++)

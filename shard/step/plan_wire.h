@@ -3,7 +3,8 @@
  * what MPI delivers is input from outside like any other.
  *
  *   u32 magic  u32 kind  u64 step  u32 n_seqs  u32 n_rows, then per sequence
- *   i32 slot  u32 flags (1 new, 2 sampled)  i32 pos  i32 n_rows
+ *   i32 slot  u32 flags (1 new, 2 sampled, 4 checked)  i32 pos  i32 n_rows
+ *   when checked: i32 n_checked   of the last rows, whose next tokens are compared
  *   i32 n_tokens, tokens   the ones that followers do not know yet (all of them when new)
  *   i32 n_blocks, blocks   likewise
  *   when new: i32 n_prompt, the sampling parameters with their bias list */
@@ -24,6 +25,7 @@ struct phx_plan_limits {
 struct phx_wire_seq {
     int32_t             slot, pos, n_rows;
     bool                is_new, is_sampled;
+    int32_t             n_checked; /* 0..n_rows; 0 when is_sampled */
     const int32_t      *tokens;
     int32_t             n_tokens;
     const int32_t      *blocks;
@@ -36,6 +38,7 @@ struct phx_wire_plan {
     enum phx_plan_kind   kind;
     uint64_t             step;
     int32_t              n_seqs, n_rows;
+    int32_t              n_results; /* sampled and checked rows, at most max_seqs */
     struct phx_wire_seq *seqs; /* [max_seqs] */
 };
 

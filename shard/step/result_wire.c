@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Sampled tokens as bytes:  u64 step  i32 code  i32 n_tokens, then per token
- *   i32 slot  i32 token  f32 logprob  i32 n_top  n_top x (i32 id, f32 logprob) */
+ *   i32 slot  i32 token  f32 logprob  f32 gap  i32 n_top  n_top x (i32 id, f32 logprob) */
+#include <float.h>
 #include <string.h>
 
 #include "shard/step/stage.h"
 
-enum { HEADER_BYTES = 16, TOKEN_BYTES = 16 };
+enum { HEADER_BYTES = 16, TOKEN_BYTES = 20 };
 
 size_t phx_result_max_bytes(int32_t max_seqs)
 {
@@ -23,6 +24,7 @@ void phx_result_encode(const struct phx_result *r, struct phx_buf *out)
         phx_buf_put(out, &t->slot, 4);
         phx_buf_put(out, &t->token, 4);
         phx_buf_put(out, &t->logprob, 4);
+        phx_buf_put(out, &t->gap, 4);
         phx_buf_put(out, &t->n_top, 4);
         for (int32_t j = 0; j < t->n_top; j++) {
             phx_buf_put(out, &t->top_ids[j], 4);
@@ -45,10 +47,10 @@ static bool get_token(const unsigned char **at, size_t *left, int32_t max_seqs, 
                       struct phx_result_token *t)
 {
     if (!get(at, left, &t->slot, 4) || !get(at, left, &t->token, 4) ||
-        !get(at, left, &t->logprob, 4) || !get(at, left, &t->n_top, 4))
+        !get(at, left, &t->logprob, 4) || !get(at, left, &t->gap, 4) || !get(at, left, &t->n_top, 4))
         return false;
     if (t->slot < 0 || t->slot >= max_seqs || t->token < -1 || t->token >= vocab_size ||
-        t->n_top < 0 || t->n_top > PHX_TOP_LOGPROBS_MAX)
+        !(t->gap >= 0.0f && t->gap <= FLT_MAX) || t->n_top < 0 || t->n_top > PHX_TOP_LOGPROBS_MAX)
         return false;
     for (int32_t j = 0; j < t->n_top; j++)
         if (!get(at, left, &t->top_ids[j], 4) || !get(at, left, &t->top_logprobs[j], 4) ||

@@ -3,7 +3,8 @@
  *   {"id":1,"tokens":[..],"max_new":8,"temperature":0,"seed":7,"logprobs":2,"ignore_eos":true,
  *    "stop_ids":[2],"logit_bias":[[5,-100]],"after":3,"priority":0}
  * ("after": submitted when that many steps have run, or when nothing else is left to do; "cancel_after":
- * cancelled then; temperature 0 unless given), JSON lines of tokens out. */
+ * cancelled then; "check": the last so many tokens are an answer to be checked; temperature 0 unless given),
+ * JSON lines of tokens out. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -29,7 +30,7 @@ struct script {
 static const char *const keys[] = {
     "id", "tokens", "n_prompt", "max_new", "temperature", "top_p", "top_k", "min_p",
     "repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias", "seed", "logprobs",
-    "ignore_eos", "stop_ids", "after", "cancel_after", "priority", "salt", NULL};
+    "ignore_eos", "stop_ids", "after", "cancel_after", "priority", "salt", "check", NULL};
 
 /* A list of ids, whose values the scheduler checks. */
 static int get_ids(const json_t *line, const char *key, size_t max, struct phx_arena *arena,
@@ -108,8 +109,8 @@ static int get_reals(const json_t *line, struct phx_sampling *s, struct phx_err 
 
 static int get_integers(const json_t *line, struct request *r, struct phx_err *err)
 {
-    int64_t id = 0, n_prompt = r->submit.n_tokens, max_new = 16, priority = 0, top_k = 0,
-            seed = 0, logprobs = -1;
+    int64_t id = 0, n_prompt = 0, max_new = 16, priority = 0, top_k = 0,
+            seed = 0, logprobs = -1, check = 0;
     const struct {
         const char *key;
         int64_t     min, max;
@@ -122,6 +123,7 @@ static int get_integers(const json_t *line, struct request *r, struct phx_err *e
         {"top_k", 0, INT32_MAX, &top_k},
         {"seed", 0, INT64_MAX, &seed},
         {"logprobs", -1, PHX_TOP_LOGPROBS_MAX, &logprobs},
+        {"check", 0, INT32_MAX, &check},
         {"after", 0, INT64_MAX, &r->after},
         {"cancel_after", 0, INT64_MAX, &r->cancel_after},
     };
@@ -134,9 +136,10 @@ static int get_integers(const json_t *line, struct request *r, struct phx_err *e
             return rc;
     }
     r->submit.seq_id = (uint64_t)id;
-    r->submit.n_prompt = (int32_t)n_prompt;
+    r->submit.n_prompt = n_prompt > 0 ? (int32_t)n_prompt : r->submit.n_tokens - (int32_t)check;
     r->submit.max_new = (int32_t)max_new;
     r->submit.priority = (int32_t)priority;
+    r->submit.n_check = (int32_t)check;
     r->submit.sampling.seed = (uint64_t)seed;
     r->submit.sampling.top_k = (int32_t)top_k;
     r->submit.sampling.n_logprobs = (int32_t)logprobs;
@@ -205,7 +208,7 @@ static void print_token(const struct phx_token_out *t)
     printf("{\"id\":%" PRIu64 ",\"token\":%d,\"index\":%d,\"logprob\":%.9g,\"cached\":%d,\"finish\":\"%s\"",
            t->seq_id, t->token, t->index, (double)t->logprob, t->cached_tokens,
            phx_finish_name(t->finish));
-    fputs(",\"top\":[", stdout);
+    printf(",\"gap\":%.9g,\"top\":[", (double)t->gap);
     for (int32_t i = 0; i < t->n_top; i++)
         printf("%s[%d,%.9g]", i > 0 ? "," : "", t->top[i].token, (double)t->top[i].logprob);
     fputs("]}\n", stdout);
@@ -233,13 +236,13 @@ static bool submit_due(struct script *t, struct phx_head *h, int64_t step, bool 
     return is_more;
 }
 
-/* What the scheduler did, for tests of preemption and of the prefix cache. */
+/* What the scheduler did, for tests of preemption and of the prefix cache, and how long all steps took. */
 static void print_total(const struct phx_step_stats *total)
 {
     printf("{\"preempted\":%d,\"prefix_hit_tokens\":%" PRIu64 ",\"prefill_rows\":%d,"
-           "\"decode_rows\":%d}\n",
+           "\"decode_rows\":%d,\"step_us\":%" PRIu32 "}\n",
            total->n_preempted, total->prefix_hit_tokens, total->n_prefill_tokens,
-           total->n_decode_tokens);
+           total->n_decode_tokens, total->step_us);
 }
 
 static void add_stats(struct phx_step_stats *total, const struct phx_step_stats *step)
@@ -248,6 +251,7 @@ static void add_stats(struct phx_step_stats *total, const struct phx_step_stats 
     total->prefix_hit_tokens += step->prefix_hit_tokens;
     total->n_prefill_tokens += step->n_prefill_tokens;
     total->n_decode_tokens += step->n_decode_tokens;
+    total->step_us += step->step_us;
 }
 
 static int run_script(struct phx_step *s, struct script *t, struct phx_err *err)

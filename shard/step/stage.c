@@ -142,6 +142,14 @@ static void renew_slot(struct slot *slot, const struct phx_wire_seq *w)
     slot->is_known = true;
 }
 
+/* Each checked row has a token behind it, which is none of the prompt's. */
+static bool has_answer(const struct slot *slot, const struct phx_wire_seq *w)
+{
+    int32_t end = w->pos + w->n_rows;
+
+    return w->n_checked == 0 || (end < slot->n_tokens && end - w->n_checked + 1 >= slot->n_prompt);
+}
+
 static int update_slot(struct phx_stage *g, const struct phx_wire_seq *w, struct phx_err *err)
 {
     struct slot *slot = &g->slots[w->slot];
@@ -158,7 +166,7 @@ static int update_slot(struct phx_stage *g, const struct phx_wire_seq *w, struct
         memcpy(slot->blocks + slot->n_blocks, w->blocks, (size_t)w->n_blocks * sizeof(int32_t));
     slot->n_blocks += w->n_blocks;
     if (w->n_rows > slot->n_tokens - w->pos || slot->n_prompt > slot->n_tokens ||
-        (w->is_sampled && w->pos + w->n_rows != slot->n_tokens) ||
+        (w->is_sampled && w->pos + w->n_rows != slot->n_tokens) || !has_answer(slot, w) ||
         (int64_t)slot->n_blocks * g->s->options->block_tokens < w->pos + w->n_rows)
         return phx_fail(err, PHX_E_FORMAT, "step plan: the rows of slot %d do not fit its tokens or blocks",
                         w->slot);
@@ -189,22 +197,27 @@ static int build_batch(struct phx_stage *g, const struct phx_wire_plan *plan, st
         memcpy(g->table + (size_t)i * (size_t)stride, slot->blocks,
                (size_t)slot->n_blocks * sizeof(int32_t));
         batch->n_rows += w->n_rows;
-        if (w->is_sampled)
-            g->logit_rows[batch->n_logits++] = batch->n_rows - 1;
+        for (int32_t j = w->is_sampled + w->n_checked; j > 0; j--)
+            g->logit_rows[batch->n_logits++] = batch->n_rows - j;
     }
     return 0;
 }
 
-static int sample_one(struct phx_stage *g, const struct phx_wire_seq *w, float *logits,
+/* The token behind the first n_tokens; when that is known already, how far it is from being drawn. */
+static int sample_one(struct phx_stage *g, const struct phx_wire_seq *w, int32_t n_tokens, float *logits,
                       struct phx_result_token *t, struct phx_err *err)
 {
     const struct slot       *slot = &g->slots[w->slot];
-    struct phx_sample_input  in = {logits, slot->tokens, slot->n_tokens, slot->n_prompt,
-                                   &slot->sampling, 0};
+    struct phx_sample_input  in = {logits, slot->tokens, n_tokens, slot->n_prompt, &slot->sampling, 0};
     struct phx_sample_output out;
-    int                      rc = phx_sample(g->sampler, &in, &out, err);
+    float                    gap = 0;
+    int                      rc;
 
-    *t = (struct phx_result_token){.slot = w->slot, .token = out.token, .logprob = out.logprob,
+    if (w->n_checked > 0)
+        rc = phx_sample_check(g->sampler, &in, slot->tokens[n_tokens], &out, &gap, err);
+    else
+        rc = phx_sample(g->sampler, &in, &out, err);
+    *t = (struct phx_result_token){.slot = w->slot, .token = out.token, .logprob = out.logprob, .gap = gap,
                                    .n_top = out.n_top};
     memcpy(t->top_ids, out.top_ids, sizeof(t->top_ids));
     memcpy(t->top_logprobs, out.top_logprobs, sizeof(t->top_logprobs));
@@ -215,16 +228,17 @@ static void sample_all(struct phx_stage *g, const struct phx_wire_plan *plan)
 {
     g->result.n_tokens = 0;
     for (int32_t i = 0; i < plan->n_seqs; i++) {
-        struct phx_err err = {0};
-        int32_t        n = g->result.n_tokens;
+        const struct phx_wire_seq *w = &plan->seqs[i];
+        int32_t                    end = w->pos + w->n_rows;
 
-        if (!plan->seqs[i].is_sampled)
-            continue;
-        if (sample_one(g, &plan->seqs[i], g->logits + (size_t)n * (size_t)g->limits.vocab_size,
-                       &g->result.tokens[n], &err) != 0) /* token -1 ends that sequence alone */
-            phx_log(PHX_LOG_ERROR, "step.sample.fail", "slot=%d reason=%s", plan->seqs[i].slot,
-                    err.text);
-        g->result.n_tokens++;
+        for (int32_t j = w->is_sampled + w->n_checked; j > 0; j--) {
+            struct phx_err err = {0};
+            int32_t        n = g->result.n_tokens++;
+
+            if (sample_one(g, w, end - j + 1, g->logits + (size_t)n * (size_t)g->limits.vocab_size,
+                           &g->result.tokens[n], &err) != 0) /* token -1 ends that sequence alone */
+                phx_log(PHX_LOG_ERROR, "step.sample.fail", "slot=%d reason=%s", w->slot, err.text);
+        }
     }
 }
 

@@ -12,6 +12,7 @@
 struct phx_result_token {
     int32_t slot, token;
     float   logprob;
+    float   gap; /* of a checked row, finite, 0 or more; else 0 */
     int32_t n_top;
     int32_t top_ids[PHX_TOP_LOGPROBS_MAX];
     float   top_logprobs[PHX_TOP_LOGPROBS_MAX];
@@ -21,7 +22,7 @@ struct phx_result {
     uint64_t                 step;
     int32_t                  code; /* 0, or why the step was dropped */
     int32_t                  n_tokens;
-    struct phx_result_token *tokens; /* [max_seqs] */
+    struct phx_result_token *tokens; /* [max_seqs] in the order of the plan's rows */
 };
 
 struct phx_stage;
