@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """An answer read back in one prefill pass: what the engine gave is found to the bit, what it did not give is not."""
+import json
 import shutil
 
 import pytest
-from engine import DEMO, run
+from engine import DEMO, GOLDEN, run
 from test_engine import LAYOUTS, MODELS, make_requests
 
 LOGIT_GAP, MASS_GAP = 0.05, 0.005  # daemon/replay/replay.h
@@ -16,7 +17,9 @@ def check_of(request, answer, **changes):
 
 
 def gaps(done, request):
-    return [float(e["gap"]) for e in done.events[request["id"]]]
+    events = done.events[request["id"]]
+    assert all(e["token"] >= 0 for e in events) and events[-1]["finish"] == "length"
+    return [float(e["gap"]) for e in events]
 
 
 def tolerance(request):
@@ -118,6 +121,7 @@ def test_an_impossible_check_is_refused(tmp_path, check, n_prompt):
 
 # ---- what must be caught
 
+WINDOW = GOLDEN / "gpt-oss-window-f32"  # its answers are as varied as a small model's can be
 KINDS = {"greedy": {"temperature": 0},
          "drawn": {"temperature": 0.8, "top_p": 0.9, "presence_penalty": 0.5, "frequency_penalty": 0.2,
                    "repetition_penalty": 1.1, "logit_bias": [[5, 2.5], [7, -100]]}}
@@ -130,7 +134,7 @@ def make_kind(kind, count=12, length=40):
 
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory):
-    return {kind: run(tmp_path_factory.mktemp(kind), make_kind(kind), MODELS[0]) for kind in KINDS}
+    return {kind: run(tmp_path_factory.mktemp(kind), make_kind(kind), WINDOW) for kind in KINDS}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -142,7 +146,7 @@ def test_a_changed_token_is_caught(kinds, tmp_path, kind):
         at = 3 * request["id"] % len(answer)
         answer[at] = (answer[at] + 31) % 96
         checks.append((check_of(request, answer), at))
-    done = run(tmp_path, [c for c, _ in checks], MODELS[0])
+    done = run(tmp_path, [c for c, _ in checks], WINDOW)
     for check, at in checks:
         assert gaps(done, check)[:at] == [0.0] * at
         assert gaps(done, check)[at] > 0
@@ -152,52 +156,58 @@ def test_a_changed_token_is_caught(kinds, tmp_path, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_changed_prompt_is_caught(kinds, tmp_path, kind):
-    checks = []
+    """Caught where the changed prompt has another answer; a greedy one may well be the same."""
+    requests = []
     for request in make_kind(kind):
         prompt = list(request["tokens"])
-        prompt[-2] = (prompt[-2] + 13) % 90
-        checks.append(check_of(dict(request, tokens=prompt), kinds[kind].tokens(request["id"])))
-    done = run(tmp_path, checks, MODELS[0])
-    assert all(count_over(done, c) > 0 for c in checks)
+        prompt[-1] = (prompt[-1] + 13) % 90
+        requests.append(dict(request, tokens=prompt))
+    checks = [check_of(r, kinds[kind].tokens(r["id"]), id=100 + r["id"]) for r in requests]
+    done = run(tmp_path, requests + checks, WINDOW)
+    is_other = [done.tokens(r["id"]) != kinds[kind].tokens(r["id"]) for r in requests]
+    assert [count_over(done, c) > 0 for c in checks] == is_other
+    assert sum(is_other) >= len(is_other) // 2
 
 
 def test_another_seed_is_caught(kinds, tmp_path):
     checks = [check_of(r, kinds["drawn"].tokens(r["id"]), seed=5000 + r["id"]) for r in make_kind("drawn")]
-    checks = [dict(c, seed=5000 + c["id"]) for c in checks]
-    done = run(tmp_path, checks, MODELS[0])
+    done = run(tmp_path, checks, WINDOW)
     assert all(count_over(done, c) > len(gaps(done, c)) // 4 for c in checks)
 
 
 @pytest.mark.parametrize("change", [{"temperature": 1.0}, {"top_p": 1.0}, {"presence_penalty": -1.5},
                                     {"logit_bias": [[5, 20]]}], ids=str)
 def test_another_sampler_is_caught(kinds, tmp_path, change):
-    checks = [dict(check_of(r, kinds["drawn"].tokens(r["id"])), **change) for r in make_kind("drawn")]
-    done = run(tmp_path, checks, MODELS[0])
-    assert sum(count_over(done, c) > 0 for c in checks) >= len(checks) * 3 // 4
+    checks = [check_of(r, kinds["drawn"].tokens(r["id"]), **change) for r in make_kind("drawn")]
+    done = run(tmp_path, checks, WINDOW)
+    assert all(count_over(done, c) > 0 for c in checks)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_other_weights_are_caught(kinds, tmp_path, kind):
-    """The same checkpoint with the sign of some weights turned: every answer is doubted."""
+    """The same checkpoint with the sign of every 64th weight turned: every answer is doubted."""
     other = tmp_path / "other"
-    shutil.copytree(MODELS[0], other)
+    shutil.copytree(WINDOW, other)
     path = next(other.glob("*.safetensors"))
     data = bytearray(path.read_bytes())
-    for i in range(len(data) // 2, len(data) - 1, 64):  # bf16: the sign is in the second byte
-        data[i | 1] ^= 0x80
+    begin = 8 + int.from_bytes(data[:8], "little")
+    for name, tensor in json.loads(data[8:begin]).items():
+        if name != "__metadata__" and tensor["dtype"] == "F32":
+            first, end = tensor["data_offsets"]
+            for i in range(begin + first + 3, begin + end, 256):  # the sign of a float32 is in its last byte
+                data[i] ^= 0x80
     path.write_bytes(data)
     checks = [check_of(r, kinds[kind].tokens(r["id"])) for r in make_kind(kind)]
     done = run(tmp_path, checks, other)
     assert all(count_over(done, c) > 0 for c in checks)
 
 
-def test_a_check_costs_a_fraction_of_the_answer(tmp_path):
-    """200 tokens of the demonstration model; printed, and bounded with room for a busy machine."""
+def test_a_check_is_one_prefill(tmp_path):
+    """200 tokens of the demonstration model: every row is a row of a prompt.  The times are printed, not judged."""
     request = {"id": 1, "tokens": list(range(1, 33)), "max_new": 200, "ignore_eos": True}
-    made = run(tmp_path, [request], DEMO)
-    check = check_of(request, made.tokens(1))
-    generated, checked = ([run(tmp_path, [r], DEMO, 1, 1, "--no-prefix-cache").total["step_us"] for _ in range(3)]
-                          for r in (request, check))
-    ratio = min(generated) / min(checked)
-    print(f"200 tokens: generated in {min(generated)} us, checked in {min(checked)} us, ratio {ratio:.1f}")
-    assert ratio > 2
+    made = run(tmp_path, [request], DEMO, 1, 1, "--no-prefix-cache")
+    done = run(tmp_path, [check_of(request, made.tokens(1))], DEMO, 1, 1, "--no-prefix-cache")
+    expect_found(done, request, made.tokens(1))
+    assert (done.total["prefill_rows"], done.total["decode_rows"]) == (231, 0)
+    assert (made.total["prefill_rows"], made.total["decode_rows"]) == (32, 199)
+    print(f"200 tokens: generated in {made.total['step_us']} us, checked in {done.total['step_us']} us")
