@@ -28,7 +28,7 @@ static void check_list(const int32_t *list, int32_t n, int32_t limit, const char
 
 static void check_plan(const struct phx_wire_plan *plan, const char *data, size_t size)
 {
-    int32_t n_rows = 0;
+    int32_t n_rows = 0, n_results = 0;
 
     phx_assert(plan->kind == PHX_PLAN_STEP || plan->kind == PHX_PLAN_STOP);
     phx_assert(plan->n_seqs >= 0 && plan->n_seqs <= limits.max_seqs);
@@ -41,11 +41,14 @@ static void check_plan(const struct phx_wire_plan *plan, const char *data, size_
         phx_assert(s->pos >= 0 && s->pos < limits.max_context && s->n_rows >= 1);
         check_list(s->tokens, s->n_tokens, limits.vocab_size, data, size);
         check_list(s->blocks, s->n_blocks, limits.n_blocks, data, size);
+        phx_assert(s->n_checked >= 0 && s->n_checked <= s->n_rows && !(s->is_sampled && s->n_checked > 0));
         n_rows += s->n_rows;
+        n_results += s->is_sampled + s->n_checked;
         if (s->is_new)
             phx_assert(phx_sampling_check(&s->sampling, NULL) == 0 && s->n_prompt >= 1);
     }
     phx_assert(n_rows == plan->n_rows && n_rows <= limits.max_rows);
+    phx_assert(n_results == plan->n_results && n_results <= limits.max_seqs);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -66,7 +69,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (phx_result_decode(copy, size, limits.max_seqs, limits.vocab_size, &result, &err) == 0)
         for (int32_t i = 0; i < result.n_tokens; i++)
             phx_assert(tokens[i].slot >= 0 && tokens[i].slot < limits.max_seqs &&
-                       tokens[i].token >= -1 && tokens[i].token < limits.vocab_size);
+                       tokens[i].token >= -1 && tokens[i].token < limits.vocab_size && tokens[i].gap >= 0);
     phx_mem_free(copy);
     phx_plan_decoder_destroy(decoder);
     return 0;

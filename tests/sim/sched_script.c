@@ -3,8 +3,9 @@
  * the story.  `sched_script --print FILE` prints the file with what really comes out.
  *
  *   sched KEY=N ...                             a new scheduler: the fields of struct phx_sched_options
- *   submit ID text=abc [new=N] [prompt=N] [priority=N] [stop=x] [tenant=x]     each letter is a token
- *   cancel ID | plan | complete [ID=x ...] (default '.') | drop | stats */
+ *   submit ID text=abc [new=N] [check=N] [prompt=N] [priority=N] [stop=x] [tenant=x]   each letter is a token
+ *   cancel ID | plan | complete [ID=x ...] (default '.', - is none; a letter for each checked row) | drop |
+ *   stats */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,7 +92,8 @@ static void submit(struct script *t, char *const *words, int n)
 
     for (; text != NULL && text[r.n_tokens] != '\0' && r.n_tokens < 256; r.n_tokens++)
         tokens[r.n_tokens] = text[r.n_tokens];
-    r.n_prompt = number_of(words, n, "prompt", r.n_tokens);
+    r.n_check = number_of(words, n, "check", 0);
+    r.n_prompt = number_of(words, n, "prompt", r.n_tokens - r.n_check);
     r.max_new = number_of(words, n, "new", 4);
     r.priority = number_of(words, n, "priority", 0);
     r.cache_salt[0] = tenant != NULL ? (uint8_t)tenant[0] : 0;
@@ -125,12 +127,14 @@ static void put_planned(struct script *t, const struct phx_plan_seq *p)
     phx_buf_printf(&t->out, "  %llu: '", (unsigned long long)info.seq_id);
     for (int32_t i = 0; i < p->n_rows; i++)
         phx_buf_putc(&t->out, (char)p->tokens[i]);
-    phx_buf_printf(&t->out, "' at %d%s%s, blocks", p->pos, p->is_new ? ", new" : "",
-                   p->is_sampled ? ", sampled" : "");
+    phx_buf_printf(&t->out, "' at %d%s%s", p->pos, p->is_new ? ", new" : "", p->is_sampled ? ", sampled" : "");
+    if (p->n_checked > 0)
+        phx_buf_printf(&t->out, ", %d checked", p->n_checked);
+    phx_buf_puts(&t->out, ", blocks");
     for (int32_t i = 0; i < p->n_blocks; i++)
         phx_buf_printf(&t->out, " %d", p->blocks[i]);
     phx_buf_putc(&t->out, '\n');
-    if (p->is_sampled) {
+    for (int32_t i = p->is_sampled + p->n_checked; i > 0; i--) {
         t->planned[at][t->n_planned[at]] = info.seq_id;
         t->slots[at][t->n_planned[at]++] = p->slot;
     }
@@ -152,6 +156,13 @@ static void plan(struct script *t)
     t->n_open++;
 }
 
+static int32_t letter_of(const char *text)
+{
+    if (text == NULL || text[0] == '\0')
+        return '.';
+    return text[0] == '-' ? -1 : text[0];
+}
+
 static void complete(struct script *t, char *const *words, int n, int code)
 {
     struct phx_sampled     sampled[SEQS];
@@ -168,7 +179,9 @@ static void complete(struct script *t, char *const *words, int n, int code)
 
         (void)snprintf(key, sizeof(key), "%llu", (unsigned long long)t->planned[at][i]);
         text = value_of(words, n, key);
-        sampled[n_sampled++] = (struct phx_sampled){t->slots[at][i], text != NULL ? text[0] : '.'};
+        for (int32_t j = 0; j < i && text != NULL && *text != '\0'; j++) /* a letter for each of its rows */
+            text += t->planned[at][j] == t->planned[at][i];
+        sampled[n_sampled++] = (struct phx_sampled){t->slots[at][i], letter_of(text)};
     }
     t->first = (t->first + 1) % 16;
     t->n_open--;

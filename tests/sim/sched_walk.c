@@ -60,7 +60,7 @@ static void walk(struct world *w, uint64_t seed)
 
 static void walks_keep_every_promise(void **state)
 {
-    uint64_t n_steps = 0, n_tokens = 0, n_preempted = 0, n_hits = 0, n_dropped = 0;
+    uint64_t n_steps = 0, n_tokens = 0, n_preempted = 0, n_hits = 0, n_dropped = 0, n_checked = 0;
     int32_t  n_finish[5] = {0};
 
     (void)state;
@@ -73,20 +73,21 @@ static void walks_keep_every_promise(void **state)
         n_steps += w.n_steps;
         n_tokens += w.n_tokens;
         n_dropped += w.n_dropped;
+        n_checked += w.n_checked;
         n_preempted += stats.n_preempted;
         n_hits += stats.kv.hit_tokens;
         for (int32_t i = 0; i < w.n_clients; i++)
             n_finish[w.clients[i].finish]++;
         world_destroy(&w);
     }
-    print_message("%d walks: %llu steps, %llu tokens, %llu preempted, %llu hit, %llu dropped; stop %d, "
+    print_message("%d walks: %llu steps, %llu tokens, %llu checked, %llu preempted, %llu hit, %llu dropped; stop %d, "
                   "length %d, cancelled %d, error %d\n",
                   SEEDS, (unsigned long long)n_steps, (unsigned long long)n_tokens,
-                  (unsigned long long)n_preempted, (unsigned long long)n_hits,
+                  (unsigned long long)n_checked, (unsigned long long)n_preempted, (unsigned long long)n_hits,
                   (unsigned long long)n_dropped, n_finish[PHX_FINISH_STOP], n_finish[PHX_FINISH_LENGTH],
                   n_finish[PHX_FINISH_CANCELLED], n_finish[PHX_FINISH_ERROR]);
     /* the walks went where it is interesting */
-    assert_true(n_steps > 200000 && n_preempted > 1000 && n_hits > 10000 && n_dropped > 1000);
+    assert_true(n_steps > 200000 && n_preempted > 1000 && n_hits > 10000 && n_dropped > 1000 && n_checked > 10000);
     for (int i = PHX_FINISH_STOP; i <= PHX_FINISH_CANCELLED; i++)
         assert_true(n_finish[i] > 100);
 }

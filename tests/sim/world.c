@@ -102,6 +102,10 @@ static void write_request(struct world *w, struct world_client *c)
             c->tenant = old->tenant;
         }
     }
+    if (c->n_tokens > 1 && world_random(w, 5) == 0) { /* the end of it is an answer to be checked */
+        c->n_check = 1 + (int32_t)world_random(w, (uint32_t)c->n_tokens - 1);
+        c->n_prompt = 1 + (int32_t)world_random(w, (uint32_t)(c->n_tokens - c->n_check));
+    }
     c->n_first = c->n_tokens;
     c->max_new = 1 + (int32_t)world_random(w, world_random(w, 2) ? 60 : 6);
 }
@@ -128,6 +132,7 @@ void world_submit(struct world *w)
     r.n_tokens = c->n_tokens;
     r.n_prompt = c->n_prompt;
     r.max_new = c->max_new;
+    r.n_check = c->n_check;
     r.priority = (int32_t)world_random(w, 3);
     phx_sampling_init(&r.sampling);
     r.sampling.stop_ids = &stop;
@@ -145,13 +150,31 @@ void world_submit(struct world *w)
     w->n_open_clients++;
 }
 
+/* The next checked position: what the model answers there, as often as there are tokens. */
+static void take_check(struct world *w, struct world_client *c, const struct phx_sched_event *e)
+{
+    int32_t at = c->n_tokens - c->n_check + c->n_told;
+
+    assert_true(c->n_told < c->n_check);
+    assert_int_equal(e->index, at - c->n_prompt);
+    assert_int_equal(e->token, answer_of(hash_of(c->tenant, c->tokens, at)));
+    c->n_told++;
+    w->n_checked++;
+    if (c->n_told > 1)
+        assert_int_equal(e->cached_tokens, 0);
+    assert_int_equal(e->finish, c->n_told == c->n_check ? PHX_FINISH_LENGTH : PHX_FINISH_NONE);
+}
+
 static void take_event(struct world *w, const struct phx_sched_event *e)
 {
     struct world_client *c = find_client(w, e->seq_id);
 
     assert_false(c->is_over);
     w->trace = mix(mix(mix(w->trace, e->seq_id), (uint64_t)e->token), (uint64_t)e->finish);
-    if (e->token >= 0) {
+    assert_int_equal(e->result >= 0, e->token >= 0);
+    if (e->token >= 0 && c->n_check > 0)
+        take_check(w, c, e);
+    else if (e->token >= 0) {
         assert_int_equal(e->index, c->n_tokens - c->n_prompt);
         assert_int_equal(e->token, answer_of(hash_of(c->tenant, c->tokens, c->n_tokens)));
         c->tokens[c->n_tokens++] = e->token;
@@ -162,8 +185,9 @@ static void take_event(struct world *w, const struct phx_sched_event *e)
                                                                     : e->cached_tokens == c->n_prompt);
     }
     if (e->finish == PHX_FINISH_NONE) {
-        assert_false(c->has_stop && e->token == WORLD_STOP);
-        assert_true(c->n_tokens - c->n_first < c->max_new && c->n_tokens < w->options.max_context);
+        assert_false(c->n_check == 0 && c->has_stop && e->token == WORLD_STOP);
+        assert_true(c->n_check > 0 || (c->n_tokens - c->n_first < c->max_new &&
+                                       c->n_tokens < w->options.max_context));
         return;
     }
     c->is_over = true;
@@ -172,7 +196,9 @@ static void take_event(struct world *w, const struct phx_sched_event *e)
     if (e->finish == PHX_FINISH_STOP)
         assert_true(c->has_stop && e->token == WORLD_STOP);
     else if (e->finish == PHX_FINISH_LENGTH)
-        assert_true(c->n_tokens - c->n_first == c->max_new || c->n_tokens == w->options.max_context);
+        assert_true(c->n_check > 0 ? c->n_told == c->n_check
+                                   : c->n_tokens - c->n_first == c->max_new ||
+                                         c->n_tokens == w->options.max_context);
     else if (e->finish == PHX_FINISH_CANCELLED)
         assert_true(c->is_cancelled && e->token == -1);
     else
@@ -194,9 +220,18 @@ void world_cancel(struct world *w)
         take_event(w, &w->events[i]);
 }
 
-/* Writes the rows of one sequence and reads everything before them, as attention does. */
-static void run_seq(struct world *w, const struct phx_plan_seq *p, bool is_dropped,
-                    struct phx_sampled *sampled)
+/* Rows whose next token is known and not answered yet. */
+static int32_t checked_rows(const struct world_client *c, const struct phx_plan_seq *p)
+{
+    int32_t n = p->pos + p->n_rows - (c->n_tokens - c->n_check + c->n_told - 1);
+
+    return c->n_check > 0 && n > 0 ? n : 0;
+}
+
+/* Writes the rows of one sequence and reads everything before them, as attention does.  Returns the number of
+ * results. */
+static int32_t run_seq(struct world *w, const struct phx_plan_seq *p, bool is_dropped,
+                       struct phx_sampled *sampled)
 {
     const int32_t             bt = w->options.block_tokens;
     struct phx_sched_seq_info info;
@@ -212,6 +247,7 @@ static void run_seq(struct world *w, const struct phx_plan_seq *p, bool is_dropp
     assert_true(p->n_rows >= 1 && p->pos + p->n_rows <= info.n_tokens);
     assert_true(p->n_blocks * bt >= p->pos + p->n_rows);
     assert_int_equal(p->is_sampled, p->pos + p->n_rows == info.n_tokens);
+    assert_int_equal(p->n_checked, checked_rows(c, p));
     for (int32_t i = 0; i < p->pos + p->n_rows; i++) {
         uint64_t *cell = &w->cells[(size_t)p->blocks[i / bt] * (size_t)bt + (size_t)(i % bt)];
 
@@ -220,9 +256,10 @@ static void run_seq(struct world *w, const struct phx_plan_seq *p, bool is_dropp
             *cell = is_dropped ? GARBAGE : h;
         else
             assert_true(*cell == h);
+        if (i >= p->pos + p->n_rows - p->n_checked - p->is_sampled)
+            *sampled++ = (struct phx_sampled){p->slot, answer_of(h)};
     }
-    if (p->is_sampled)
-        *sampled = (struct phx_sampled){p->slot, answer_of(h)};
+    return p->n_checked + p->is_sampled;
 }
 
 bool world_plan(struct world *w)
@@ -242,8 +279,8 @@ bool world_plan(struct world *w)
 
         assert_int_equal(p->first_row, n_rows);
         n_rows += p->n_rows;
-        run_seq(w, p, is_dropped, &w->sampled[at][w->n_sampled[at]]);
-        w->n_sampled[at] += p->is_sampled;
+        w->n_sampled[at] += run_seq(w, p, is_dropped, &w->sampled[at][w->n_sampled[at]]);
+        assert_true(w->n_sampled[at] <= w->options.max_seqs); /* the rows of logits that there are */
         w->trace = mix(mix(w->trace, (uint64_t)p->slot), (uint64_t)p->pos);
     }
     n_kinds = plan->n_prefill_rows + plan->n_decode_rows;

@@ -15,6 +15,7 @@ struct world_client {
     int32_t         tokens[WORLD_TOKENS_MAX]; /* as told by events */
     int32_t         n_tokens, n_prompt, n_first; /* n_first: when submitted */
     int32_t         max_new;
+    int32_t         n_check, n_told; /* the last n_check tokens are checked, n_told of them are answered */
     bool            has_stop, is_over, is_cancelled;
     enum phx_finish finish;
 };
@@ -31,7 +32,7 @@ struct world {
     int32_t  n_sampled[8];
     bool     is_dropped[8];
     int32_t  first, n_open;
-    uint64_t random, n_steps, n_dropped, n_tokens, trace; /* trace: hash of all that happened */
+    uint64_t random, n_steps, n_dropped, n_tokens, n_checked, trace; /* trace: hash of all that happened */
 };
 
 uint32_t world_random(struct world *w, uint32_t below);

@@ -96,7 +96,7 @@ static void step_comes_back_whole(void **state)
     struct phx_token_out tokens[4] = {
         {.seq_id = 7, .token = 0, .index = 3, .logprob = -0.5f, .top = top,
          .n_top = PHX_TOP_LOGPROBS_MAX, .cached_tokens = 48},
-        {.seq_id = 8, .token = 200000, .finish = PHX_FINISH_STOP},
+        {.seq_id = 8, .token = 200000, .gap = 0.25f, .finish = PHX_FINISH_STOP},
         {.seq_id = 9, .token = -1, .finish = PHX_FINISH_CANCELLED},
         {.seq_id = UINT64_MAX, .token = -1, .finish = PHX_FINISH_ERROR,
          .error_code = PHX_E_TOOBIG, .error_text = "too long"}};
@@ -114,6 +114,7 @@ static void step_comes_back_whole(void **state)
     assert_true(isinf(r.u.step.tokens[0].top[19].logprob));
     assert_int_equal(r.u.step.tokens[0].cached_tokens, 48);
     assert_int_equal(r.u.step.tokens[1].finish, PHX_FINISH_STOP);
+    assert_true(r.u.step.tokens[0].gap == 0 && r.u.step.tokens[1].gap == 0.25f);
     assert_int_equal(r.u.step.tokens[2].token, -1);
     assert_true(r.u.step.tokens[3].seq_id == UINT64_MAX);
     assert_int_equal(r.u.step.tokens[3].error_code, PHX_E_TOOBIG);
@@ -153,6 +154,7 @@ static void submit_comes_back_whole(void **state)
     s.sampling.stop_ids = stops;
     s.sampling.n_stop_ids = 2;
     s.sampling.ignore_eos = true;
+    s.n_check = 3;
     m.u.submit = (struct phx_link_submit){&s, 1};
     assert_int_equal(decode(encode(&m), PHX_WIRE_FROM_DAEMON, &r), 0);
     got = &r.u.submit.items[0];
@@ -161,6 +163,7 @@ static void submit_comes_back_whole(void **state)
     assert_int_equal(got->n_tokens, 4);
     assert_memory_equal(got->tokens, tokens, sizeof(tokens));
     assert_int_equal(got->priority, -3);
+    assert_int_equal(got->n_check, 3);
     assert_true(got->sampling.temperature == 0.7f && got->sampling.top_p == 0.9f);
     assert_true(got->sampling.seed == UINT64_MAX);
     assert_int_equal(got->sampling.n_logprobs, 0);
@@ -403,8 +406,30 @@ static void sequences_with_impossible_counts_are_refused(void **state)
     s.max_new = 0;
     assert_fails(phx_wire_encode_link(&m, arena, &out, &err), PHX_E_INVALID, "Sequence.max_new");
     s.max_new = 1;
+    s.n_check = 1;
+    assert_fails(phx_wire_encode_link(&m, arena, &out, &err), PHX_E_INVALID, "Sequence.n_check");
+    s.n_prompt = 1;
+    s.n_check = 2;
+    assert_fails(phx_wire_encode_link(&m, arena, &out, &err), PHX_E_INVALID, "Sequence.n_check");
+    s.n_check = -1;
+    assert_fails(phx_wire_encode_link(&m, arena, &out, &err), PHX_E_INVALID, "Sequence.n_check");
+    s.n_check = 1;
     s.seq_id = 0;
     assert_fails(phx_wire_encode_link(&m, arena, &out, &err), PHX_E_INVALID, "Sequence.seq_id");
+}
+
+static void a_gap_is_a_number_from_0(void **state)
+{
+    const float          bad[] = {-0.5f, INFINITY, NAN};
+    struct phx_token_out t = {.seq_id = 1, .token = 1};
+    struct phx_link_msg  m = {.kind = PHX_LINK_STEP, .u.step = {.tokens = &t, .n_tokens = 1}};
+    struct phx_wire_out  out;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+        t.gap = bad[i];
+        assert_fails(phx_wire_encode_link(&m, arena, &out, &err), PHX_E_INVALID, "TokenOut.gap");
+    }
 }
 
 static void ranks_must_match_the_layout(void **state)
@@ -502,6 +527,7 @@ int main(void)
         TEST(a_full_step_fits),
         TEST(sampling_values_out_of_range_are_named),
         TEST(sequences_with_impossible_counts_are_refused),
+        TEST(a_gap_is_a_number_from_0),
         TEST(ranks_must_match_the_layout),
         TEST(unknown_fields_are_skipped_unknown_kinds_refused),
         TEST(every_cut_message_is_refused_or_smaller),

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <float.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -276,6 +277,94 @@ static void bias_comes_before_penalties_and_logprobs(void **state)
     assert_true(fabs((double)f->out.logprob - (4 - log(exp(4) + 6))) < 1e-6);
 }
 
+/* The gap of a recorded token at a position. */
+static float gap_of(struct fixture *f, const float logits[V], int32_t recorded, int32_t position)
+{
+    static int32_t          tokens[1 << 20];
+    struct phx_sample_input in = {f->logits, tokens, position, position, &f->sampling, 1}; /* id 7 is masked */
+    float                   gap = -1;
+
+    memcpy(f->logits, logits, sizeof(f->logits));
+    assert_int_equal(phx_sample_check(f->sampler, &in, recorded, &f->out, &gap, &f->err), 0);
+    return gap;
+}
+
+static void the_gap_of_an_argmax_is_its_lack_of_logit(void **state)
+{
+    struct fixture       *f = *state;
+    const float           logits[V] = {1, 3, 2.5f, 3, -INFINITY, 0, 0, 9};
+    const struct phx_bias bias[] = {{2, 1}};
+
+    f->sampling.temperature = 0;
+    assert_true(gap_of(f, logits, 1, 5) == 0);
+    assert_int_equal(f->out.token, 1);
+    assert_true(gap_of(f, logits, 3, 5) == 0); /* as likely */
+    assert_int_equal(f->out.token, 1);
+    assert_true(gap_of(f, logits, 2, 5) == 0.5f);
+    assert_true(gap_of(f, logits, 4, 5) == FLT_MAX);
+    assert_true(gap_of(f, logits, 7, 5) == FLT_MAX); /* masked */
+    assert_true(gap_of(f, logits, V, 5) == FLT_MAX && gap_of(f, logits, -1, 5) == FLT_MAX);
+    f->sampling.bias = bias;
+    f->sampling.n_bias = 1;
+    assert_true(gap_of(f, logits, 1, 5) == 0.5f); /* with the bias 2 is the largest */
+    assert_true(gap_of(f, logits, 2, 5) == 0);
+}
+
+/* Equal weights: token i has the share [i / 7, (i + 1) / 7) of the mass. */
+static void the_gap_of_a_draw_is_a_distance_in_mass(void **state)
+{
+    struct fixture *f = *state;
+    const float     logits[V] = {0};
+
+    for (int32_t position = 1; position < 200; position++) {
+        double  u = 0; /* bounded from both sides by the gaps of the first and the last id */
+        int32_t drawn = pick(f, (const float[V]){0, 0, 0, 0, 0, 0, 0, -1000}, position);
+
+        assert_true(gap_of(f, logits, drawn, position) == 0);
+        assert_int_equal(f->out.token, drawn);
+        if (drawn > 0)
+            u = 1.0 / 7 + (double)gap_of(f, logits, 0, position);
+        for (int32_t id = 0; id < 7 && drawn > 0; id++) {
+            double want = fmax(fmax(id / 7.0 - u, u - (id + 1) / 7.0), 0);
+
+            assert_true(fabs((double)gap_of(f, logits, id, position) - want) < 1e-6);
+            assert_int_equal(f->out.token, drawn);
+        }
+        assert_true(gap_of(f, logits, 7, position) == 1);
+    }
+}
+
+/* Its empty share may lie right beside the number drawn: its logit tells that it could not have come. */
+static void a_filtered_token_is_as_far_as_its_logit(void **state)
+{
+    struct fixture *f = *state;
+    const float     logits[V] = {4, -3, 4, 3.9f, 4, 4, 4};
+
+    f->sampling.top_k = 5;
+    for (int32_t position = 1; position < 100; position++) {
+        assert_true(gap_of(f, logits, 1, position) >= 0.7f - 1e-6f);
+        assert_true(gap_of(f, logits, 3, position) >= 0.01f - 1e-6f);
+        assert_true(gap_of(f, logits, 3, position) <= 0.7f);
+    }
+    f->sampling.top_k = 0;
+    f->sampling.min_p = 0.5f;
+    for (int32_t position = 1; position < 100; position++)
+        assert_true(gap_of(f, logits, 1, position) >= 0.69f);
+}
+
+static void a_check_refuses_what_sampling_refuses(void **state)
+{
+    struct fixture         *f = *state;
+    const int32_t           tokens[1] = {0};
+    struct phx_sample_input in = {f->logits, tokens, 1, 1, &f->sampling, 0};
+    float                   gap;
+
+    f->logits[2] = NAN;
+    assert_int_equal(phx_sample_check(f->sampler, &in, 1, &f->out, &gap, &f->err), PHX_E_INTERNAL);
+    assert_int_equal(f->out.token, -1);
+    assert_true(gap == 0);
+}
+
 static void impossible_samplers_are_refused(void **state)
 {
     struct phx_sampler *s;
@@ -304,6 +393,10 @@ int main(void)
         WITH_SAMPLER(logprobs_are_those_of_the_whole_distribution),
         WITH_SAMPLER(penalties_count_as_they_should),
         WITH_SAMPLER(bias_comes_before_penalties_and_logprobs),
+        WITH_SAMPLER(the_gap_of_an_argmax_is_its_lack_of_logit),
+        WITH_SAMPLER(the_gap_of_a_draw_is_a_distance_in_mass),
+        WITH_SAMPLER(a_filtered_token_is_as_far_as_its_logit),
+        WITH_SAMPLER(a_check_refuses_what_sampling_refuses),
         cmocka_unit_test(impossible_samplers_are_refused),
     };
 

@@ -53,13 +53,14 @@ static int tear_down(void **state)
     return 0;
 }
 
-static void submit(struct fixture *f, uint64_t id, int32_t n_tokens)
+static void submit_check(struct fixture *f, uint64_t id, int32_t n_tokens, int32_t n_check)
 {
     static const struct phx_bias bias[] = {{7, -2.5f}, {999, 100.0f}};
     static const int32_t         stops[] = {2, 3};
     int32_t                      tokens[128];
     struct phx_submit            r = {.seq_id = id, .tokens = tokens, .n_tokens = n_tokens,
-                                      .n_prompt = n_tokens, .max_new = 20};
+                                      .n_prompt = n_tokens - n_check, .max_new = 20,
+                                      .n_check = n_check};
 
     for (int32_t i = 0; i < n_tokens; i++)
         tokens[i] = (int32_t)(id * 100) + i;
@@ -78,6 +79,11 @@ static void submit(struct fixture *f, uint64_t id, int32_t n_tokens)
     r.sampling.stop_ids = stops;
     r.sampling.n_stop_ids = 2;
     assert_int_equal(phx_sched_submit(f->sched, &r, &f->err), 0);
+}
+
+static void submit(struct fixture *f, uint64_t id, int32_t n_tokens)
+{
+    submit_check(f, id, n_tokens, 0);
 }
 
 static const struct phx_wire_plan *encode_next(struct fixture *f)
@@ -100,6 +106,7 @@ static const struct phx_wire_plan *encode_next(struct fixture *f)
         assert_int_equal(wire->seqs[i].n_rows, plan->seqs[i].n_rows);
         assert_int_equal(wire->seqs[i].is_new, plan->seqs[i].is_new);
         assert_int_equal(wire->seqs[i].is_sampled, plan->seqs[i].is_sampled);
+        assert_int_equal(wire->seqs[i].n_checked, plan->seqs[i].n_checked);
     }
     return wire;
 }
@@ -241,7 +248,8 @@ static void a_lying_plan_is_refused_by_field(void **state)
     lie(f, 20, 19, "n_rows");
     lie(f, seq, 8, "slot");
     lie(f, seq, -1, "slot");
-    lie(f, seq + 4, 4, "flags");
+    lie(f, seq + 4, 8, "flags");
+    lie(f, seq + 4, 6, "sampled");
     lie(f, seq + 8, 128, "pos");
     lie(f, seq + 8, -1, "pos");
     lie(f, seq + 12, 0, "n_rows");
@@ -258,6 +266,40 @@ static void a_lying_plan_is_refused_by_field(void **state)
     lie(f, fresh + 4 + 36, 21, "logprobs");
     lie(f, fresh + 4 + 40, 1025, "n_bias");
     lie(f, fresh + 4 + 40, 3, "bias");
+}
+
+static void checked_rows_travel_with_their_number(void **state)
+{
+    struct fixture             *f = *state;
+    const struct phx_wire_plan *wire;
+
+    submit_check(f, 1, 20, 5);
+    submit(f, 2, 3);
+    wire = encode_next(f);
+    assert_int_equal(wire->seqs[0].n_rows, 19);
+    assert_int_equal(wire->seqs[0].n_checked, 5);
+    assert_int_equal(wire->seqs[0].n_tokens, 20); /* the last one is compared */
+    assert_int_equal(wire->seqs[0].n_prompt, 15);
+    assert_false(wire->seqs[0].is_sampled);
+    assert_true(wire->seqs[1].is_sampled);
+    assert_int_equal(wire->n_results, 6);
+}
+
+/* More results than there are rows of logits would be written past their end. */
+static void results_beyond_the_limit_are_refused(void **state)
+{
+    struct fixture *f = *state;
+    const size_t    n_checked = HEADER_BYTES + 16;
+
+    submit_check(f, 1, 20, 7);
+    submit(f, 2, 3);
+    (void)encode_next(f); /* 8 results: as many as sequences */
+    lie(f, n_checked, 0, "n_checked");
+    lie(f, n_checked, 9, "n_checked");
+    lie(f, n_checked, INT32_MAX, "n_checked");
+    lie(f, n_checked, 8, "sampled"); /* of the second */
+    lie(f, HEADER_BYTES + 4, 1 | 2 | 4, "sampled");
+    lie(f, HEADER_BYTES + 12, 6, "n_checked");
 }
 
 static void a_slot_may_come_once(void **state)
@@ -309,6 +351,8 @@ int main(void)
         WITH_PLANS(the_stop_plan_is_only_a_header),
         WITH_PLANS(a_cut_plan_is_refused_at_every_length),
         WITH_PLANS(a_lying_plan_is_refused_by_field),
+        WITH_PLANS(checked_rows_travel_with_their_number),
+        WITH_PLANS(results_beyond_the_limit_are_refused),
         WITH_PLANS(a_slot_may_come_once),
         WITH_PLANS(flipped_bits_never_crash),
         WITH_PLANS(the_largest_plan_fits_the_bound),

@@ -15,7 +15,7 @@ enum { SEQS = 4, VOCAB = 100 };
 static void encode(struct phx_buf *out)
 {
     struct phx_result_token tokens[2] = {
-        {.slot = 3, .token = 99, .logprob = -0.5f, .n_top = 2, .top_ids = {99, 0},
+        {.slot = 3, .token = 99, .logprob = -0.5f, .gap = 0.25f, .n_top = 2, .top_ids = {99, 0},
          .top_logprobs = {-0.5f, -1.5f}},
         {.slot = 0, .token = -1},
     };
@@ -53,6 +53,7 @@ static void a_result_comes_back_as_it_was(void **state)
     assert_int_equal(r.n_tokens, 2);
     assert_int_equal(r.tokens[0].slot, 3);
     assert_int_equal(r.tokens[0].token, 99);
+    assert_true(r.tokens[0].gap == 0.25f && r.tokens[1].gap == 0);
     assert_true(r.tokens[0].logprob == -0.5f && r.tokens[0].top_logprobs[1] == -1.5f);
     assert_int_equal(r.tokens[0].top_ids[0], 99);
     assert_int_equal(r.tokens[1].token, -1);
@@ -83,8 +84,9 @@ static void a_lying_result_is_refused(void **state)
         {12, -1}, {12, 5}, /* n_tokens */
         {16, 4}, {16, -1}, /* slot */
         {20, VOCAB}, {20, -2}, /* token */
-        {28, 21}, {28, -1},    /* n_top */
-        {32, VOCAB}, {32, -1}, /* a top id */
+        {28, (int32_t)0xbf800000}, {28, 0x7f800000}, {28, 0x7fc00000}, /* gap: -1, infinite, no number */
+        {32, 21}, {32, -1},    /* n_top */
+        {36, VOCAB}, {36, -1}, /* a top id */
     };
     struct phx_result r;
     struct phx_buf    bytes;
