@@ -310,13 +310,14 @@ struct phx_rpc_search_answer {
 
 struct phx_rpc_audit_replay {
     const char *receipt_id; /* not "" */
+    const char *as_class;   /* "A", "B", "" = the recorded class */
 };
 
 struct phx_rpc_replay_answer {
     const char *receipt_id;
-    const char *replay_class; /* "A", "B" */
+    const char *replay_class; /* by which it was run: "A", "B" */
     bool        is_equal;
-    int64_t     n_tokens, n_checked;
+    int64_t     n_tokens, n_checked; /* n_checked: those that agree */
     int64_t     first_difference; /* -1 = none */
     const char *tolerance;        /* at most PHX_RPC_TEXT_MAX */
 };

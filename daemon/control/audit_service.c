@@ -250,15 +250,16 @@ static void on_replayed(void *ctx, const struct phx_replay_verdict *v, const str
         phx_control_finish(job, err);
         return;
     }
-    if (strcmp(v->replay_class, "A") == 0)
+    if (strcmp(v->run_class, "A") == 0)
         (void)snprintf(tolerance, sizeof(tolerance), "none: the same token ids");
     else
         (void)snprintf(tolerance, sizeof(tolerance),
-                       "each token within %.3f of the best logit, or %.4f of probability for a draw",
-                       PHX_REPLAY_LOGIT_GAP, PHX_REPLAY_MASS_GAP);
+                       "each token within %.3f of the best logit, or %.4f of probability for a draw; "
+                       "the largest gap is %.3g",
+                       PHX_REPLAY_LOGIT_GAP, PHX_REPLAY_MASS_GAP, v->max_gap);
     job->answer.u.audit_replay = (struct phx_rpc_replay_answer){
         .receipt_id = v->receipt,
-        .replay_class = v->replay_class,
+        .replay_class = v->run_class,
         .is_equal = v->is_equal,
         .n_tokens = v->n_tokens,
         .n_checked = v->n_checked,
@@ -284,7 +285,8 @@ void phx_control_audit(struct phx_control_job *job, const struct phx_rpc_request
         search(job, &request->u.audit_search);
         break;
     default:
-        phx_replay_run(job->d, request->u.audit_replay.receipt_id, job->by, on_replayed, job);
+        phx_replay_run(job->d, request->u.audit_replay.receipt_id, request->u.audit_replay.as_class, job->by,
+                       on_replayed, job);
         break;
     }
 }

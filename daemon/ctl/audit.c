@@ -10,10 +10,10 @@
 #include "daemon/ctl/operator.h"
 #include "rpc/base/json.h"
 
-enum { OPT_JSON = 256, OPT_TIMEOUT, TIMEOUT_DEFAULT_S = 600 };
+enum { OPT_JSON = 256, OPT_TIMEOUT, OPT_AS, TIMEOUT_DEFAULT_S = 600 };
 
 struct arguments {
-    const char *data_dir, *grpc, *receipt;
+    const char *data_dir, *grpc, *receipt, *as_class;
     int         timeout_s;
     bool        is_json;
 };
@@ -21,6 +21,7 @@ struct arguments {
 static const struct argp_option options[] = {
     {"data", 'd', "DIR", 0, "data folder of the cluster (certificates, address)", 0},
     {"grpc", 'g', "HOST:PORT", 0, "gRPC address (default: from the data folder)", 0},
+    {"as", OPT_AS, "CLASS", 0, "A: generate again; B: one pass over the answer (default: as recorded)", 0},
     {"json", OPT_JSON, NULL, 0, "one JSON object", 0},
     {"timeout", OPT_TIMEOUT, "S", 0, "seconds (default 600)", 0},
     {NULL, 0, NULL, 0, NULL, 0},
@@ -33,6 +34,11 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     switch (key) {
     case 'd': a->data_dir = arg; return 0;
     case 'g': a->grpc = arg; return 0;
+    case OPT_AS:
+        if (strcmp(arg, "A") != 0 && strcmp(arg, "B") != 0)
+            argp_error(state, "--as: A or B");
+        a->as_class = arg;
+        return 0;
     case OPT_JSON: a->is_json = true; return 0;
     case OPT_TIMEOUT:
         if (sscanf(arg, "%d", &a->timeout_s) != 1 || a->timeout_s < 1 || a->timeout_s > 86400)
@@ -75,10 +81,10 @@ static void print_verdict(const struct phx_rpc_replay_answer *v, bool is_json)
 static int replay(int argc, char **argv)
 {
     static const struct argp argp = {options, parse_option, "RECEIPT",
-                                     "Runs a recorded answer again on the running cluster and compares its tokens. "
+                                     "Runs a recorded answer again on the running cluster, or reads it back in one pass, and compares its tokens. "
                                      "Exit 0 when they agree, 1 when they do not or it cannot be run.",
                                      NULL, NULL, NULL};
-    struct arguments       a = {.timeout_s = TIMEOUT_DEFAULT_S};
+    struct arguments       a = {.timeout_s = TIMEOUT_DEFAULT_S, .as_class = ""};
     struct phx_rpc_request request = {.method = PHX_RPC_AUDIT_REPLAY};
     struct phx_rpc_answer  answer;
     struct phx_rpc_client *client = NULL;
@@ -88,6 +94,7 @@ static int replay(int argc, char **argv)
 
     argp_parse(&argp, argc, argv, 0, NULL, &a);
     request.u.audit_replay.receipt_id = a.receipt;
+    request.u.audit_replay.as_class = a.as_class;
     rc = phx_ctl_operator_open(a.data_dir, a.grpc, &client, &err);
     if (rc == 0)
         rc = phx_rpc_ask(client, a.timeout_s * 1000, &request, arena, &answer, &err);

@@ -29,6 +29,7 @@ struct phx_engine_seq {
     enum seq_state              state;
     int32_t                    *tokens; /* prompt + generated */
     int32_t                     n_tokens, n_prompt, max_total;
+    int32_t                     n_check, n_checked; /* to be checked; of them, told */
     int32_t                     priority, n_resumes;
     struct phx_sampling         sampling;
     int64_t                     queued_ns;

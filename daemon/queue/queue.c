@@ -149,7 +149,8 @@ static void send_to(struct phx_engine_seq *s, struct phx_replica *r)
          .tokens = s->tokens,
          .n_tokens = s->n_tokens,
          .n_prompt = s->n_prompt,
-         .max_new = s->max_total - s->n_tokens,
+         .max_new = s->n_check > 0 ? 1 : s->max_total - s->n_tokens,
+         .n_check = s->n_check,
          .priority = s->priority,
          .sampling = s->sampling,
     };
@@ -277,19 +278,29 @@ static void on_lost(void *ctx, struct phx_replica *r, const struct phx_err *reas
     run_later(e);
 }
 
+static void keep_token(struct phx_engine_seq *s, const struct phx_token_out *t)
+{
+    if (s->n_check > 0) {
+        s->n_checked++;
+        return;
+    }
+    s->tokens[s->n_tokens++] = t->token;
+    s->e->slots[index_of(s->replica)].n_tokens++;
+    s->tenant->served += OUTPUT_WEIGHT;
+}
+
 /* One token of a sequence; false when the replica broke the protocol. */
 static bool take_token(struct phx_engine_seq *s, const struct phx_token_out *t)
 {
-    int32_t expected = s->n_tokens - s->n_prompt;
+    int32_t expected = s->n_check > 0 ? s->n_checked : s->n_tokens - s->n_prompt;
+    int32_t most = s->n_check > 0 ? s->n_check : s->max_total - s->n_prompt;
 
     if (t->token >= 0) {
         if (t->index < expected)
-            return true; /* known from before a resume */
-        if (t->index > expected || s->n_tokens >= s->max_total)
+            return true; /* known from before a resume; a check begins again then */
+        if (t->index > expected || expected >= most)
             return false;
-        s->tokens[s->n_tokens++] = t->token;
-        s->e->slots[index_of(s->replica)].n_tokens++;
-        s->tenant->served += OUTPUT_WEIGHT;
+        keep_token(s, t);
         if (!s->is_cancelled)
             s->callbacks.on_token(s->ctx, t);
     }
@@ -380,16 +391,31 @@ void phx_engine_close(struct phx_engine *e)
     phx_mem_free(e);
 }
 
+static int check_length(const struct phx_engine *e, const struct phx_engine_request *r, struct phx_err *err)
+{
+    int32_t n_new = r->n_check > 0 ? 0 : r->max_new;
+
+    /* the answer of a check may fill the context: nothing comes behind it */
+    if (r->n_tokens < 1 || (r->n_check == 0 && r->max_new < 1) ||
+        (e->max_context > 0 && r->n_tokens - (r->n_check > 0) >= e->max_context))
+        return phx_fail(err, PHX_E_INVALID, "a prompt of %d tokens does not fit the context of %d",
+                        r->n_tokens, e->max_context);
+    if (r->n_check < 0 || r->n_check >= r->n_tokens)
+        return phx_fail(err, PHX_E_INVALID, "%d of %d tokens to be checked: one at least must be prompt",
+                        r->n_check, r->n_tokens);
+    if (n_new > PHX_RPC_TOKENS_MAX - r->n_tokens)
+        return phx_fail(err, PHX_E_INVALID, "%d prompt tokens and %d new ones are more than %d",
+                        r->n_tokens, n_new, PHX_RPC_TOKENS_MAX);
+    return 0;
+}
+
 static int check_request(const struct phx_engine *e, const struct phx_engine_request *r,
                          const struct tenant *t, struct phx_err *err)
 {
-    if (r->n_tokens < 1 || r->max_new < 1 ||
-        (e->max_context > 0 && r->n_tokens >= e->max_context))
-        return phx_fail(err, PHX_E_INVALID, "a prompt of %d tokens does not fit the context of %d",
-                        r->n_tokens, e->max_context);
-    if (r->max_new > PHX_RPC_TOKENS_MAX - r->n_tokens)
-        return phx_fail(err, PHX_E_INVALID, "%d prompt tokens and %d new ones are more than %d",
-                        r->n_tokens, r->max_new, PHX_RPC_TOKENS_MAX);
+    int rc = check_length(e, r, err);
+
+    if (rc != 0)
+        return rc;
     for (int32_t i = 0; i < r->n_tokens; i++)
         if (r->tokens[i] < 0 || (e->vocab_size > 0 && r->tokens[i] >= e->vocab_size))
             return phx_fail(err, PHX_E_INVALID, "prompt token %d is %d; the vocabulary has %d", i,
@@ -420,8 +446,10 @@ int phx_engine_submit(struct phx_engine *e, const struct phx_engine_request *r,
     s->ctx = ctx;
     s->id = ++e->next_id;
     s->order = ++e->order;
-    s->n_tokens = s->n_prompt = r->n_tokens;
-    s->max_total = r->n_tokens + r->max_new;
+    s->n_tokens = r->n_tokens;
+    s->n_check = r->n_check;
+    s->n_prompt = r->n_tokens - r->n_check;
+    s->max_total = r->n_tokens + (r->n_check > 0 ? 0 : r->max_new);
     s->priority = r->priority;
     s->tokens = phx_mem_calloc((size_t)s->max_total, sizeof(*s->tokens));
     memcpy(s->tokens, r->tokens, (size_t)r->n_tokens * sizeof(*s->tokens));

@@ -98,6 +98,7 @@ const struct phx_map phx_map_search_answer = {PHX_MAP(T, search_records_response
 #define T struct phx_rpc_audit_replay
 static const struct phx_map_row replay_rows[] = {
     PHX_MAP_RULE(1, T, receipt_id, PHX_MAP_NEEDED),
+    PHX_MAP_ANY(2, T, as_class),
 };
 const struct phx_map phx_map_audit_replay = {PHX_MAP(T, replay_request, replay)};
 #undef T

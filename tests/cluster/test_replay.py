@@ -23,8 +23,8 @@ def generate(cluster, key, **kwargs):
     return answer.headers["x-phalanx-receipt"]
 
 
-def replay(cluster, receipt):
-    done = cluster.run("audit", "replay", receipt, "--data", cluster.folder, "--json", check=False)
+def replay(cluster, receipt, *extra):
+    done = cluster.run("audit", "replay", receipt, "--data", cluster.folder, "--json", *extra, check=False)
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
 
@@ -40,10 +40,14 @@ def test_an_answer_is_given_again_on_another_layout(tmp_path):
     for receipt in receipts:
         code, verdict = replay(cluster, receipt)
         assert code == 0 and verdict["is_equal"] and verdict["class"] == "A" and verdict["tokens"] > 0, verdict
+        code, verdict = replay(cluster, receipt, "--as", "B")
+        assert code == 0 and verdict["is_equal"] and verdict["class"] == "B", verdict
+        assert verdict["checked"] == verdict["tokens"] > 0 and "the largest gap is 0" in verdict["tolerance"]
     assert cluster.stop() == 0
     again = Cluster(cluster.folder, 2, 2).start()
     for receipt in receipts:
         assert replay(again, receipt)[1]["is_equal"], "the same tokens at TP 2 x PP 2"
+        assert replay(again, receipt, "--as", "B")[1]["is_equal"], "and in one pass"
     other = Cluster.run(again, "audit", "replay", "rcpt_" + "0" * 32, "--data", again.folder, check=False)
     assert other.returncode == 1 and "not" in other.stderr
     plain = ask(again, "What is 1 + 1?")
@@ -51,6 +55,37 @@ def test_an_answer_is_given_again_on_another_layout(tmp_path):
     log = again.folder / "audit"
     again.run("audit", "verify", log, "--trust", log / "trust.json")
     assert again.stop() == 0
+
+
+def test_other_weights_do_not_give_the_answer(tmp_path, model):
+    """A folder without a manifest, whose weights change between answer and replay: both classes tell."""
+    cluster = Cluster(tmp_path / "data", 1, 1, model=model).start()
+    cluster.stop()
+    key = make_tenant(cluster)
+    cluster.start()
+    receipts = [generate(cluster, key, temperature=0), generate(cluster, key, temperature=1.2)]
+    assert all(replay(cluster, receipt, "--as", c)[0] == 0 for receipt in receipts for c in "AB")
+    cluster.stop()
+    turn_signs(model / "model.safetensors")
+    cluster.start()
+    for receipt in receipts:
+        for way in "AB":
+            code, verdict = replay(cluster, receipt, "--as", way)
+            assert code == 1 and not verdict["is_equal"] and verdict["class"] == way, verdict
+            assert verdict["checked"] < verdict["tokens"] and verdict["first_difference"] >= 0
+    assert cluster.stop() == 0
+
+
+def turn_signs(path):
+    """Every 16th bfloat16 has another sign."""
+    data = bytearray(path.read_bytes())
+    begin = 8 + int.from_bytes(data[:8], "little")
+    for name, tensor in json.loads(data[8:begin]).items():
+        if name != "__metadata__" and tensor["dtype"] == "BF16":
+            first, end = tensor["data_offsets"]
+            for i in range(begin + first + 1, begin + end, 32):
+                data[i] ^= 0x80
+    path.write_bytes(data)
 
 
 def sign(folder, tmp_path):

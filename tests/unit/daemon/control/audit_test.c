@@ -257,7 +257,7 @@ static void searches_come_in_pages(void **state)
 
 static void what_was_not_kept_cannot_be_replayed(void **state)
 {
-    struct phx_rpc_request q = {.method = PHX_RPC_AUDIT_REPLAY, .u.audit_replay = {"rcpt_none"}};
+    struct phx_rpc_request q = {.method = PHX_RPC_AUDIT_REPLAY, .u.audit_replay = {"rcpt_none", ""}};
 
     (void)state;
     open_log(1);

@@ -15,12 +15,14 @@
 #include "tests/mock/rank_link.h"
 #include "tests/unit/daemon/fleet/fake_rank.h"
 
-enum { SEQS_MAX = 64, STEP_US = 2000, BEAT_MS = 100 };
+enum { SEQS_MAX = 64, CHECK_MAX = 64, STEP_US = 2000, BEAT_MS = 100 };
 
 struct seq {
     uint64_t id;
     int32_t  prompt[8], n_prompt, n_generated, n_before, max_new;
     int32_t  order; /* what the prompt's first token asks for */
+    int32_t  recorded[CHECK_MAX], n_check;
+    bool     is_resumed; /* what was lost comes back with a higher priority */
 };
 
 struct fake {
@@ -69,16 +71,20 @@ static void submit(struct fake *f, const struct phx_submit *s)
 {
     struct seq *q = &f->seqs[f->n_seqs];
 
-    if (f->n_seqs == SEQS_MAX || s->n_prompt > 8)
+    if (f->n_seqs == SEQS_MAX || s->n_prompt > 8 || s->n_check > CHECK_MAX)
         _exit(7);
     f->n_seqs++;
     memset(q, 0, sizeof(*q));
     q->id = s->seq_id;
     q->n_prompt = s->n_prompt;
     memcpy(q->prompt, s->tokens, (size_t)s->n_prompt * sizeof(*q->prompt));
-    q->n_generated = q->n_before = s->n_tokens - s->n_prompt;
-    q->max_new = s->max_new;
+    q->n_generated = q->n_before = s->n_check > 0 ? 0 : s->n_tokens - s->n_prompt;
+    q->max_new = s->n_check > 0 ? s->n_check : s->max_new;
     q->order = s->tokens[0];
+    q->is_resumed = s->priority > 0;
+    q->n_check = s->n_check;
+    for (int32_t i = 0; i < s->n_check; i++)
+        q->recorded[i] = s->tokens[s->n_prompt + i];
     for (int32_t i = 0; i < q->n_before; i++) /* what is sent back must be what was generated */
         if (s->tokens[s->n_prompt + i] != fake_token(s->tokens, s->n_prompt, i))
             _exit(8);
@@ -139,7 +145,7 @@ static void beat(struct fake *f)
 /* What a sequence of its order does at its fifth new token in this life. */
 static void misbehave(struct fake *f, const struct seq *q, struct phx_token_out *out)
 {
-    bool is_first_life = q->n_before == 0;
+    bool is_first_life = !q->is_resumed;
 
     if (q->n_generated - q->n_before != 5)
         return;
@@ -178,6 +184,8 @@ static void run_step(struct fake *f)
 
         *out = (struct phx_token_out){.seq_id = q->id, .index = q->n_generated, .error_text = ""};
         out->token = fake_token(q->prompt, q->n_prompt, q->n_generated);
+        if (q->n_check > 0)
+            out->gap = q->recorded[q->n_generated] == out->token ? 0.0f : 0.5f;
         misbehave(f, q, out);
         if (f->is_stuck)
             return;

@@ -20,6 +20,7 @@ struct answer { /* what one sequence got */
     struct phx_engine_seq *seq;
     int32_t                prompt[8], n_prompt;
     int32_t                tokens[TOKENS_MAX], n;
+    float                  gaps[TOKENS_MAX];
     int                    n_ends;
     enum phx_finish        finish;
     struct phx_err         err;
@@ -37,6 +38,7 @@ static void on_token(void *ctx, const struct phx_token_out *token)
     assert_int_equal(a->n_ends, 0);
     assert_true(a->n < TOKENS_MAX);
     assert_int_equal(token->index, a->n);
+    a->gaps[a->n] = token->gap;
     a->tokens[a->n++] = token->token;
     if (a->n == a->cancel_at)
         phx_engine_cancel(a->seq);
@@ -274,6 +276,24 @@ static void tenants_share(void **state)
     world_close(&w);
 }
 
+/* Three prompt tokens and an answer, of which one token is not what a fake rank draws. */
+static int submit_check(struct world *w, struct answer *a, int32_t first, int32_t n_check, int32_t wrong,
+                        struct phx_err *err)
+{
+    static const struct phx_engine_callbacks callbacks = {on_token, on_end};
+    int32_t                                  tokens[TOKENS_MAX] = {first, 17, 4};
+    struct phx_sampling                      sampling;
+    const struct phx_engine_request          r = {.tenant = "t", .tokens = tokens, .n_tokens = 3 + n_check,
+                                                  .n_check = n_check, .sampling = &sampling};
+
+    phx_sampling_init(&sampling);
+    memcpy(a->prompt, tokens, 3 * sizeof(*tokens));
+    a->n_prompt = 3;
+    for (int32_t i = 0; i < n_check; i++)
+        tokens[3 + i] = (fake_token(tokens, 3, i) + (i == wrong)) % FAKE_VOCAB;
+    return phx_engine_submit(w->engine, &r, &callbacks, a, &a->seq, err);
+}
+
 static void bad_requests_are_refused(void **state)
 {
     struct world   w;
@@ -285,6 +305,8 @@ static void bad_requests_are_refused(void **state)
     assert_int_equal(world_settle(&w, 1, 10).n_ready, 1);
     assert_int_equal(submit_as(&w, &a, "t", FAKE_PLAIN, 0, 0, &err), PHX_E_INVALID);
     assert_int_equal(submit_as(&w, &a, "t", FAKE_PLAIN, -1, 0, &err), PHX_E_INVALID);
+    assert_int_equal(submit_check(&w, &a, FAKE_PLAIN, FAKE_CONTEXT - 2, -1, &err), PHX_E_INVALID);
+    assert_non_null(strstr(err.text, "does not fit the context"));
     assert_null(a.seq);
     assert_int_equal(a.n_ends, 0);
     world_close(&w);
@@ -307,6 +329,30 @@ static void two_replicas_stand_in_for_each_other(void **state)
     assert_int_equal(world_settle(&w, 2, 10).n_ready, 2); /* the lost one comes back */
     assert_int_equal(restarts_of(&w, 0) + restarts_of(&w, 1), 1);
     world_close(&w);
+}
+
+/* A check whose replica dies begins again on another one; each token is told once. */
+static void a_check_is_told_once_though_its_replica_dies(void **state)
+{
+    static const int32_t orders[] = {FAKE_PLAIN, FAKE_DIE_ONCE, FAKE_TWICE};
+
+    (void)state;
+    for (size_t k = 0; k < sizeof(orders) / sizeof(*orders); k++) {
+        struct world   w;
+        struct answer  a = {0};
+        struct phx_err err = {0};
+
+        world_open(&w, "plain", "cluster: {replicas: 2}\n");
+        assert_int_equal(world_settle(&w, 2, 10).n_ready, 2);
+        assert_int_equal(submit_check(&w, &a, orders[k], 40, 33, &err), 0);
+        assert_true(world_run(&w, &a.n_ends, 1, 10));
+        expect_whole(&a, 40);
+        for (int32_t i = 0; i < 40; i++)
+            assert_true(a.gaps[i] == (i == 33 ? 0.5f : 0.0f));
+        assert_int_equal(world_settle(&w, 2, 10).n_ready, 2);
+        assert_int_equal(restarts_of(&w, 0) + restarts_of(&w, 1), orders[k] == FAKE_DIE_ONCE);
+        world_close(&w);
+    }
 }
 
 static void what_cannot_start_is_given_up(void **state)
@@ -438,6 +484,7 @@ int main(void)
         cmocka_unit_test(tenants_share),
         cmocka_unit_test(bad_requests_are_refused),
         cmocka_unit_test(two_replicas_stand_in_for_each_other),
+        cmocka_unit_test(a_check_is_told_once_though_its_replica_dies),
         cmocka_unit_test(what_cannot_start_is_given_up),
         cmocka_unit_test(a_replica_that_never_joins_is_given_up),
         cmocka_unit_test(requests_do_not_wait_for_a_fleet_without_hope),

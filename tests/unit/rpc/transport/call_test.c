@@ -161,7 +161,7 @@ static void every_method_of_the_control_plane_is_served(void **state)
         else if (m == PHX_RPC_AUDIT_PROVE)
             q.u.audit_prove.what = PHX_RPC_PROVE_INDEX;
         else if (m == PHX_RPC_AUDIT_REPLAY)
-            q.u.audit_replay.receipt_id = "rcpt_1";
+            q.u.audit_replay = (struct phx_rpc_audit_replay){"rcpt_1", "B"};
         if (phx_rpc_ask(f.client, 0, &q, f.arena, &answer, &f.err) != 0)
             fail_msg("method %d: %s", m, f.err.text);
         n++;
