@@ -10,6 +10,7 @@
 
 #include "daemon/audit/audit.h"
 #include "daemon/ctl/ctl.h"
+#include "daemon/keys/keys.h"
 #include "daemon/ledger/ledger.h"
 #include "daemon/store/store.h"
 #include "rpc/base/json.h"
@@ -106,6 +107,22 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     }
 }
 
+/* A name that no caller can have would be a budget that limits nobody. */
+static int check_name(const struct phx_budget *b, struct phx_err *err)
+{
+    const char *slash = strchr(b->name, '/');
+    char        tenant[PHX_BUDGET_NAME_BYTES];
+
+    if (b->scope == PHX_BUDGET_TENANT)
+        return phx_key_check_name("--tenant", b->name, err);
+    if (b->scope == PHX_BUDGET_KEY)
+        return phx_key_check_name("--key", b->name, err);
+    if (slash == NULL || slash[1] == '\0')
+        return phx_fail(err, PHX_E_INVALID, "--user: a user is named TENANT/USER");
+    (void)snprintf(tenant, sizeof(tenant), "%.*s", (int)(slash - b->name), b->name);
+    return phx_key_check_name("--user: the tenant", tenant, err); /* the user may be any subject of a token */
+}
+
 /* The change and its leaf are one transaction. */
 static int change(struct phx_tx *tx, void *ctx, struct phx_err *err)
 {
@@ -191,7 +208,9 @@ int phx_ctl_budget(int argc, char **argv)
     login = phx_ctl_login();
     if (a.by == NULL)
         a.by = login;
-    rc = phx_ctl_store_open(a.data_dir, &store, &a.now_ns, &err);
+    rc = strcmp(a.action, "list") == 0 ? 0 : check_name(&a.budget, &err);
+    if (rc == 0)
+        rc = phx_ctl_store_open(a.data_dir, &store, &a.now_ns, &err);
     if (rc == 0)
         rc = strcmp(a.action, "list") == 0 ? print_list(store, &a, &err)
                                            : phx_store_run(store, change, &a, &err);

@@ -28,6 +28,16 @@ static const struct argp_option options[] = {
     {NULL, 0, NULL, 0, NULL, 0},
 };
 
+static bool is_action(const char *name)
+{
+    static const char *const names[] = {"status", "nodes", "drain", "restart"};
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if (strcmp(name, names[i]) == 0)
+            return true;
+    return false;
+}
+
 static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
     struct arguments *a = state->input;
@@ -49,6 +59,8 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case ARGP_KEY_END:
         if (a->action == NULL)
             argp_error(state, "an action is needed: status, nodes, drain or restart");
+        if (!is_action(a->action))
+            argp_error(state, "unknown action '%.20s': status, nodes, drain or restart", a->action);
         if (a->data_dir == NULL)
             argp_error(state, "--data DIR is needed");
         return 0;
@@ -168,11 +180,8 @@ static int run_command(const struct arguments *a, struct phx_rpc_client *client,
 
     if (strcmp(a->action, "drain") == 0)
         rc = phx_rpc_cluster_drain(client, timeout_ms, &target, &done, err);
-    else if (strcmp(a->action, "restart") == 0)
-        rc = phx_rpc_cluster_restart(client, timeout_ms, &target, &done, err);
     else
-        return phx_fail(err, PHX_E_INVALID, "unknown action '%.20s': status, nodes, drain, restart",
-                        a->action);
+        rc = phx_rpc_cluster_restart(client, timeout_ms, &target, &done, err);
     if (rc == 0 && a->is_json)
         printf("{\"replicas\":%d,\"running\":%d}\n", done.n_replicas, done.n_running);
     else if (rc == 0)

@@ -44,7 +44,7 @@ static void print_help(FILE *out)
 
 /* Names and reasons end up in the audit log and on the terminals of other people: what could steer a terminal
  * (C0 and C1 controls) or is no text at all is refused here, once for all commands. */
-static bool is_text(const char *s)
+static bool is_text(const char *s, bool has_lines)
 {
     size_t n = strlen(s);
 
@@ -53,7 +53,7 @@ static bool is_text(const char *s)
     for (size_t i = 0; i < n; i++) {
         unsigned char c = (unsigned char)s[i];
 
-        if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7f || (c == 0xc2 && (unsigned char)s[i + 1] < 0xa0))
+        if ((c < 0x20 && !(has_lines && (c == '\n' || c == '\t'))) || c == 0x7f || (c == 0xc2 && (unsigned char)s[i + 1] < 0xa0))
             return false;
     }
     return true;
@@ -61,8 +61,10 @@ static bool is_text(const char *s)
 
 static bool check_texts(int argc, char **argv)
 {
+    bool is_prompt = strcmp(argv[1], "ask") == 0 || strcmp(argv[1], "chat") == 0 || strcmp(argv[1], "model") == 0;
+
     for (int i = 1; i < argc; i++)
-        if (!is_text(argv[i])) {
+        if (!is_text(argv[i], is_prompt)) {
             fprintf(stderr, "phalanx: argument %d is not UTF-8 or has control characters\n", i);
             return false;
         }
