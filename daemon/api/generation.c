@@ -45,7 +45,7 @@ struct generation {
     bool                     is_streaming, is_cancelled, is_settling;
     char                     id[48];
     int64_t                  created_s;
-    int64_t                  began_ns, admitted_ns, first_ns, last_ns;
+    int64_t                  began_ns, asked_ns, admitted_ns, first_ns, last_ns, ended_ns;
 };
 
 static void destroy(struct generation *g)
@@ -219,6 +219,7 @@ static void observe(struct generation *g)
     if (g->first_ns > 0)
         phx_metrics_observe(m, "phalanx_time_to_first_token_seconds", "",
                             (double)(g->first_ns - g->began_ns) / 1e9);
+    phx_metrics_observe(m, "phalanx_settlement_seconds", "", (double)(phx_clock_mono_ns() - g->ended_ns) / 1e9);
 }
 
 /* The record is durable (or cannot be made so): the last frame goes out. */
@@ -253,6 +254,7 @@ static void settle(struct generation *g)
     };
 
     g->is_settling = true;
+    g->ended_ns = now;
     for (int32_t i = 0; i < g->request.n_choices; i++) {
         outcome.n_reasoning += g->parts[i].choice.n_reasoning_tokens;
         choices[i] = (struct phx_choice_ids){g->parts[i].output.data, (int32_t)g->parts[i].output.n};
@@ -384,6 +386,7 @@ static void on_admitted(void *ctx, struct phx_lease *lease, const struct phx_ref
     struct generation *g = ctx;
 
     g->admitted_ns = phx_clock_mono_ns();
+    phx_metrics_observe(g->a->d->metrics, "phalanx_admission_seconds", "", (double)(g->admitted_ns - g->asked_ns) / 1e9);
     g->lease = lease;
     if (refusal != NULL) {
         struct phx_err err = {0};
@@ -527,6 +530,7 @@ static void admit(struct generation *g)
     };
 
     phx_http_on_gone(g->http, on_gone, g);
+    g->asked_ns = phx_clock_mono_ns();
     phx_admission_begin(g->a->d->admission, &facts, on_admitted, g);
 }
 

@@ -20,6 +20,8 @@ static const struct fact facts[] = {
     {"phalanx_tokens_total", COUNTER, "Tokens by kind: prompt, cached, output, reasoning."},
     {"phalanx_refusals_total", COUNTER, "Requests refused, by rule."},
     {"phalanx_time_to_first_token_seconds", HISTOGRAM, "From the request to its first token."},
+    {"phalanx_admission_seconds", HISTOGRAM, "From a request that was read to its durable admission or refusal."},
+    {"phalanx_settlement_seconds", HISTOGRAM, "From the end of an answer to its durable record."},
     {"phalanx_inter_token_seconds", HISTOGRAM, "Between two tokens of one answer."},
     {"phalanx_queue_seconds", HISTOGRAM, "From the engine queue to a replica."},
     {"phalanx_step_seconds", HISTOGRAM, "One engine step, by replica."},
