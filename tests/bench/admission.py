@@ -126,7 +126,8 @@ def main():
                  "most_known": (0, 0, 64), "most_known_256": (0, 0, 256), "most_one_in_ten_new": (0, 10, 64)}
         daemon, files, new = prepare(folder, 40000)
         commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
-        report = {"benchmark": "admission", "commit": commit, "cores": os.cpu_count(), "load_before": os.getloadavg()[0],
+        report = {"benchmark": "admission", "commit": commit, "cores": os.cpu_count(),
+                  "where": arguments.folder or tempfile.gettempdir(), "load_before": os.getloadavg()[0],
                   "fdatasync": measure_sync(folder), "phases": {}}
         for phase, (wanted, new_every, connections) in plans.items():
             n_new = 0 if new_every == 0 else (wanted or 6000) * seconds // new_every + 1

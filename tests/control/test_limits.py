@@ -6,8 +6,8 @@ import shutil
 import sqlite3
 import subprocess
 import tempfile
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -39,14 +39,9 @@ def test_idempotency_keys(make_daemon):
     assert daemon.rows("SELECT COUNT(*) FROM ledger WHERE kind = 'commit' AND tenant = 'acme'") == [(1,)]
     # two at once: one of them is the request, the other one is told so
     clients = [Client(daemon, ann) for _ in range(8)]
-    answers = []
     body = {"model": "demo", "prompt": "race", "max_tokens": 4, "seed": 1}
-    threads = [threading.Thread(target=lambda c=c: answers.append(c.post(body, {"Idempotency-Key": "race"})))
-               for c in clients]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(len(clients)) as pool:
+        answers = list(pool.map(lambda client: client.post(body, {"Idempotency-Key": "race"}), clients))
     assert sorted(a[0] for a in answers) == [200] + [409] * 7
     receipt = [a[1]["receipt"] for a in answers if a[0] == 200][0]
     assert {a[2]["x-phalanx-receipt"] for a in answers} == {receipt}

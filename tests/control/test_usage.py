@@ -8,6 +8,7 @@ import io
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from mock_daemon import Client, ask, make_key
@@ -82,11 +83,8 @@ def test_eight_clients_never_exceed_a_budget(shared):
                     refused[0] += 1
         client.close()
 
-    threads = [threading.Thread(target=work, args=(key, 1000 * n)) for n, key in enumerate(keys)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(len(keys)) as pool:
+        list(pool.map(work, keys, range(0, 1000 * len(keys), 1000)))
     budgets = {(b["scope"], b["name"]): b for b in json.loads(budget(shared, "list", "--json"))}
     assert refused[0] > 0 and budgets["tenant", "b2"]["posted"] == spent[0]
     for scope, name, tokens in (("tenant", "b2", limit), ("user", "b2/user-1", 150), ("key", key_id, 60)):
