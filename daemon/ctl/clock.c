@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  * `phalanx clock show|accept`: the time that licences, seats and records go by. */
 #include <argp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "daemon/ctl/ctl.h"
 #include "daemon/store/store.h"
@@ -12,6 +14,7 @@
 #include "rpc/base/mem.h"
 
 enum { OPT_JSON = 256, OPT_BY, OPT_APPROVED_BY };
+enum { READY_MAX_BYTES = 1 << 20, PAUSE_MS = 50, WAIT_MAX_MS = 10000 };
 
 struct arguments {
     const char *data_dir, *action, *by, *approved_by;
@@ -55,6 +58,50 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case ARGP_KEY_END: check_arguments(a, state); return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
+}
+
+/* ---- a daemon that runs -------------------------------------------------------------------------------------- */
+
+static bool is_daemon_running(const char *data_dir)
+{
+    char      *path = phx_ctl_path(data_dir, "run/ready.json");
+    json_t    *ready = NULL;
+    json_int_t pid = 0;
+
+    if (phx_json_load(&ready, path, READY_MAX_BYTES, 0, NULL) == 0)
+        pid = json_integer_value(json_object_get(ready, "pid"));
+    json_decref(ready);
+    phx_mem_free(path);
+    return pid > 0 && kill((pid_t)pid, 0) == 0;
+}
+
+struct taking {
+    int64_t accept_ns, taken_ns;
+};
+
+static int read_taking(struct phx_tx *tx, void *ctx, struct phx_err *err)
+{
+    struct taking       *t = ctx;
+    struct phx_time_mark mark;
+    int                  rc = phx_time_load(tx, &mark, &t->accept_ns, err);
+
+    return rc == 0 ? phx_time_taken(tx, &t->taken_ns, err) : rc;
+}
+
+/* The next command goes by the new time: its records must not stand before those of a daemon that has not seen it. */
+static int wait_for_daemon(struct phx_store *store, const char *data_dir, struct phx_err *err)
+{
+    const struct timespec pause = {0, PAUSE_MS * 1000000L};
+    struct taking         t = {1, 0};
+    int                   rc = 0;
+
+    for (int waited_ms = 0; waited_ms < WAIT_MAX_MS && is_daemon_running(data_dir); waited_ms += PAUSE_MS) {
+        rc = phx_store_read(store, read_taking, &t, err);
+        if (rc != 0 || t.taken_ns == t.accept_ns)
+            return rc;
+        (void)nanosleep(&pause, NULL); /* cut short: it looks once more */
+    }
+    return rc;
 }
 
 struct view {
@@ -123,6 +170,8 @@ int phx_ctl_clock(int argc, char **argv)
     rc = phx_ctl_store_open(a.data_dir, &store, &now_ns, &err);
     if (rc == 0)
         rc = phx_store_run(store, show_or_accept, &v, &err);
+    if (rc == 0 && strcmp(a.action, "accept") == 0)
+        rc = wait_for_daemon(store, a.data_dir, &err);
     phx_store_close(store);
     if (rc != 0) {
         (void)phx_ctl_fail(&err);

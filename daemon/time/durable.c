@@ -129,6 +129,25 @@ static int put_row(struct phx_tx *tx, const char *name, int64_t value, struct ph
                        values, 2, NULL, NULL, err);
 }
 
+static int read_number(void *ctx, const struct phx_value *columns, int n_columns)
+{
+    (void)n_columns;
+    *(int64_t *)ctx = columns[0].number;
+    return 0;
+}
+
+int phx_time_taken(struct phx_tx *tx, int64_t *accept_ns, struct phx_err *err)
+{
+    *accept_ns = 0;
+    return phx_tx_exec(tx, "SELECT value FROM meta WHERE name = 'clock_taken_ns'", NULL, 0, read_number, accept_ns,
+                       err);
+}
+
+int phx_time_take(struct phx_tx *tx, int64_t accept_ns, struct phx_err *err)
+{
+    return put_row(tx, "clock_taken_ns", accept_ns, err);
+}
+
 /* Mark and boot clock belong together: both are written, or none. */
 static int raise_mark(struct phx_tx *tx, int64_t hwm_ns, int64_t boot_ns, const char *id,
                       struct phx_err *err)

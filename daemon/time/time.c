@@ -19,7 +19,7 @@ struct visit {
     struct phx_time_mark mark;
     bool                 has_mark, has_event; /* to write down */
     char                 event[32], detail[96];
-    int64_t              accept_ns; /* found */
+    int64_t              known_ns, accept_ns; /* the last acceptance: that was known, that was found */
 };
 
 struct phx_time {
@@ -42,7 +42,9 @@ static int run_visit(struct phx_tx *tx, void *ctx, struct phx_err *err)
         rc = phx_time_store(tx, &v->mark, err);
     if (rc == 0 && v->has_event)
         rc = phx_audit_event(tx, "clock", v->event, "clock", "phalanxd", v->detail, v->mark.hwm_ns, err);
-    return rc == 0 ? phx_time_load(tx, &stored, &v->accept_ns, err) : rc;
+    if (rc == 0)
+        rc = phx_time_load(tx, &stored, &v->accept_ns, err);
+    return rc == 0 && v->accept_ns != v->known_ns ? phx_time_take(tx, v->accept_ns, err) : rc;
 }
 
 static void take_accepted(struct phx_time *t, int64_t accept_ns)
@@ -87,6 +89,7 @@ static void visit_store(struct phx_time *t)
     v = t->visit = phx_mem_calloc(1, sizeof(*v));
     v->t = t;
     v->mark = t->mark;
+    v->known_ns = t->accept_ns;
     v->has_event = !t->is_state_told;
     v->has_mark = v->has_event || t->saved_ns == 0 || mono - t->saved_ns >= SAVE_NS;
     if (v->has_event) {
@@ -145,7 +148,9 @@ static int open_mark(struct phx_tx *tx, void *ctx, struct phx_err *err)
         return rc;
     phx_time_read(&now);
     t->now_ns = phx_time_step(&t->mark, &now, &state);
-    return phx_time_store(tx, &t->mark, err);
+    if (t->accept_ns != 0)
+        rc = phx_time_take(tx, t->accept_ns, err);
+    return rc == 0 ? phx_time_store(tx, &t->mark, err) : rc;
 }
 
 int phx_time_open(struct phx_store *store, struct phx_time **out, struct phx_err *err)

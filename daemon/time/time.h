@@ -53,8 +53,11 @@ int phx_time_load(struct phx_tx *tx, struct phx_time_mark *out, int64_t *accept_
 int phx_time_store(struct phx_tx *tx, const struct phx_time_mark *mark, struct phx_err *err) PHX_CHECKED;
 /* T by the store's mark and this machine's clocks: for the command line, which has no phx_time. */
 int phx_time_in(struct phx_tx *tx, int64_t *t_ns, struct phx_err *err) PHX_CHECKED;
+/* Which acceptance a daemon has followed last, 0 = none; noting it is the daemon's. */
+int phx_time_taken(struct phx_tx *tx, int64_t *accept_ns, struct phx_err *err) PHX_CHECKED;
+int phx_time_take(struct phx_tx *tx, int64_t accept_ns, struct phx_err *err) PHX_CHECKED;
 /* The two-person command: accepts the wall clock of `now`, writes mark, acceptance and a "clock" leaf.  A
- * running daemon follows within two seconds.  PHX_E_INVALID: a name is missing or both are the same;
+ * running daemon follows within two seconds, see phx_time_taken().  PHX_E_INVALID: a name is missing or both are the same;
  * PHX_E_STATE: the clock is not suspect. */
 int phx_time_accept_in(struct phx_tx *tx, const struct phx_time_reading *now, const char *by,
                        const char *approved_by, struct phx_err *err) PHX_CHECKED;

@@ -159,7 +159,8 @@ def test_the_states_after_the_end(licensor, make_daemon, tmp_path):
         follows("suspect")
         daemon.run("clock", "accept", "--data", daemon.folder, "--by", "ann", "--approved-by", "bob")
         assert clock_state() == "ok"
-        follows("ok")
+        ask(daemon, known)
+        assert '"state":"ok"' in [x for x in daemon.log().splitlines() if '"clock.state"' in x][-1], "it has waited"
 
     clock.move(3 * HOUR)
     assert clock_state() == "suspect" and show(daemon)["state"] == "expiring"
