@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "rpc/base/mem.h"
-#include "shard/step/step.h"
+#include "shard/step/stage.h"
 
 struct fixture {
     struct phx_step_options options;
@@ -142,6 +142,73 @@ static void an_idle_run_repeats_no_numbers_of_an_old_step(void **state)
     assert_int_equal(f->out.stats.kv_blocks_total, 8);
 }
 
+static void run_until(struct fixture *f, uint64_t id, int32_t *tokens, float *gaps, int32_t n)
+{
+    for (int32_t i = 0; i < n;) {
+        run(f);
+        for (int32_t j = 0; j < f->out.n_tokens; j++) {
+            const struct phx_token_out *t = &f->out.tokens[j];
+
+            assert_int_equal(t->seq_id, id);
+            assert_int_equal(t->index, i);
+            assert_int_equal(t->finish, i == n - 1 ? PHX_FINISH_LENGTH : PHX_FINISH_NONE);
+            gaps[i] = t->gap;
+            tokens[i++] = t->token;
+        }
+    }
+}
+
+/* 2 results in a step, so that an answer of 5 takes 3 steps. */
+static void an_answer_is_read_back_without_a_gap(void **state)
+{
+    struct fixture   *f = *state;
+    int32_t           tokens[8] = {5, 6, 7}, drawn[5];
+    float             gaps[5];
+    struct phx_submit r = {.seq_id = 52, .tokens = tokens, .n_tokens = 8, .n_prompt = 3, .max_new = 1,
+                           .n_check = 5};
+
+    phx_sampling_init(&r.sampling);
+    r.sampling.temperature = 0;
+    submit(f, 51, 5, -1);
+    run_until(f, 51, tokens + 3, gaps, 5);
+    for (int32_t wrong = -1; wrong < 5; wrong++, r.seq_id++) {
+        int32_t right = wrong >= 0 ? tokens[3 + wrong] : 0;
+
+        if (wrong >= 0)
+            tokens[3 + wrong] = (right + 1) % 100;
+        phx_head_submit(f->head, &r);
+        run_until(f, r.seq_id, drawn, gaps, 5);
+        for (int32_t i = 0; i < (wrong >= 0 ? wrong : 5); i++)
+            assert_true(drawn[i] == tokens[3 + i] && gaps[i] == 0);
+        if (wrong >= 0) {
+            assert_int_equal(drawn[wrong], right);
+            assert_true(gaps[wrong] > 0);
+            tokens[3 + wrong] = right;
+        }
+    }
+    assert_int_equal(f->out.stats.n_decode_tokens, 0);
+}
+
+/* A plan whose checked rows have no token behind them, or are the prompt's own, would read what is not there. */
+static void a_plan_that_checks_nothing_is_refused(void **state)
+{
+    struct fixture          *f = *state;
+    const int32_t            cases[][3] = {{4, 2, 3}, {2, 2, 3}, {3, 2, 3}}; /* rows, checked, prompt; of 4 tokens */
+    const struct phx_result *result;
+    bool                     is_stop;
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        const int32_t plan[] = {0x31584850, 1, 1, 0, 1, cases[i][0], /* header: one sequence */
+                                0, 1 | 4, 0, cases[i][0], cases[i][1], 4, 5, 6, 7, 8, 1, 0, cases[i][2],
+                                0, 0x3f800000, 0, 0, 0, 0x3f800000, 0, 0, 0, -1, 0};
+
+        assert_int_equal(phx_stage_run(f->step.stage, plan, sizeof(plan), &is_stop, &result, &f->err),
+                         PHX_E_FORMAT);
+        if (strstr(f->err.text, "do not fit its tokens") == NULL)
+            fail_msg("%s", f->err.text);
+    }
+}
+
 static void many_answers_make_the_head_full_but_none_is_lost(void **state)
 {
     struct fixture *f = *state;
@@ -166,6 +233,8 @@ int main(void)
         WITH_HEAD(a_cancelled_sequence_that_waits_is_answered_though_nothing_runs),
         WITH_HEAD(a_refusal_names_its_code_and_leaves_the_others_alone),
         WITH_HEAD(an_idle_run_repeats_no_numbers_of_an_old_step),
+        WITH_HEAD(an_answer_is_read_back_without_a_gap),
+        WITH_HEAD(a_plan_that_checks_nothing_is_refused),
         WITH_HEAD(many_answers_make_the_head_full_but_none_is_lost),
     };
 
