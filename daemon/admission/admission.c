@@ -161,6 +161,7 @@ static void on_intent(void *ctx, const struct phx_err *err)
 
     if (err == NULL) {
         forget_prompt(l);
+        l->progress_ns = phx_clock_mono_ns();
         phx_admission_note_success(a);
         if (a->o.publisher != NULL)
             phx_publisher_wake(a->o.publisher);
@@ -227,7 +228,7 @@ static struct phx_lease *make_lease(struct phx_admission *a, const struct phx_ad
     return l;
 }
 
-void phx_admission_begin(struct phx_admission *a, const struct phx_admission_facts *f,
+bool phx_admission_begin(struct phx_admission *a, const struct phx_admission_facts *f,
                          phx_admission_fn fn, void *ctx)
 {
     struct phx_lease  *l = make_lease(a, f);
@@ -238,10 +239,11 @@ void phx_admission_begin(struct phx_admission *a, const struct phx_admission_fac
     if (!phx_decide(a, l, &refusal)) {
         phx_refusal_record(a, &l->who, l->request_id, &refusal, fn, ctx);
         phx_lease_destroy(l);
-        return;
+        return false;
     }
     link_lease(l);
     phx_store_submit(a->o.store, phx_intent_write, on_intent, l);
+    return true;
 }
 
 /* ---- progress --------------------------------------------------------------------------------------------- */

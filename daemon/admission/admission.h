@@ -4,7 +4,8 @@
  *
  * begin: the loop decides what needs no database (licence, model, purpose, role, sizes, rate, capacity);
  * then ONE transaction decides seat and budget and writes seat, reservation and the audit intent leaf.  The
- * answer comes on the loop when it is durable.  No token may leave before.
+ * answer comes on the loop when it is durable.  No token may leave before; the engine may start, since almost
+ * every transaction admits, so that the disk's time passes while the prompt is read.
  * end: ONE transaction with the exact usage and the audit result leaf; the final frame leaves after it.
  * A lease that is dropped by a crash is settled at the next start at its proven lower bound. */
 #ifndef PHX_DAEMON_ADMISSION_H
@@ -102,8 +103,9 @@ int  phx_admission_open(const struct phx_admission_options *options, struct phx_
 void phx_admission_close(struct phx_admission *a); /* after the last lease has ended; NULL is allowed */
 
 /* fn runs later on the loop, always exactly once (also when the caller has lost interest: it must then end
- * the lease as cancelled).  facts are copied as needed. */
-void phx_admission_begin(struct phx_admission *a, const struct phx_admission_facts *facts,
+ * the lease as cancelled).  facts are copied as needed.  True = only the transaction can still refuse: work may
+ * start, whose results are thrown away if it does. */
+bool phx_admission_begin(struct phx_admission *a, const struct phx_admission_facts *facts,
                          phx_admission_fn fn, void *ctx);
 /* The id the client can verify later; borrowed while the lease lives. */
 const char *phx_lease_receipt(const struct phx_lease *lease);

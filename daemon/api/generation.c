@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * One generation: body -> prompt -> admission (durable) -> engine -> tokens out -> settled (durable) -> last
- * frame.  It lives until its last callback has come, also when its client has left. */
+ * One generation: body -> prompt -> admission -> tokens out -> settled (durable) -> last frame.  The engine starts
+ * while the transaction that admits is on its way to the disk; what it says waits for that.  A generation lives
+ * until its last callback has come, also when its client has left. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -42,7 +43,8 @@ struct generation {
     int32_t                  n_open;
     int32_t                  n_output; /* of all choices */
     struct phx_err           failure;
-    bool                     is_streaming, is_cancelled, is_settling;
+    int64_t                  retry_after_ms; /* of the failure */
+    bool                     is_streaming, is_cancelled, is_refused, is_settling;
     char                     id[48];
     int64_t                  created_s;
     int64_t                  began_ns, asked_ns, admitted_ns, first_ns, last_ns, ended_ns;
@@ -231,7 +233,7 @@ static void on_settled(void *ctx, const struct phx_err *err)
     if (err != NULL)
         reply_error(g, err, -1);
     else if (g->failure.code != 0)
-        reply_error(g, &g->failure, phx_err_is_retryable(g->failure.code) ? 1000 : -1);
+        reply_error(g, &g->failure, g->retry_after_ms);
     else if (g->http != NULL && g->is_streaming)
         finish_stream(g);
     else if (g->http != NULL)
@@ -291,7 +293,7 @@ static void on_token(void *ctx, const struct phx_token_out *token)
     struct generation *g = p->g;
     int64_t            now = phx_clock_mono_ns();
 
-    if (token->token < 0)
+    if (token->token < 0 || g->is_refused)
         return;
     if (g->first_ns == 0)
         g->first_ns = now;
@@ -300,7 +302,9 @@ static void on_token(void *ctx, const struct phx_token_out *token)
                             (double)(now - g->last_ns) / 1e9);
     g->last_ns = now;
     phx_ids_put(&p->output, token->token);
-    phx_lease_progress(g->lease, ++g->n_output, 0);
+    g->n_output++;
+    if (g->lease != NULL)
+        phx_lease_progress(g->lease, g->n_output, 0);
     if (phx_choice_push(&p->choice, token) && p->seq != NULL) {
         struct phx_engine_seq *seq = p->seq;
 
@@ -309,6 +313,13 @@ static void on_token(void *ctx, const struct phx_token_out *token)
     }
     if (g->is_streaming && g->http != NULL)
         send_delta(g, p, false);
+}
+
+static void fail(struct generation *g, const struct phx_err *err, int64_t retry_after_ms)
+{
+    g->failure = *err;
+    g->retry_after_ms = retry_after_ms;
+    cancel_parts(g);
 }
 
 static void on_end(void *ctx, enum phx_finish finish, const struct phx_err *err)
@@ -321,14 +332,21 @@ static void on_end(void *ctx, enum phx_finish finish, const struct phx_err *err)
     phx_choice_end(&p->choice, finish);
     if (finish == PHX_FINISH_ERROR && g->failure.code == 0) {
         if (err != NULL)
-            g->failure = *err;
-        else
-            (void)phx_fail(&g->failure, PHX_E_INTERNAL, "the engine failed"); /* recorded */
-        cancel_parts(g);
+            fail(g, err, phx_err_is_retryable(err->code) ? 1000 : -1);
+        else {
+            struct phx_err unknown = {0};
+
+            (void)phx_fail(&unknown, PHX_E_INTERNAL, "the engine failed"); /* recorded */
+            fail(g, &unknown, -1);
+        }
     }
     if (g->is_streaming && g->http != NULL && g->failure.code == 0)
         send_delta(g, p, false);
-    if (--g->n_open == 0)
+    if (--g->n_open > 0)
+        return;
+    if (g->is_refused)
+        destroy(g);
+    else if (g->lease != NULL)
         settle(g);
 }
 
@@ -358,55 +376,75 @@ static int submit_parts(struct generation *g, struct phx_err *err)
     return rc;
 }
 
-static void start_answer(struct generation *g)
+/* Admission may still refuse: nothing of this is seen before it has not. */
+static void start_engine(struct generation *g)
 {
     struct phx_engine_facts facts;
     struct phx_err          err = {0};
     int                     rc = submit_parts(g, &err);
 
-    if (rc != 0) {
-        g->failure = err;
-        phx_engine_facts(g->a->d->engine, &facts);
-        reply_error(g, &err, phx_err_is_retryable(rc) ? facts.retry_after_ms : -1);
-        cancel_parts(g);
-        if (g->n_open == 0)
-            settle(g);
+    if (rc == 0)
         return;
-    }
-    if (g->request.is_stream && g->http != NULL) {
-        phx_http_stream_start(g->http, 200, "text/event-stream; charset=utf-8");
-        g->is_streaming = true;
-    }
+    phx_engine_facts(g->a->d->engine, &facts);
+    fail(g, &err, phx_err_is_retryable(rc) ? facts.retry_after_ms : -1);
 }
 
 /* ---- the beginning --------------------------------------------------------------------------- */
+
+static void refuse(struct generation *g, const struct phx_refusal *refusal)
+{
+    struct phx_err err = {0};
+
+    (void)phx_fail(&err, refusal->code, "%s (rule %s)", refusal->text, refusal->rule); /* told */
+    if (g->http != NULL) {
+        phx_http_set_header(g->http, "x-phalanx-rule", refusal->rule);
+        if (refusal->receipt[0] != '\0')
+            phx_http_set_header(g->http, "x-phalanx-receipt", refusal->receipt);
+    }
+    reply_error(g, &err, refusal->retry_after_ms);
+    phx_api_count(g->a, g->who.tenant, "refused");
+    g->is_refused = true;
+    cancel_parts(g);
+    if (g->n_open == 0)
+        destroy(g);
+}
+
+/* What admission cost: how long the first token had to wait for it. */
+static void observe_admission(struct generation *g)
+{
+    struct phx_metrics *m = g->a->d->metrics;
+
+    g->admitted_ns = phx_clock_mono_ns();
+    phx_metrics_observe(m, "phalanx_admission_seconds", "", (double)(g->admitted_ns - g->asked_ns) / 1e9);
+    phx_metrics_observe(m, "phalanx_admission_wait_seconds", "",
+                        g->first_ns > 0 ? (double)(g->admitted_ns - g->first_ns) / 1e9 : 0.0);
+    if (g->first_ns > 0)
+        g->first_ns = g->last_ns = g->admitted_ns; /* nobody has seen it before */
+}
 
 static void on_admitted(void *ctx, struct phx_lease *lease, const struct phx_refusal *refusal)
 {
     struct generation *g = ctx;
 
-    g->admitted_ns = phx_clock_mono_ns();
-    phx_metrics_observe(g->a->d->metrics, "phalanx_admission_seconds", "", (double)(g->admitted_ns - g->asked_ns) / 1e9);
-    g->lease = lease;
+    observe_admission(g);
     if (refusal != NULL) {
-        struct phx_err err = {0};
-
-        (void)phx_fail(&err, refusal->code, "%s (rule %s)", refusal->text, refusal->rule); /* told */
-        if (g->http != NULL) {
-            phx_http_set_header(g->http, "x-phalanx-rule", refusal->rule);
-            if (refusal->receipt[0] != '\0')
-                phx_http_set_header(g->http, "x-phalanx-receipt", refusal->receipt);
-        }
-        reply_error(g, &err, refusal->retry_after_ms);
-        phx_api_count(g->a, g->who.tenant, "refused");
-        destroy(g);
-    } else if (g->http == NULL) {
-        g->is_cancelled = true;
-        settle(g);
-    } else {
-        phx_http_set_header(g->http, "x-phalanx-receipt", phx_lease_receipt(lease));
-        start_answer(g);
+        refuse(g, refusal);
+        return;
     }
+    g->lease = lease;
+    if (g->n_output > 0)
+        phx_lease_progress(lease, g->n_output, 0);
+    if (g->http != NULL)
+        phx_http_set_header(g->http, "x-phalanx-receipt", phx_lease_receipt(lease));
+    if (g->http != NULL && g->request.is_stream && g->failure.code == 0) {
+        phx_http_stream_start(g->http, 200, "text/event-stream; charset=utf-8");
+        g->is_streaming = true;
+        for (int32_t i = 0; i < g->request.n_choices && g->http != NULL; i++)
+            if (g->parts[i].output.n > 0)
+                send_delta(g, &g->parts[i], false);
+    }
+    if (g->n_open == 0)
+        settle(g);
 }
 
 static int render_prompt(struct generation *g, struct phx_err *err)
@@ -531,7 +569,8 @@ static void admit(struct generation *g)
 
     phx_http_on_gone(g->http, on_gone, g);
     g->asked_ns = phx_clock_mono_ns();
-    phx_admission_begin(g->a->d->admission, &facts, on_admitted, g);
+    if (phx_admission_begin(g->a->d->admission, &facts, on_admitted, g))
+        start_engine(g);
 }
 
 void phx_api_generate(struct phx_api *a, struct phx_http_request *r, enum phx_api_kind kind,

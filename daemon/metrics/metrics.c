@@ -21,6 +21,7 @@ static const struct fact facts[] = {
     {"phalanx_refusals_total", COUNTER, "Requests refused, by rule."},
     {"phalanx_time_to_first_token_seconds", HISTOGRAM, "From the request to its first token."},
     {"phalanx_admission_seconds", HISTOGRAM, "From a request that was read to its durable admission or refusal."},
+    {"phalanx_admission_wait_seconds", HISTOGRAM, "What admission added: how long a first token waited for it."},
     {"phalanx_settlement_seconds", HISTOGRAM, "From the end of an answer to its durable record."},
     {"phalanx_inter_token_seconds", HISTOGRAM, "Between two tokens of one answer."},
     {"phalanx_queue_seconds", HISTOGRAM, "From the engine queue to a replica."},

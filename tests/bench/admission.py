@@ -4,7 +4,9 @@
 
 Per phase: the latency that a client sees for a whole request of one token (open loop, timed from the moment it was
 due), and from the daemon's own histograms what admission (request read -> seat, budget, reservation and intent leaf
-durable) and settlement (answer ended -> record durable) took.  `fdatasync` is the disk in the same run.
+durable) and settlement (answer ended -> record durable) took.  The engine starts while the intent is on its way to
+the disk: `added` is what a first token waited for it, with an engine whose first token takes --step-us.
+`fdatasync` is the disk in the same run.
 """
 import argparse
 import hashlib
@@ -67,7 +69,8 @@ def within(counts, ms):
 
 
 def run_phase(daemon, files, rate, new_every, seconds, connections):
-    names = {"admission": "phalanx_admission_seconds", "settlement": "phalanx_settlement_seconds"}
+    names = {"admission": "phalanx_admission_seconds", "added": "phalanx_admission_wait_seconds",
+             "settlement": "phalanx_settlement_seconds"}
     before = {key: histogram(daemon, name) for key, name in names.items()}
     host, port = daemon.address
     done = subprocess.run([BIN / "http_load", host, str(port), files["known"], files["new"], str(new_every), str(rate), str(seconds),
@@ -98,10 +101,11 @@ def measure_sync(folder, n=300):
     return {"p50_us": round(times[n // 2]), "p99_us": round(times[n * 99 // 100])}
 
 
-def prepare(folder, n_new):
+def prepare(folder, n_new, step_us):
     licensor = Licensor(folder / "licensor")
     licence = licensor.issue("bench", limits={"unit": "person-month", "seats": None, "indirect_users": None, "concurrent": None})
-    daemon = Daemon(folder / "data", [f"license.roots={licensor.roots}", "limits.active=4096", "limits.active_per_tenant=4096"])
+    daemon = Daemon(folder / "data", [f"license.roots={licensor.roots}", "limits.active=4096", "limits.active_per_tenant=4096"],
+                    {"MOCK_STEP_US": str(step_us)})
     daemon.prepare()
     daemon.run("license", "install", "--data", daemon.folder, licence, "--key-set", licensor.key_set(1))
     files = {"known": folder / "known.keys", "new": folder / "new.keys"}
@@ -118,16 +122,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=8)
     parser.add_argument("--rate", type=int, default=500)
+    parser.add_argument("--step-us", type=int, default=0, help="what a step of the engine takes")
     parser.add_argument("--folder", help="where the database lies (default: the temporary folder)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="phalanx-bench.", dir=arguments.folder) as name:
         folder, seconds, rate = Path(name), arguments.seconds, arguments.rate
         plans = {"known": (rate, 0, 64), "one_in_ten_new": (rate, 10, 64), "all_new": (rate, 1, 64),
                  "most_known": (0, 0, 64), "most_known_256": (0, 0, 256), "most_one_in_ten_new": (0, 10, 64)}
-        daemon, files, new = prepare(folder, 40000)
+        daemon, files, new = prepare(folder, 40000, arguments.step_us)
         commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
         report = {"benchmark": "admission", "commit": commit, "cores": os.cpu_count(),
-                  "where": arguments.folder or tempfile.gettempdir(), "load_before": os.getloadavg()[0],
+                  "step_us": arguments.step_us, "where": arguments.folder or tempfile.gettempdir(), "load_before": os.getloadavg()[0],
                   "fdatasync": measure_sync(folder), "phases": {}}
         for phase, (wanted, new_every, connections) in plans.items():
             n_new = 0 if new_every == 0 else (wanted or 6000) * seconds // new_every + 1

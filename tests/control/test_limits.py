@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Idempotency keys, rate limits, and data folders that phalanxd must not serve from."""
+import http.client
 import json
 import os
 import shutil
@@ -151,3 +152,32 @@ def test_a_stopped_daemon_leaves_nothing(make_daemon):
     assert status.returncode == 1 and "no cluster is running" in status.stderr
     asked = daemon.run("ask", "hello", "--data", daemon.folder, check=False)
     assert asked.returncode == 1 and "no cluster is running" in asked.stderr
+
+
+def metric(daemon, name):
+    connection = http.client.HTTPConnection(*daemon.address, timeout=10)
+    connection.request("GET", "/metrics", headers={"Authorization": "Bearer " + daemon.key})
+    lines = connection.getresponse().read().decode().splitlines()
+    connection.close()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+
+def test_what_is_refused_late_leaves_nothing(make_daemon):
+    """The engine starts while the transaction is under way; a refusal by it must not let a token out."""
+    daemon = make_daemon("data", environment={"MOCK_STEP_US": "150000"})
+    ann = make_key(daemon, "acme", "ann")
+    daemon.run("budget", "set", "--data", daemon.folder, "--tenant", "acme", "--tokens", "50")
+    daemon.start()
+    assert ask(daemon, ann, max_tokens=1)[0] == 200
+    for stream in (False, True):
+        refused(ask(daemon, ann, max_tokens=60, stream=stream), 429, "budget.tenant")
+    deadline = time.monotonic() + 10
+    while metric(daemon, "phalanx_sequences{") > 0:
+        assert time.monotonic() < deadline, "the engine still works for a refused request"
+        time.sleep(0.02)
+    assert metric(daemon, 'phalanx_tokens_total{kind="output"}') == 1
+    assert metric(daemon, "phalanx_admissions_active") == 0
+    assert daemon.rows("SELECT kind, COUNT(*) FROM ledger GROUP BY kind ORDER BY kind") == [("commit", 1), ("reserve", 1)]
+    assert ask(daemon, ann, max_tokens=1)[0] == 200
+    assert daemon.stop() == 0
+    daemon.verify()

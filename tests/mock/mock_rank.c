@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * A rank that generates without a model, as fast as its messages travel: token i of an answer is a hash of
  * the prompt, the seed and i, and an answer has 1 to 32 tokens before the model's stop id by the same hash.
- * Started by a daemon in place of phalanx-rank (launcher.rank_program); MOCK_STEP_US slows its steps. */
+ * Started by a daemon in place of phalanx-rank (launcher.rank_program); a step takes MOCK_STEP_US. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -117,6 +117,8 @@ static void run_step(struct mock *m)
     struct phx_link_msg   msg = {.kind = PHX_LINK_STEP};
     int                   n = 0;
 
+    if (m->step_us > 0)
+        usleep(m->step_us);
     for (int i = m->n_seqs - 1; i >= 0; i--) {
         struct seq           *q = &m->seqs[i];
         struct phx_token_out *out = &outs[n++];
@@ -136,8 +138,6 @@ static void run_step(struct mock *m)
                                                .n_decode_tokens = n};
     mock_send(m->link, &msg);
     phx_mem_free(outs);
-    if (m->step_us > 0)
-        usleep(m->step_us);
 }
 
 int main(int argc, char **argv)

@@ -313,8 +313,9 @@ static void run_child(struct world *w, int fd)
     struct call c;
 
     world_open(w);
-    world_begin(w, &c, (struct person){0});
-    phx_lease_progress(c.lease, 2, 1);
+    world_begin(w, &c, (struct person){.max_new = 300});
+    phx_lease_progress(c.lease, 2, 1); /* too few, too early */
+    phx_lease_progress(c.lease, 257, 1);
     phx_store_drain(w->store);
     if (write(fd, c.receipt, sizeof(c.receipt)) != (ssize_t)sizeof(c.receipt))
         _exit(1);
@@ -331,6 +332,7 @@ static void a_killed_process_is_settled_as_a_crash(void **state)
 
     (void)state;
     world_make(&w, NULL);
+    w.options.max_output_tokens = 300;
     assert_int_equal(pipe(fds), 0);
     child = fork();
     assert_true(child >= 0);
@@ -346,7 +348,7 @@ static void a_killed_process_is_settled_as_a_crash(void **state)
     assert_int_equal(world_int(&w, "SELECT COUNT(*) FROM ledger WHERE kind = 'commit'"), 0);
     world_open(&w);
     assert_int_equal(world_int(&w, "SELECT COUNT(*) FROM ledger WHERE kind = 'commit' AND outcome = 'crash' AND"
-                                   " prompt = 4 AND output = 2 AND reasoning = 1 AND upper = 10"), 1);
+                                   " prompt = 4 AND output = 257 AND reasoning = 1 AND upper = 300"), 1);
     assert_int_equal(world_int(&w, "SELECT r.leaf < s.leaf FROM audit r, audit s WHERE r.kind = 'result' AND"
                                    " s.record LIKE '%daemon.start%' AND s.record LIKE '%\"epoch\":2%'"), 1);
     world_close(&w);

@@ -151,7 +151,7 @@ static void record_stopping(struct fixture *f, float temperature, int32_t n_choi
     sampling.seed = 70;
     sampling.stop_ids = &stop;
     sampling.n_stop_ids = 1;
-    phx_admission_begin(f->w.admission, &facts, on_begun, &c);
+    (void)phx_admission_begin(f->w.admission, &facts, on_begun, &c);
     world_turn(&f->w, &c.n_begun, 1);
     (void)snprintf(f->receipt, sizeof(f->receipt), "%s", phx_lease_receipt(c.lease));
     phx_lease_end(c.lease, &o, on_settled, &c);

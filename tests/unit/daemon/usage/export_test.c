@@ -101,7 +101,7 @@ static int add_seats(struct phx_tx *tx, void *ctx, struct phx_err *err)
 
 static int try_export(struct site *s, const char *period, const char *message, int64_t now_ns, char **payload)
 {
-    const struct phx_usage_export e = {s->audit, CLUSTER, period, message, "ann", now_ns};
+    const struct phx_usage_export e = {s->audit, CLUSTER, period, message, "ann.exporter", now_ns};
 
     return phx_usage_export(s->book.store, &e, payload, &s->book.err);
 }
@@ -177,7 +177,7 @@ static void an_export_counts_and_names_nobody(void **state)
     text = json_dumps(root, 0);
     assert_null(strstr(text, "secret"));
     assert_null(strstr(text, "acme"));
-    assert_null(strstr(text, "ann"));
+    assert_null(strstr(text, "exporter"));
     free(text);
     json_decref(root);
     site_close(&s);
