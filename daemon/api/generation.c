@@ -2,13 +2,12 @@
  * One generation: body -> prompt -> admission -> tokens out -> settled (durable) -> last frame.  The engine starts
  * while the transaction that admits is on its way to the disk; what it says waits for that.  A generation lives
  * until its last callback has come, also when its client has left. */
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
 #include "daemon/admission/admission.h"
-#include "daemon/api/state.h"
+#include "daemon/api/generation.h"
 #include "daemon/config/config.h"
 #include "daemon/config/limits.h"
 #include "daemon/ledger/ledger.h"
@@ -19,36 +18,7 @@
 #include "rpc/base/id.h"
 #include "rpc/base/log.h"
 
-enum { COMPLETION_DEFAULT_TOKENS = 16, CHUNK_MAX_BYTES = 64 << 20 };
-
-struct part { /* one choice and its sequence */
-    struct generation     *g;
-    struct phx_choice      choice;
-    struct phx_engine_seq *seq;    /* NULL when over */
-    struct phx_ids         output; /* its generated tokens, for the record */
-    bool                   is_open;
-};
-
-struct generation {
-    struct generation       *prev, *next;
-    struct phx_api          *a;
-    struct phx_http_request *http; /* NULL once the client has left or was answered */
-    struct phx_arena        *arena;
-    struct phx_api_request   request;
-    struct phx_identity      who;
-    struct phx_ids           prompt;
-    struct phx_sampling      sampling; /* final: seed and stop ids resolved */
-    struct phx_lease        *lease;
-    struct part             *parts;
-    int32_t                  n_open;
-    int32_t                  n_output; /* of all choices */
-    struct phx_err           failure;
-    int64_t                  retry_after_ms; /* of the failure */
-    bool                     is_streaming, is_cancelled, is_refused, is_settling;
-    char                     id[48];
-    int64_t                  created_s;
-    int64_t                  began_ns, asked_ns, admitted_ns, first_ns, last_ns, ended_ns;
-};
+enum { COMPLETION_DEFAULT_TOKENS = 16 };
 
 static void destroy(struct generation *g)
 {
@@ -92,108 +62,6 @@ static void reply_error(struct generation *g, const struct phx_err *err, int64_t
     phx_buf_fini(&chunk);
 }
 
-/* ---- frames ---------------------------------------------------------------------------------- */
-
-static void put_head(const struct generation *g, struct phx_buf *out, bool is_chunk)
-{
-    bool is_chat = g->request.kind == PHX_API_CHAT;
-
-    phx_buf_printf(out, "{\"id\":\"%s\",\"object\":\"%s\",\"created\":%" PRId64 ",\"model\":", g->id,
-                   !is_chat   ? "text_completion"
-                   : is_chunk ? "chat.completion.chunk"
-                              : "chat.completion",
-                   g->created_s);
-    phx_json_put_str(out, g->a->d->model_name, strlen(g->a->d->model_name));
-    phx_buf_puts(out, ",\"system_fingerprint\":\"phalanx-" PHX_VERSION "\"");
-}
-
-static void put_usage(const struct generation *g, struct phx_buf *out)
-{
-    int32_t output = 0, reasoning = 0, cached = 0;
-
-    for (int32_t i = 0; i < g->request.n_choices; i++) {
-        output += g->parts[i].choice.n_tokens;
-        reasoning += g->parts[i].choice.n_reasoning_tokens;
-    }
-    cached = g->parts[0].choice.cached_tokens;
-    phx_buf_printf(out,
-                   "\"usage\":{\"prompt_tokens\":%zu,\"completion_tokens\":%d,\"total_tokens\":%zu,"
-                   "\"prompt_tokens_details\":{\"cached_tokens\":%d},"
-                   "\"completion_tokens_details\":{\"reasoning_tokens\":%d}}",
-                   g->prompt.n, output, g->prompt.n + (size_t)output, cached, reasoning);
-}
-
-static void write_stream(struct generation *g, const struct phx_buf *out)
-{
-    /* a client that does not read is dropped; its gone callback follows */
-    if (g->http != NULL && out->size > 0 && phx_http_stream_write(g->http, out->data, out->size) != 0)
-        phx_log(PHX_LOG_INFO, "api.stream.drop", "id=%s", g->id);
-}
-
-static void send_delta(struct generation *g, struct part *p, bool with_finish)
-{
-    struct phx_buf chunk, choice;
-
-    phx_buf_init(&chunk, CHUNK_MAX_BYTES);
-    phx_buf_init(&choice, CHUNK_MAX_BYTES);
-    if (phx_choice_put_delta(&p->choice, &choice, with_finish)) {
-        phx_buf_puts(&chunk, "data: ");
-        put_head(g, &chunk, true);
-        phx_buf_puts(&chunk, ",\"choices\":[");
-        phx_buf_put(&chunk, choice.data, choice.size);
-        phx_buf_putc(&chunk, ']');
-        if (with_finish)
-            phx_buf_printf(&chunk, ",\"receipt\":\"%s\"", phx_lease_receipt(g->lease));
-        phx_buf_puts(&chunk, "}\n\n");
-        write_stream(g, &chunk);
-    }
-    phx_buf_fini(&choice);
-    phx_buf_fini(&chunk);
-}
-
-static void finish_stream(struct generation *g)
-{
-    struct phx_buf           chunk;
-    struct phx_http_request *r = g->http;
-
-    for (int32_t i = 0; i < g->request.n_choices; i++)
-        send_delta(g, &g->parts[i], true);
-    phx_buf_init(&chunk, CHUNK_MAX_BYTES);
-    if (g->request.has_stream_usage) {
-        phx_buf_puts(&chunk, "data: ");
-        put_head(g, &chunk, true);
-        phx_buf_puts(&chunk, ",\"choices\":[],");
-        put_usage(g, &chunk);
-        phx_buf_puts(&chunk, "}\n\n");
-    }
-    phx_buf_puts(&chunk, "data: [DONE]\n\n");
-    write_stream(g, &chunk);
-    phx_buf_fini(&chunk);
-    g->http = NULL;
-    phx_http_stream_end(r);
-}
-
-static void finish_whole(struct generation *g)
-{
-    struct phx_buf           body;
-    struct phx_http_request *r = g->http;
-
-    phx_buf_init(&body, 0);
-    put_head(g, &body, false);
-    phx_buf_puts(&body, ",\"choices\":[");
-    for (int32_t i = 0; i < g->request.n_choices; i++) {
-        if (i > 0)
-            phx_buf_putc(&body, ',');
-        phx_choice_put_whole(&g->parts[i].choice, &body);
-    }
-    phx_buf_puts(&body, "],");
-    put_usage(g, &body);
-    phx_buf_printf(&body, ",\"receipt\":\"%s\"}", phx_lease_receipt(g->lease));
-    g->http = NULL;
-    phx_http_reply(r, 200, "application/json", body.data, body.size);
-    phx_buf_fini(&body);
-}
-
 /* ---- the end --------------------------------------------------------------------------------- */
 
 static const char *outcome_of(const struct generation *g)
@@ -235,9 +103,9 @@ static void on_settled(void *ctx, const struct phx_err *err)
     else if (g->failure.code != 0)
         reply_error(g, &g->failure, g->retry_after_ms);
     else if (g->http != NULL && g->is_streaming)
-        finish_stream(g);
+        phx_generation_finish_stream(g);
     else if (g->http != NULL)
-        finish_whole(g);
+        phx_generation_finish_whole(g);
     destroy(g);
 }
 
@@ -312,7 +180,7 @@ static void on_token(void *ctx, const struct phx_token_out *token)
         phx_engine_cancel(seq); /* a stop string: what follows is not wanted */
     }
     if (g->is_streaming && g->http != NULL)
-        send_delta(g, p, false);
+        phx_generation_send_delta(g, p, false);
 }
 
 static void fail(struct generation *g, const struct phx_err *err, int64_t retry_after_ms)
@@ -341,7 +209,7 @@ static void on_end(void *ctx, enum phx_finish finish, const struct phx_err *err)
         }
     }
     if (g->is_streaming && g->http != NULL && g->failure.code == 0)
-        send_delta(g, p, false);
+        phx_generation_send_delta(g, p, false);
     if (--g->n_open > 0)
         return;
     if (g->is_refused)
@@ -441,7 +309,7 @@ static void on_admitted(void *ctx, struct phx_lease *lease, const struct phx_ref
         g->is_streaming = true;
         for (int32_t i = 0; i < g->request.n_choices && g->http != NULL; i++)
             if (g->parts[i].output.n > 0)
-                send_delta(g, &g->parts[i], false);
+                phx_generation_send_delta(g, &g->parts[i], false);
     }
     if (g->n_open == 0)
         settle(g);
