@@ -18,7 +18,7 @@ struct command {
 static const struct command commands[] = {
     {"ask", phx_ctl_ask, "ask one question and print the answer as it comes"},
     {"audit", phx_ctl_audit, "verify the log or a receipt; explain, reconcile, replay an answer"},
-    {"bench", phx_ctl_bench, "measure the engine"},
+    {"bench", phx_ctl_bench, "measure the engine, or a server over HTTP"},
     {"chat", phx_ctl_chat, "chat in the terminal"},
     {"cluster", phx_ctl_cluster, "what runs where; drain or restart replicas"},
     {"content", phx_ctl_content, "read or shred what is kept; legal holds, expiry"},
