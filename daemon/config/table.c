@@ -63,6 +63,8 @@ const struct phx_option phx_options[] = {
         "tokens of a sequence; 0 = the model's own, at most 16384"),
     BOOL("engine.prefix_cache", engine_prefix_cache, "true",
          "share the cache of equal prompt heads within a tenant"),
+    CHOICE("engine.speculate", engine_speculate, "lookup", "off|lookup",
+           "guess tokens from the text so far; changes no answer"),
 
     INT("limits.active", limits_active, "512", 1, PHX_ACTIVE_MAX, "requests admitted at once"),
     INT("limits.active_per_tenant", limits_active_per_tenant, "256", 1, PHX_ACTIVE_MAX,

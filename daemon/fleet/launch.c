@@ -154,6 +154,7 @@ static void add_rank(struct argv *a, const struct phx_replica *r)
     add_number(a, "--max-context", c->engine_max_context);
     if (!c->engine_prefix_cache)
         add(a, "--no-prefix-cache");
+    add_pair(a, "--speculate", c->engine_speculate);
     add_pair(a, "--log-level", c->log_level[0] != '\0' ? c->log_level : "info");
     add_pair(a, "--join", f->grpc_target);
     add_file(a, "--join-token-file", r->dir, "join.token");

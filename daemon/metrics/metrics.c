@@ -30,6 +30,8 @@ static const struct fact facts[] = {
     {"phalanx_kv_blocks", GAUGE, "Blocks of the key/value cache, by replica."},
     {"phalanx_kv_blocks_used", GAUGE, "Blocks in use, by replica."},
     {"phalanx_prefix_hit_tokens_total", COUNTER, "Prompt tokens found in the prefix cache."},
+    {"phalanx_draft_tokens_total", COUNTER, "Tokens that were guessed and run to see, by replica."},
+    {"phalanx_accepted_tokens_total", COUNTER, "Guessed tokens that became output, by replica."},
     {"phalanx_preemptions_total", COUNTER, "Sequences set back for want of cache blocks."},
     {"phalanx_comm_bytes_total", COUNTER, "Bytes that the head rank moved to other ranks."},
     {"phalanx_replica_state", GAUGE, "1 for the state that a replica is in."},

@@ -266,7 +266,7 @@ static void admit_waiting(struct draft *d)
 
 const struct phx_plan *phx_sched_plan(struct phx_sched *s)
 {
-    struct draft d = {s, NULL, s->options.max_rows, s->options.max_seqs, PHX_PLAN_NEW_TOKENS};
+    struct draft d = {s, NULL, s->options.max_rows, s->options.max_results, PHX_PLAN_NEW_TOKENS};
 
     if (s->n_plans == s->options.n_inflight)
         return NULL;
@@ -278,6 +278,7 @@ const struct phx_plan *phx_sched_plan(struct phx_sched *s)
     admit_waiting(&d);
     if (d.open->plan.n_seqs == 0)
         return NULL;
+    phx_sched_plan_drafts(s, d.open, d.results_left);
     d.open->plan.step = ++s->step;
     s->n_plans++;
     return &d.open->plan;

@@ -15,7 +15,7 @@
 enum {
     OPT_MODEL = 256, OPT_MODEL_KEY, OPT_TP, OPT_PP, OPT_BACKEND, OPT_ISA, OPT_THREADS, OPT_KV_DTYPE, OPT_KV_BLOCKS,
     OPT_KV_MEMORY, OPT_BLOCK_TOKENS, OPT_MAX_SEQS, OPT_MAX_ROWS, OPT_MAX_CONTEXT, OPT_JOIN, OPT_TOKEN,
-    OPT_CA, OPT_CERT, OPT_KEY, OPT_REPLICA, OPT_NO_PREFIX, OPT_LOG_LEVEL, OPT_SCRIPT
+    OPT_CA, OPT_CERT, OPT_KEY, OPT_REPLICA, OPT_NO_PREFIX, OPT_SPECULATE, OPT_LOG_LEVEL, OPT_SCRIPT
 };
 
 static const struct argp_option options[] = {
@@ -34,6 +34,7 @@ static const struct argp_option options[] = {
     {"max-rows", OPT_MAX_ROWS, "N", 0, "rows of a step (default 512)", 0},
     {"max-context", OPT_MAX_CONTEXT, "N", 0, "tokens of a sequence (default: the model's, at most 16384)", 0},
     {"no-prefix-cache", OPT_NO_PREFIX, NULL, 0, "do not share blocks between sequences", 0},
+    {"speculate", OPT_SPECULATE, "HOW", 0, "guess tokens: off or lookup (default off)", 0},
     {"join", OPT_JOIN, "HOST:PORT", 0, "the daemon", 0},
     {"join-token-file", OPT_TOKEN, "FILE", 0, "one-time token", 0},
     {"tls-ca", OPT_CA, "FILE", 0, "the cluster's CA", 0},
@@ -114,6 +115,11 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case OPT_REPLICA: o->replica_id = arg; return 0;
     case OPT_SCRIPT: o->script_file = arg; return 0;
     case OPT_NO_PREFIX: o->has_prefix_cache = false; return 0;
+    case OPT_SPECULATE:
+        if (strcmp(arg, "off") != 0 && strcmp(arg, "lookup") != 0)
+            argp_error(state, "--speculate: off or lookup");
+        o->draft_rows = strcmp(arg, "lookup") == 0 ? PHX_STEP_DRAFT_ROWS : 0;
+        return 0;
     case OPT_KV_DTYPE:
         if (strcmp(arg, "f32") != 0 && strcmp(arg, "bf16") != 0)
             argp_error(state, "--kv-dtype: f32 or bf16");

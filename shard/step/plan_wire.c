@@ -5,7 +5,7 @@
 
 #include "rpc/base/mem.h"
 
-enum { FLAG_NEW = 1, FLAG_SAMPLED = 2, FLAG_CHECKED = 4, HEADER_BYTES = 24, SEQ_BYTES = 24, NEW_BYTES = 48 };
+enum { FLAG_NEW = 1, FLAG_SAMPLED = 2, FLAG_CHECKED = 4, FLAG_GUESSED = 8, FLAGS = 15, HEADER_BYTES = 24, SEQ_BYTES = 24, NEW_BYTES = 48 };
 
 static const uint32_t MAGIC = 0x31584850u; /* "PHX1" */
 
@@ -17,9 +17,9 @@ size_t phx_plan_max_bytes(const struct phx_plan_limits *l)
     size_t n_tokens = l->max_context > PHX_PLAN_NEW_TOKENS ? l->max_context : PHX_PLAN_NEW_TOKENS;
 
     /* per sequence a token and two blocks beyond those of the admitted prompts, none of which has more
-     * blocks than tokens */
-    return HEADER_BYTES + (size_t)l->max_seqs * (per_seq + 3 * sizeof(int32_t)) +
-           2 * n_tokens * sizeof(int32_t);
+     * blocks than tokens; guesses add a number each, themselves, and the tokens and blocks that come of them */
+    return HEADER_BYTES + (size_t)l->max_seqs * (per_seq + 4 * sizeof(int32_t)) +
+           3 * (size_t)l->max_results * sizeof(int32_t) + 2 * n_tokens * sizeof(int32_t);
 }
 
 /* ---- encoding ------------------------------------------------------------------------------- */
@@ -84,11 +84,15 @@ static void put_seq(struct phx_plan_encoder *e, const struct phx_sched *sched,
         *known = (struct known){0, 0};
     put_i32(out, p->slot);
     put_u32(out, (p->is_new ? FLAG_NEW : 0u) | (p->is_sampled ? FLAG_SAMPLED : 0u) |
-                     (p->n_checked > 0 ? FLAG_CHECKED : 0u));
+                     (p->n_checked > 0 ? FLAG_CHECKED : 0u) | (p->n_drafts > 0 ? FLAG_GUESSED : 0u));
     put_i32(out, p->pos);
     put_i32(out, p->n_rows);
     if (p->n_checked > 0)
         put_i32(out, p->n_checked);
+    if (p->n_drafts > 0) {
+        put_i32(out, p->n_drafts);
+        phx_buf_put(out, p->tokens + p->n_rows - p->n_drafts, (size_t)p->n_drafts * sizeof(int32_t));
+    }
     put_i32(out, info.n_tokens - known->n_tokens);
     phx_buf_put(out, info.tokens + known->n_tokens,
                 (size_t)(info.n_tokens - known->n_tokens) * sizeof(int32_t));
@@ -223,13 +227,22 @@ static bool get_sampling(struct reader *r, struct phx_sampling *s)
 }
 
 /* Which of the rows give a result. */
-static bool get_results(struct reader *r, uint32_t flags, struct phx_wire_seq *s, int32_t results_left)
+static bool get_results(const struct phx_plan_limits *l, struct reader *r, uint32_t flags, struct phx_wire_seq *s,
+                        int32_t results_left)
 {
     s->is_sampled = (flags & FLAG_SAMPLED) != 0;
     if (s->is_sampled && ((flags & FLAG_CHECKED) != 0 || results_left == 0))
         return fail(r, "sampled");
-    return (flags & FLAG_CHECKED) == 0 ||
-           get_int(r, &s->n_checked, 1, s->n_rows < results_left ? s->n_rows : results_left, "n_checked");
+    if ((flags & FLAG_GUESSED) != 0 && !s->is_sampled)
+        return fail(r, "guessed");
+    if ((flags & FLAG_CHECKED) != 0 &&
+        !get_int(r, &s->n_checked, 1, s->n_rows < results_left ? s->n_rows : results_left, "n_checked"))
+        return false;
+    if ((flags & FLAG_GUESSED) == 0)
+        return true;
+    if (!get_list(r, &s->drafts, &s->n_drafts, results_left - 1, l->vocab_size, "drafts"))
+        return false;
+    return (s->n_drafts > 0 && s->n_drafts == s->n_rows - 1) || fail(r, "drafts");
 }
 
 static bool get_seq(struct phx_plan_decoder *d, struct reader *r, struct phx_wire_seq *s,
@@ -240,14 +253,14 @@ static bool get_seq(struct phx_plan_decoder *d, struct reader *r, struct phx_wir
 
     memset(s, 0, sizeof(*s));
     if (!get_int(r, &s->slot, 0, l->max_seqs - 1, "slot") || !get(r, &flags, 4, "flags") ||
-        (flags & ~7u) != 0)
+        (flags & ~(uint32_t)FLAGS) != 0)
         return fail(r, "flags");
     if (d->has_slot[s->slot])
         return fail(r, "slot (doubled)");
     d->has_slot[s->slot] = true;
     s->is_new = (flags & FLAG_NEW) != 0;
     if (!get_int(r, &s->pos, 0, l->max_context - 1, "pos") ||
-        !get_int(r, &s->n_rows, 1, rows_left, "n_rows") || !get_results(r, flags, s, results_left) ||
+        !get_int(r, &s->n_rows, 1, rows_left, "n_rows") || !get_results(l, r, flags, s, results_left) ||
         !get_list(r, &s->tokens, &s->n_tokens, l->max_context, l->vocab_size, "tokens") ||
         !get_list(r, &s->blocks, &s->n_blocks, l->max_blocks, l->n_blocks, "blocks"))
         return false;
@@ -277,10 +290,10 @@ int phx_plan_decode(struct phx_plan_decoder *d, const void *data, size_t size,
     p->kind = (enum phx_plan_kind)kind;
     p->n_results = 0;
     for (int32_t i = 0; i < p->n_seqs; i++) {
-        if (!get_seq(d, &r, &p->seqs[i], p->n_rows - n_rows, d->limits.max_seqs - p->n_results))
+        if (!get_seq(d, &r, &p->seqs[i], p->n_rows - n_rows, d->limits.max_results - p->n_results))
             return r.code;
         n_rows += p->seqs[i].n_rows;
-        p->n_results += p->seqs[i].is_sampled + p->seqs[i].n_checked;
+        p->n_results += p->seqs[i].is_sampled + p->seqs[i].n_checked + p->seqs[i].n_drafts;
     }
     if (r.code == 0 && (n_rows != p->n_rows || r.left != 0))
         (void)fail(&r, "n_rows or the end");

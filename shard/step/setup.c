@@ -22,7 +22,7 @@ static int open_comm(struct phx_step *s, struct phx_err *err)
 {
     const struct phx_step_options *o = s->options;
     size_t activation = (size_t)o->max_rows * (size_t)s->config.dim * sizeof(float);
-    size_t logits = (size_t)o->max_seqs * (size_t)s->config.vocab_size * sizeof(float);
+    size_t logits = (size_t)phx_step_max_results(o) * (size_t)s->config.vocab_size * sizeof(float);
     struct phx_plan_limits plan;
     struct phx_comm_limits limits = {0};
     int                    level = 0;
@@ -30,7 +30,7 @@ static int open_comm(struct phx_step *s, struct phx_err *err)
     phx_step_plan_limits(s, &plan);
     limits.max_activation_bytes = activation > logits ? activation : logits;
     limits.max_plan_bytes = phx_plan_max_bytes(&plan);
-    limits.max_result_bytes = phx_result_max_bytes(o->max_seqs);
+    limits.max_result_bytes = phx_result_max_bytes(plan.max_results);
     if (o->tp * o->pp == 1)
         return phx_comm_self(&limits, &s->comm, err);
     if (MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &level) != MPI_SUCCESS ||
@@ -50,7 +50,7 @@ static int plan_parts(struct phx_step *s, struct phx_err *err)
         .kv_dtype = o->kv_dtype,
         .max_step_rows = o->max_rows,
         .max_seqs = o->max_seqs,
-        .max_logits = o->max_seqs,
+        .max_logits = phx_step_max_results(o),
         .max_context = s->max_context,
     };
 
@@ -206,7 +206,7 @@ int phx_step_load(struct phx_step *s, void (*progress)(void *ctx, uint64_t done,
               .kv_dtype = o->kv_dtype,
               .max_rows = o->max_rows,
               .max_seqs = o->max_seqs,
-              .max_logits = o->max_seqs,
+              .max_logits = phx_step_max_results(o),
               .max_context = s->max_context,
               .progress = progress,
               .progress_ctx = ctx,
@@ -257,7 +257,7 @@ int phx_step_follow(struct phx_step *s, struct phx_err *err)
     phx_step_plan_limits(s, &limits);
     capacity = phx_plan_max_bytes(&limits);
     plan = phx_mem_calloc(1, capacity);
-    phx_buf_init(&out, phx_result_max_bytes(limits.max_seqs));
+    phx_buf_init(&out, phx_result_max_bytes(limits.max_results));
     while (rc == 0) {
         rc = phx_comm_bcast(s->comm, plan, capacity, &size);
         if (rc != 0) {

@@ -17,6 +17,8 @@
 
 /* Answers that one message to the daemon takes before the head wants to run (half of what fits). */
 enum { PHX_HEAD_FULL_TOKENS = 8192 };
+/* Rows that a decoding step is filled up to when guessing is on: one tile of the processor's. */
+enum { PHX_STEP_DRAFT_ROWS = 16 };
 
 /* What phalanx-rank was started with. */
 struct phx_step_options {
@@ -31,10 +33,14 @@ struct phx_step_options {
     int32_t        block_tokens;
     int32_t        max_seqs, max_rows, max_context; /* max_context 0 = the model's, bounded */
     bool           has_prefix_cache;
+    int32_t        draft_rows; /* rows up to which a decoding step is filled with guesses; 0 = none */
     /* the daemon's address and how to join, or NULL with a script */
     const char    *join, *join_token_file, *tls_ca_file, *tls_cert_file, *tls_key_file, *replica_id;
     const char    *script_file;
 };
+
+/* Rows of one step whose logits are wanted, at most. */
+int32_t phx_step_max_results(const struct phx_step_options *o);
 
 /* Everything a rank has open. */
 struct phx_step {
