@@ -22,6 +22,7 @@ enum { COMPLETION_DEFAULT_TOKENS = 16 };
 
 static void destroy(struct generation *g)
 {
+    phx_generation_unmark(g);
     if (g->prev != NULL)
         g->prev->next = g->next;
     else
@@ -45,21 +46,12 @@ static void reply_error(struct generation *g, const struct phx_err *err, int64_t
 
     if (r == NULL)
         return;
-    g->http = NULL;
-    if (!g->is_streaming) {
-        phx_api_fail(r, err, retry_after_ms);
+    if (g->is_streaming) {
+        phx_generation_fail_stream(g, err);
         return;
     }
-    struct phx_buf chunk;
-
-    phx_buf_init(&chunk, 0);
-    phx_buf_puts(&chunk, "data: ");
-    phx_api_put_error(&chunk, err);
-    phx_buf_puts(&chunk, "\n\n");
-    if (phx_http_stream_write(r, chunk.data, chunk.size) != 0)
-        phx_log(PHX_LOG_INFO, "api.stream.drop", "id=%s", g->id);
-    phx_http_stream_end(r);
-    phx_buf_fini(&chunk);
+    g->http = NULL;
+    phx_api_fail(r, err, retry_after_ms);
 }
 
 /* ---- the end --------------------------------------------------------------------------------- */
@@ -166,8 +158,7 @@ static void on_token(void *ctx, const struct phx_token_out *token)
     if (g->first_ns == 0)
         g->first_ns = now;
     else
-        phx_metrics_observe(g->a->d->metrics, "phalanx_inter_token_seconds", "",
-                            (double)(now - g->last_ns) / 1e9);
+        phx_series_observe(g->a->inter_token, (double)(now - g->last_ns) / 1e9);
     g->last_ns = now;
     phx_ids_put(&p->output, token->token);
     g->n_output++;
@@ -179,8 +170,7 @@ static void on_token(void *ctx, const struct phx_token_out *token)
         p->seq = NULL;
         phx_engine_cancel(seq); /* a stop string: what follows is not wanted */
     }
-    if (g->is_streaming && g->http != NULL)
-        phx_generation_send_delta(g, p, false);
+    phx_generation_mark(g);
 }
 
 static void fail(struct generation *g, const struct phx_err *err, int64_t retry_after_ms)
@@ -208,8 +198,7 @@ static void on_end(void *ctx, enum phx_finish finish, const struct phx_err *err)
             fail(g, &unknown, -1);
         }
     }
-    if (g->is_streaming && g->http != NULL && g->failure.code == 0)
-        phx_generation_send_delta(g, p, false);
+    phx_generation_mark(g);
     if (--g->n_open > 0)
         return;
     if (g->is_refused)
@@ -304,13 +293,8 @@ static void on_admitted(void *ctx, struct phx_lease *lease, const struct phx_ref
         phx_lease_progress(lease, g->n_output, 0);
     if (g->http != NULL)
         phx_http_set_header(g->http, "x-phalanx-receipt", phx_lease_receipt(lease));
-    if (g->http != NULL && g->request.is_stream && g->failure.code == 0) {
-        phx_http_stream_start(g->http, 200, "text/event-stream; charset=utf-8");
-        g->is_streaming = true;
-        for (int32_t i = 0; i < g->request.n_choices && g->http != NULL; i++)
-            if (g->parts[i].output.n > 0)
-                phx_generation_send_delta(g, &g->parts[i], false);
-    }
+    if (g->http != NULL && g->request.is_stream && g->failure.code == 0)
+        phx_generation_begin_stream(g);
     if (g->n_open == 0)
         settle(g);
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <event2/event.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -188,6 +189,13 @@ void phx_api_count(struct phx_api *a, const char *tenant, const char *outcome)
     phx_metrics_count(a->d->metrics, "phalanx_requests_total", labels, 1);
 }
 
+static void on_flush(evutil_socket_t fd, short what, void *ctx)
+{
+    (void)fd;
+    (void)what;
+    phx_api_flush(ctx);
+}
+
 int phx_api_open(struct phx_daemon *d, struct phx_api **out, struct phx_err *err)
 {
     struct phx_api          *a = phx_mem_calloc(1, sizeof(*a));
@@ -206,8 +214,13 @@ int phx_api_open(struct phx_daemon *d, struct phx_api **out, struct phx_err *err
 
     a->d = d;
     a->body_max_bytes = options.body_max_bytes;
+    a->pending_max_bytes = options.pending_max_bytes;
+    a->inter_token = phx_metrics_series(d->metrics, "phalanx_inter_token_seconds", "");
+    a->flush = event_new(d->base, -1, 0, on_flush, a);
+    phx_assert(a->flush != NULL);
     rc = phx_http_open(d->base, &options, on_request, a, &a->http, err);
     if (rc != 0) {
+        event_free(a->flush);
         phx_mem_free(a);
         a = NULL;
     }
@@ -237,5 +250,7 @@ void phx_api_close(struct phx_api *a)
         return;
     phx_api_cancel_all(a);
     phx_http_close(a->http);
+    event_free(a->flush);
+    phx_buf_fini(&a->frames);
     phx_mem_free(a);
 }

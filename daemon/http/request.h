@@ -31,9 +31,10 @@ struct phx_http_request {
     const char            *body; /* in evhttp's input buffer, NUL behind it */
     size_t                 body_size;
     bool                   is_streaming;
+    bool                   has_queued; /* evhttp knows on_drained */
     bool                   is_dropped; /* over its output limit: the close is on its way */
-    phx_http_gone_fn       gone;
-    void                  *gone_ctx;
+    phx_http_gone_fn       gone, drain;
+    void                  *gone_ctx, *drain_ctx;
 };
 
 /* Wraps a checked evhttp request and starts to watch for the client leaving. */

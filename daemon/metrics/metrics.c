@@ -46,8 +46,8 @@ enum { N_FACTS = sizeof(facts) / sizeof(facts[0]) };
 static const double bounds[N_BUCKETS] = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
                                          0.25,   0.5,   1,      2.5,   5,    10,    30,   60};
 
-struct series {
-    struct series *next;
+struct phx_series {
+    struct phx_series *next;
     char          *labels;
     double         value;            /* or the sum of a histogram */
     uint64_t       n;                /* of a histogram */
@@ -59,7 +59,7 @@ struct phx_metrics {
     struct slot {
         const struct fact *fact;
         struct phx_table  *by_labels;
-        struct series     *first, *last; /* in order of appearance */
+        struct phx_series     *first, *last; /* in order of appearance */
     } slots[N_FACTS];
 };
 
@@ -81,7 +81,7 @@ void phx_metrics_destroy(struct phx_metrics *m)
     if (m == NULL)
         return;
     for (int i = 0; i < N_FACTS; i++) {
-        for (struct series *s = m->slots[i].first, *next; s != NULL; s = next) {
+        for (struct phx_series *s = m->slots[i].first, *next; s != NULL; s = next) {
             next = s->next;
             phx_mem_free(s->labels);
             phx_mem_free(s);
@@ -92,11 +92,11 @@ void phx_metrics_destroy(struct phx_metrics *m)
     phx_mem_free(m);
 }
 
-static struct series *find(struct phx_metrics *m, const char *name, enum kind kind,
+static struct phx_series *find(struct phx_metrics *m, const char *name, enum kind kind,
                            const char *labels)
 {
     struct slot   *slot = phx_table_get_str(m->names, name);
-    struct series *s;
+    struct phx_series *s;
 
     phx_assert(slot != NULL && slot->fact->kind == kind);
     s = phx_table_get_str(slot->by_labels, labels);
@@ -125,10 +125,13 @@ void phx_metrics_gauge(struct phx_metrics *m, const char *name, const char *labe
     find(m, name, GAUGE, labels)->value = value;
 }
 
-void phx_metrics_observe(struct phx_metrics *m, const char *name, const char *labels, double value)
+struct phx_series *phx_metrics_series(struct phx_metrics *m, const char *name, const char *labels)
 {
-    struct series *s = find(m, name, HISTOGRAM, labels);
+    return find(m, name, HISTOGRAM, labels);
+}
 
+void phx_series_observe(struct phx_series *s, double value)
+{
     s->value += value;
     s->n++;
     for (int i = 0; i < N_BUCKETS; i++)
@@ -138,7 +141,12 @@ void phx_metrics_observe(struct phx_metrics *m, const char *name, const char *la
         }
 }
 
-static void write_histogram(const struct fact *fact, const struct series *s, struct phx_buf *out)
+void phx_metrics_observe(struct phx_metrics *m, const char *name, const char *labels, double value)
+{
+    phx_series_observe(find(m, name, HISTOGRAM, labels), value);
+}
+
+static void write_histogram(const struct fact *fact, const struct phx_series *s, struct phx_buf *out)
 {
     const char *comma = s->labels[0] != '\0' ? "," : "";
     uint64_t    sum = 0;
@@ -170,7 +178,7 @@ void phx_metrics_write(const struct phx_metrics *m, struct phx_buf *out)
             continue;
         phx_buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", slot->fact->name, slot->fact->help,
                        slot->fact->name, kinds[slot->fact->kind]);
-        for (const struct series *s = slot->first; s != NULL; s = s->next)
+        for (const struct phx_series *s = slot->first; s != NULL; s = s->next)
             if (slot->fact->kind == HISTOGRAM)
                 write_histogram(slot->fact, s, out);
             else if (s->labels[0] != '\0')
