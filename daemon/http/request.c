@@ -221,7 +221,9 @@ size_t phx_http_stream_pending(const struct phx_http_request *r)
 
 bool phx_http_stream_is_blocked(const struct phx_http_request *r)
 {
-    return phx_http_stream_pending(r) > BLOCKED_BYTES;
+    size_t most = r->server->options.pending_max_bytes / 2;
+
+    return phx_http_stream_pending(r) > (most < BLOCKED_BYTES ? most : BLOCKED_BYTES);
 }
 
 static void on_drained(struct evhttp_connection *connection, void *ctx)
