@@ -96,7 +96,7 @@ static void flush(struct generation *g)
 
     if (phx_http_stream_is_blocked(g->http)) {
         if (count_unsent(g) > g->a->pending_max_bytes) {
-            phx_log(PHX_LOG_INFO, "api.stream.drop", "id=%s reason=unread", g->id);
+            phx_log(PHX_LOG_INFO, "api.stream.drop", "id=%s reason=%s", g->id, "unread");
             phx_http_stream_drop(g->http);
         }
         return; /* on_drained follows */

@@ -56,7 +56,7 @@ def test_stream_equals_whole(cluster):
     assert (content, reasoning) == (whole.content, whole.reasoning_content)
     assert content == "-289"
     assert finish == "stop" and usage.completion_tokens > 10
-    assert n_chunks > 10, "tokens come as they are made"
+    assert n_chunks > 4, "tokens come as they are made; those of steps that the daemon finds together share a frame"
 
 
 def test_completions(cluster):
