@@ -380,6 +380,8 @@ void phx_rmsnorm(struct phx_backend *b, struct phx_tensor out, struct phx_tensor
 void phx_matmul(struct phx_backend *b, struct phx_tensor out, struct phx_tensor x,
                 const struct phx_weight *w, struct phx_tensor bias)
 {
+    const char *fault;
+
     if (b->has_failed || !is_f32(b, "matmul", "x", x, x.dim[0], w->desc.k) ||
         !is_f32(b, "matmul", "out", out, x.dim[0], w->desc.n) ||
         (bias.data != NULL && !is_f32(b, "matmul", "bias", bias, 1, w->desc.n)))
@@ -388,8 +390,11 @@ void phx_matmul(struct phx_backend *b, struct phx_tensor out, struct phx_tensor 
         (void)fail(b, "matmul: a stack of experts is not one matrix");
         return;
     }
-    b->ops->matmul(b->device, out, x, w->impl, bias);
-    traced(b, "matmul", out);
+    fault = b->ops->matmul(b->device, out, x, w->impl, bias);
+    if (fault != NULL)
+        (void)fail(b, "matmul: %s", fault);
+    else
+        traced(b, "matmul", out);
 }
 
 void phx_rope(struct phx_backend *b, struct phx_tensor x, int32_t head_dim,

@@ -6,7 +6,7 @@
  *
  * Arithmetic is fixed (docs/internals/kernels.md): float32 activations, float32 fused multiply-adds in
  * one defined order per output that depends on neither the batch, the thread count nor the instruction
- * set, so every implementation of one backend kind gives the same bits.
+ * set, so every implementation of one backend kind gives the same bits for one phx_compute.
  *
  * Letters: T tokens (rows), D model dim, H query heads, K kv heads, Dh head dim, F ffn dim, E experts,
  * V vocabulary, N outputs of a product, k its contraction index. */
@@ -51,8 +51,16 @@ struct phx_kv;     /* the paged key/value cache of all layers of a rank */
 
 /* ---- device -------------------------------------------------------------------------------- */
 
+/* How activations enter products with BF16 and MXFP4 weights; with F32 and F16 weights they are always
+ * float32. */
+enum phx_compute {
+    PHX_COMPUTE_F32 = 0, /* as they are */
+    PHX_COMPUTE_BF16     /* rounded to bf16, the product's sums stay float32: what matrix units do */
+};
+
 struct phx_backend_options {
     const char *isa;         /* "auto" (NULL) | "ref" | "avx2" | "avx512" | "amx"; CPU only */
+    enum phx_compute compute;
     int32_t     n_threads;   /* team size including the caller; 0 = all allowed cores */
     bool        is_pinned;   /* bind thread i to the i-th allowed core */
     int32_t     first_core;  /* offset into the allowed cores when pinned */

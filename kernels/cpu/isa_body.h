@@ -9,15 +9,11 @@
 #include "kernels/cpu/body_matmul.h"
 #include "kernels/cpu/body_moe.h"
 
-const struct isa ISA_TABLE = {
-    .name = ISA_NAME,
-    .matmul = matmul,
-    .moe_down = moe_down,
-    .rmsnorm = rmsnorm,
-    .attention = attention,
-    .swiglu = swiglu,
-    .rope = rope,
-    .axpy = axpy,
-    .add = add,
-    .exp = exp_one,
-};
+#define TABLE(table_name, with_tiles)                                                              \
+    {                                                                                              \
+        .name = (table_name), .has_tiles = (with_tiles), .matmul = matmul, .round_rows = round_rows, \
+        .moe_down = moe_down, .rmsnorm = rmsnorm, .attention = attention, .swiglu = swiglu,        \
+        .rope = rope, .axpy = axpy, .add = add, .exp = exp_one                                     \
+    }
+
+const struct isa ISA_TABLE = TABLE(ISA_NAME, false);

@@ -11,6 +11,25 @@
 
 #define INLINE static inline __attribute__((always_inline, unused))
 
+/* The matrix unit takes denormals for zeros and rounds to nearest, whatever the thread's mode is; vector code
+ * with the same results needs that mode. */
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+INLINE unsigned enter_matrix_mode(void)
+{
+    unsigned mode = _mm_getcsr();
+
+    _mm_setcsr(0x9fc0); /* flush to zero, denormals are zeros, exceptions masked */
+    return mode;
+}
+INLINE void leave_matrix_mode(unsigned mode) { _mm_setcsr(mode); }
+#else
+INLINE unsigned enter_matrix_mode(void) { return 0; }
+INLINE void leave_matrix_mode(unsigned mode) { (void)mode; }
+#endif
+
+enum { BF16_BOTTOM = (127 - 60) << 23, BF16_TOP = (127 + 60) << 23 };
+
 static const float MX_VALUES[16] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
                                     -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
 
@@ -56,6 +75,23 @@ INLINE v16 v16_load_bf16(const uint16_t *p)
     __m512i d = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
 
     return _mm512_castsi512_ps(_mm512_slli_epi32(d, 16));
+}
+/* To the nearest bf16, ties to even; below 2^-60 to 0, above 2^60 to infinity: so far from the ends of the
+ * range no product or sum with a tame weight leaves it. */
+INLINE v16 v16_round_bf16(v16 x)
+{
+    __m512i b = _mm512_castps_si512(x), size = _mm512_and_si512(b, _mm512_set1_epi32(0x7fffffff));
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(b, 16), _mm512_set1_epi32(1));
+    __m512i r = _mm512_add_epi32(_mm512_add_epi32(b, _mm512_set1_epi32(0x7fff)), odd);
+
+    r = _mm512_mask_mov_epi32(r, _mm512_cmpgt_epi32_mask(size, _mm512_set1_epi32(BF16_TOP)),
+                              _mm512_or_si512(_mm512_andnot_si512(_mm512_set1_epi32(0x7fffffff), b),
+                                              _mm512_set1_epi32(0x7f800000)));
+    r = _mm512_mask_mov_epi32(r, _mm512_cmpgt_epi32_mask(size, _mm512_set1_epi32(0x7f800000)),
+                              _mm512_set1_epi32(0x7fc00000));
+    r = _mm512_maskz_and_epi32(_mm512_cmpge_epi32_mask(size, _mm512_set1_epi32(BF16_BOTTOM)), r,
+                               _mm512_set1_epi32((int)0xffff0000));
+    return _mm512_castsi512_ps(r);
 }
 INLINE v16 v16_load_f16(const uint16_t *p)
 {
@@ -175,6 +211,20 @@ INLINE v16 v16_load_bf16(const uint16_t *p)
 {
     return v16_make(v8_load_bf16(p), v8_load_bf16(p + 8));
 }
+INLINE __m256 v8_round_bf16(__m256 x)
+{
+    const __m256i infinity = _mm256_set1_epi32(0x7f800000), sign = _mm256_set1_epi32((int)0x80000000);
+    __m256i b = _mm256_castps_si256(x), size = _mm256_andnot_si256(sign, b);
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(b, 16), _mm256_set1_epi32(1));
+    __m256i r = _mm256_add_epi32(_mm256_add_epi32(b, _mm256_set1_epi32(0x7fff)), odd);
+
+    r = _mm256_blendv_epi8(r, _mm256_or_si256(_mm256_and_si256(sign, b), infinity),
+                           _mm256_cmpgt_epi32(size, _mm256_set1_epi32(BF16_TOP)));
+    r = _mm256_blendv_epi8(r, _mm256_set1_epi32(0x7fc00000), _mm256_cmpgt_epi32(size, infinity));
+    r = _mm256_and_si256(r, _mm256_set1_epi32((int)0xffff0000));
+    return _mm256_castsi256_ps(_mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(BF16_BOTTOM), size), r));
+}
+INLINE v16 v16_round_bf16(v16 x) { return v16_make(v8_round_bf16(x.a), v8_round_bf16(x.b)); }
 INLINE v16 v16_load_f16(const uint16_t *p)
 {
     return v16_make(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p)),
@@ -268,6 +318,17 @@ INLINE uint32_t dword_at(const void *p, int i)
 INLINE v16 v16_load_bf16_low(const void *p) { V16_EACH(float_of(dword_at(p, i) << 16)); }
 INLINE v16 v16_load_bf16_high(const void *p) { V16_EACH(float_of(dword_at(p, i) & 0xffff0000u)); }
 INLINE v16 v16_load_bf16(const uint16_t *p) { V16_EACH(float_of((uint32_t)p[i] << 16)); }
+INLINE float round_bf16(float f)
+{
+    uint32_t b = bits_of(f), size = b & 0x7fffffffu;
+
+    if (size > 0x7f800000u)
+        return float_of(0x7fc00000u);
+    if (size > (uint32_t)BF16_TOP)
+        return float_of((b & 0x80000000u) | 0x7f800000u);
+    return size < (uint32_t)BF16_BOTTOM ? 0.0f : float_of((b + 0x7fffu + ((b >> 16) & 1u)) & 0xffff0000u);
+}
+INLINE v16 v16_round_bf16(v16 x) { V16_EACH(round_bf16(x.f[i])); }
 INLINE float half_to_float(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000u) << 16, e = (h >> 10) & 31u, m = h & 0x3ffu;

@@ -6,28 +6,31 @@
 #include "kernels/cpu/isa.h"
 #include "kernels/memory.h"
 
-enum { CACHE_LINE = 64, STAGE_K = 64 };
+enum { CACHE_LINE = 64, STAGE_K = 64, TAME_SCALE_MIN = 127 - 40, TAME_SCALE_MAX = 127 + 40 };
 
 static size_t round_up(size_t n, size_t to)
 {
     return (n + to - 1) / to * to;
 }
 
-/* Units of the layout along k, and where each slice begins. */
-static int32_t place_slices(const struct phx_weight_desc *d, int32_t begin[PHX_SLICES_MAX])
+/* Where each slice begins, in blocks and in units of the layout, and how many of both there are. */
+static void place_slices(struct cpu_weight *w)
 {
-    int32_t units = 0, k = 0;
+    const struct phx_weight_desc *d = &w->desc;
+    int32_t                       blocks = 0, k = 0;
 
     for (int32_t s = 0; s < d->n_slices; s++) {
-        begin[s] = d->dtype == PHX_DTYPE_BF16    ? units
-                   : d->dtype == PHX_DTYPE_MXFP4 ? k / PHX_MX_BLOCK
-                                                 : k;
-        units += (d->slice_end[s] - k + 1) / 2; /* pairs; each slice starts a new one */
+        w->slice_begin[s] = d->dtype == PHX_DTYPE_BF16    ? blocks * (BLOCK_K / 2)
+                            : d->dtype == PHX_DTYPE_MXFP4 ? blocks
+                                                          : k;
+        blocks += (d->slice_end[s] - k + BLOCK_K - 1) / BLOCK_K;
+        w->block_end[s] = blocks;
         k = d->slice_end[s];
     }
-    if (d->dtype == PHX_DTYPE_BF16)
-        return units;
-    return d->dtype == PHX_DTYPE_MXFP4 ? d->k / PHX_MX_BLOCK : d->k;
+    w->n_blocks = blocks;
+    w->units = d->dtype == PHX_DTYPE_BF16    ? blocks * (BLOCK_K / 2)
+               : d->dtype == PHX_DTYPE_MXFP4 ? blocks
+                                             : d->k;
 }
 
 static void plan_layout(struct cpu_weight *w, const struct phx_weight_desc *desc)
@@ -38,7 +41,7 @@ static void plan_layout(struct cpu_weight *w, const struct phx_weight_desc *desc
 
     w->desc = *desc;
     w->n_panels = (desc->n + LANES - 1) / LANES;
-    w->units = place_slices(desc, w->slice_begin);
+    place_slices(w);
     w->panel_bytes = round_up((size_t)w->units * unit_bytes, CACHE_LINE);
     w->expert_bytes = w->panel_bytes * (size_t)w->n_panels;
     w->total_bytes = w->expert_bytes * (size_t)desc->n_experts;
@@ -276,16 +279,21 @@ static void pack_panel_mxfp4(const struct pack_job *job, unsigned char *panel, i
     const struct phx_weight_source *src = job->source;
     int32_t        n_blocks = job->w->units;
     unsigned char *scales = panel + (size_t)n_blocks * MX_DATA_BYTES;
+    bool           is_wild = false;
 
     for (int32_t b = 0; b < n_blocks; b++)
         for (int32_t i = 0; i < n_lanes; i++) {
             const unsigned char *from = (const unsigned char *)src->data +
                                         (int64_t)(row + i) * src->row_stride + (int64_t)b * 16;
+            uint8_t              scale;
 
             put_dwords(panel + (size_t)b * MX_DATA_BYTES + (size_t)(lane_first + i) * 4, from, 4);
-            scales[(size_t)b * LANES + (size_t)(lane_first + i)] =
-                src->scale[(int64_t)(row + i) * src->scale_row_stride + b];
+            scale = src->scale[(int64_t)(row + i) * src->scale_row_stride + b];
+            scales[(size_t)b * LANES + (size_t)(lane_first + i)] = scale;
+            is_wild = is_wild || scale < TAME_SCALE_MIN || scale > TAME_SCALE_MAX;
         }
+    if (is_wild) /* threads may all say so */
+        __atomic_store_n(&job->w->is_wild, true, __ATOMIC_RELAXED);
 }
 
 /* Units: panels that the source touches; the first and the last may be touched in part. */

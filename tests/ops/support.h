@@ -14,6 +14,9 @@
 
 #include "kernels/backend.h"
 
+/* How the backends of next_backend() compute; float32 until a test says otherwise. */
+void set_compute(enum phx_compute compute);
+enum phx_compute get_compute(void);
 /* The next backend of the table (ref with 1 thread first), NULL at the end; the caller closes it. */
 struct phx_backend *next_backend(int *cursor);
 const char         *backend_label(const struct phx_backend *b);
