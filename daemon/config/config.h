@@ -31,7 +31,7 @@ struct phx_config {
 
     int64_t cluster_replicas, cluster_tp, cluster_pp;
 
-    char   *engine_backend, *engine_isa, *engine_dtype, *engine_kv_dtype;
+    char   *engine_backend, *engine_isa, *engine_compute, *engine_dtype, *engine_kv_dtype;
     int64_t engine_threads; /* per rank; 0 = the allowed cores shared out */
     int64_t engine_kv_memory_bytes; /* per rank; 0 = what is free */
     int64_t engine_block_tokens, engine_max_seqs, engine_max_rows, engine_max_context;

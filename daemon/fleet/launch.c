@@ -143,6 +143,7 @@ static void add_rank(struct argv *a, const struct phx_replica *r)
     add_pair(a, "--backend", c->engine_backend);
     if (c->engine_isa[0] != '\0')
         add_pair(a, "--isa", c->engine_isa);
+    add_pair(a, "--compute", c->engine_compute);
     add_number(a, "--threads", share_of_cores(c));
     if (strcmp(c->engine_kv_dtype, "bf16") == 0)
         add_pair(a, "--kv-dtype", "bf16");

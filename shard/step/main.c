@@ -13,7 +13,7 @@
 #include "shard/step/step.h"
 
 enum {
-    OPT_MODEL = 256, OPT_MODEL_KEY, OPT_TP, OPT_PP, OPT_BACKEND, OPT_ISA, OPT_THREADS, OPT_KV_DTYPE, OPT_KV_BLOCKS,
+    OPT_MODEL = 256, OPT_MODEL_KEY, OPT_TP, OPT_PP, OPT_BACKEND, OPT_ISA, OPT_COMPUTE, OPT_THREADS, OPT_KV_DTYPE, OPT_KV_BLOCKS,
     OPT_KV_MEMORY, OPT_BLOCK_TOKENS, OPT_MAX_SEQS, OPT_MAX_ROWS, OPT_MAX_CONTEXT, OPT_JOIN, OPT_TOKEN,
     OPT_CA, OPT_CERT, OPT_KEY, OPT_REPLICA, OPT_NO_PREFIX, OPT_SPECULATE, OPT_LOG_LEVEL, OPT_SCRIPT
 };
@@ -24,7 +24,8 @@ static const struct argp_option options[] = {
     {"tp", OPT_TP, "N", 0, "tensor parallel ranks (default 1)", 0},
     {"pp", OPT_PP, "N", 0, "pipeline stages (default 1)", 0},
     {"backend", OPT_BACKEND, "NAME", 0, "cpu or cuda (default cpu)", 0},
-    {"isa", OPT_ISA, "NAME", 0, "auto, ref, avx2 or avx512", 0},
+    {"isa", OPT_ISA, "NAME", 0, "auto, ref, avx2, avx512 or amx", 0},
+    {"compute", OPT_COMPUTE, "T", 0, "f32 or bf16 (default f32)", 0},
     {"threads", OPT_THREADS, "N", 0, "threads of this rank (default: all allowed cores)", 0},
     {"kv-dtype", OPT_KV_DTYPE, "T", 0, "f32 or bf16 (default f32)", 0},
     {"kv-blocks", OPT_KV_BLOCKS, "N", 0, "blocks of the cache (default: from the memory)", 0},
@@ -119,6 +120,11 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         if (strcmp(arg, "off") != 0 && strcmp(arg, "lookup") != 0)
             argp_error(state, "--speculate: off or lookup");
         o->draft_rows = strcmp(arg, "lookup") == 0 ? PHX_STEP_DRAFT_ROWS : 0;
+        return 0;
+    case OPT_COMPUTE:
+        if (strcmp(arg, "f32") != 0 && strcmp(arg, "bf16") != 0)
+            argp_error(state, "--compute: f32 or bf16");
+        o->compute = strcmp(arg, "f32") == 0 ? PHX_COMPUTE_F32 : PHX_COMPUTE_BF16;
         return 0;
     case OPT_KV_DTYPE:
         if (strcmp(arg, "f32") != 0 && strcmp(arg, "bf16") != 0)

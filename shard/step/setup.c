@@ -125,7 +125,7 @@ static int agree_blocks(struct phx_step *s, struct phx_err *err)
 
 int phx_step_open(const struct phx_step_options *options, struct phx_step *s, struct phx_err *err)
 {
-    struct phx_backend_options backend = {.isa = options->isa, .n_threads = options->n_threads};
+    struct phx_backend_options backend = {.isa = options->isa, .compute = options->compute, .n_threads = options->n_threads};
     char                       why[200] = "";
     int                        rc;
 

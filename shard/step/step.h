@@ -26,6 +26,7 @@ struct phx_step_options {
     const char    *model_key; /* PEM public key its manifest must be signed with; "" = none is asked */
     int32_t        tp, pp;
     const char    *backend, *isa;
+    enum phx_compute compute;
     int32_t        n_threads;
     enum phx_dtype kv_dtype;
     int32_t        kv_blocks;       /* 0 = from kv_memory or the free memory */

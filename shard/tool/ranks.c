@@ -49,7 +49,7 @@ static int open_backend(const struct phx_ranks_options *o, int32_t rank, int32_t
     int32_t n_ranks = o->tp * o->pp;
     int32_t threads = o->n_threads > 0 ? o->n_threads : (cores / n_ranks > 1 ? cores / n_ranks : 1);
     struct phx_backend_options options = {
-        .isa = o->isa, .n_threads = threads,
+        .isa = o->isa, .compute = o->compute, .n_threads = threads,
         .is_pinned = threads * n_ranks <= cores, .first_core = rank * threads};
     *out = phx_backend_open(o->backend, &options, why, sizeof why);
     if (*out == NULL)

@@ -52,7 +52,7 @@ static void chunks_change_no_bit(void **state)
 
 static void isa_case(const struct golden *g, const float *want, const char *name)
 {
-    static const char *const isas[] = {"ref", "avx2", "avx512"};
+    static const char *const isas[] = {"ref", "avx2", "avx512", "amx"};
     for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
         struct phx_backend_options options = {.isa = isas[i], .n_threads = 1};
         char                       why[200];

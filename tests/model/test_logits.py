@@ -101,7 +101,7 @@ def test_bad_tokens_are_refused(tmp_path, text, says):
     (["--tp", 3], 1, "3"),
     (["--pp", 99], 1, "99"),
     (["--tp", 0], 2, "--tp"),
-    (["--isa", "amx"], 1, "amx"),
+    (["--compute", "int3"], 2, "--compute"),
     (["--isa", "mmx"], 1, "mmx"),
     (["--backend", "abacus"], 1, "abacus"),
     (["--kv-dtype", "f8"], 2, "--kv-dtype"),
