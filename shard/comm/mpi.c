@@ -2,6 +2,7 @@
  * The world of an MPI job.  Ranks of a host share a window that holds everybody's incoming rings; ranks
  * on other hosts are reached through the courier. */
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
@@ -143,21 +144,38 @@ static int check_threads(struct phx_err *err)
     return 0;
 }
 
+/* Cores of the ranks of this host together: each of them may be bound to cores of its own. */
+static int count_cores(struct mpi_world *w, int32_t *n_cores, struct phx_err *err)
+{
+    cpu_set_t mine, all;
+    int       rc;
+
+    CPU_ZERO(&mine);
+    CPU_ZERO(&all);
+    if (sched_getaffinity(0, sizeof(mine), &mine) != 0)
+        CPU_ZERO(&mine); /* not known: this rank adds none */
+    rc = MPI_Allreduce(&mine, &all, (int)sizeof(all), MPI_BYTE, MPI_BOR, w->host);
+    *n_cores = CPU_COUNT(&all);
+    return rc == MPI_SUCCESS ? 0 : fail_mpi(err, "count the cores of this host", rc);
+}
+
 static int attach(struct phx_comm *c, struct mpi_world *w, struct phx_err *err)
 {
-    int64_t spin_ns = phx_spin_ns(c->n_members);
-    int     rc = 0;
+    int32_t n_cores;
+    int     rc = count_cores(w, &n_cores, err);
 
-    if (c->n_members < c->shape.n_ranks) {
+    if (rc == 0 && c->n_members < c->shape.n_ranks) {
         rc = check_threads(err);
         w->courier = phx_courier_create(w->all);
     }
+    if (rc != 0)
+        return rc;
     for (int32_t i = 0; i < c->n_in; i++) {
         struct phx_link *k = &c->in[i];
 
         phx_ring_attach(&k->ring, w->segment[c->shape.rank] + k->offset, k->capacity);
         if (w->segment[k->peer] != NULL)
-            watch(&k->ring, w->segment[k->peer], spin_ns);
+            watch(&k->ring, w->segment[k->peer], phx_spin_ns(k->kind, n_cores, c->n_members));
         else
             phx_courier_add_in(w->courier, k);
     }
@@ -172,10 +190,10 @@ static int attach(struct phx_comm *c, struct mpi_world *w, struct phx_err *err)
             continue;
         }
         phx_ring_attach(&k->ring, w->segment[k->peer] + there.offset, there.capacity);
-        watch(&k->ring, w->segment[k->peer], spin_ns);
+        watch(&k->ring, w->segment[k->peer], phx_spin_ns(k->kind, n_cores, c->n_members));
     }
     phx_comm_wire(c);
-    if (rc == 0 && w->courier != NULL && phx_courier_start(w->courier) != 0)
+    if (w->courier != NULL && phx_courier_start(w->courier) != 0)
         rc = phx_fail(err, PHX_E_INTERNAL, "cannot start the thread that talks to other hosts");
     return rc;
 }

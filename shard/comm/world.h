@@ -74,8 +74,8 @@ int phx_comm_prepare(int32_t rank, int32_t tp, int32_t pp, const struct phx_comm
 void phx_comm_wire(struct phx_comm *c);
 /* Counts a finished call; answers rc. */
 int phx_comm_count(struct phx_comm *c, int rc);
-/* How long a rank may spin when that many ranks share its host. */
-int64_t phx_spin_ns(int32_t n_ranks_on_host);
+/* How long a rank may spin on a link when that many ranks share the cores of its host. */
+int64_t phx_spin_ns(enum phx_link_kind kind, int32_t n_cores, int32_t n_ranks_on_host);
 
 /* phx_ring_put with the bytes counted. */
 int phx_comm_put(struct phx_comm *c, struct phx_ring *r, const void *data, size_t size_bytes)
