@@ -2,8 +2,8 @@
  * Private to shard/sched: where else in a text its last tokens stand.  What followed there is a guess at what
  * follows now.
  *
- * The table names, for each pair and triple of tokens, the place where it ended last; a collision forgets the
- * older one.  Every place is compared with the text before it counts, so the table may be wrong, never a match. */
+ * Places with the same hash of their last two tokens, or three, are chained, the newest first, as compressors do
+ * it; a few of them are compared with the text's end, and the one that agrees for longest is the match. */
 #ifndef PHX_SHARD_SCHED_LOOKUP_H
 #define PHX_SHARD_SCHED_LOOKUP_H
 
@@ -15,9 +15,10 @@ enum {
 };
 
 struct phx_lookup {
-    int32_t *table; /* [mask + 1] number of tokens up to the end of an n-gram; 0 = none */
+    int32_t *newest; /* [mask + 1][2] the last place (number of tokens up to it) of a hash; 0 = none */
+    int32_t *older;  /* [max_tokens + 1][2] the one before a place; of pairs, of triples */
     uint32_t mask;
-    int32_t  n_fed;  /* n-grams that end within the first n_fed tokens are in the table */
+    int32_t  n_fed;  /* places up to this one are chained */
     int32_t  n_seen; /* tokens that the match covers */
     int32_t  at;     /* tokens [0, at) end like [0, n_seen); 0 = no match */
     int32_t  length; /* of the match: so many tokens agree */
