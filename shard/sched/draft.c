@@ -3,9 +3,9 @@
 
 enum {
     FIRST_DRAFTS = 2,
-    ROW = 32,            /* credit that a tried row costs; each token of output earns 1 */
+    ROW = 64,            /* credit that a tried row costs; each token of output earns 1 */
     ACCEPTED = 2 * ROW,  /* that a right one earns */
-    FIRST_CREDIT = 8 * ROW,
+    FIRST_CREDIT = 4 * ROW,
     CREDIT_MAX = 32 * ROW
 };
 

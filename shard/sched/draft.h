@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Private to shard/sched: guesses at the next tokens of a sequence, and how much of that it may try.
  *
- * Credit bounds what guessing can cost: one rejected row for each accepted one, beyond 8 to begin with and one
- * for every 32 tokens of output. */
+ * Credit bounds what guessing can cost: one rejected row for each accepted one, beyond 4 to begin with and one
+ * for every 64 tokens of output. */
 #ifndef PHX_SHARD_SCHED_DRAFT_H
 #define PHX_SHARD_SCHED_DRAFT_H
 

@@ -172,11 +172,11 @@ static void right_guesses_grow_and_wrong_ones_are_given_up(void **state)
         n_rejected = run(&d, 3200, cases[i], &n_steps, &n_accepted);
         print_message("one wrong in %d: %d steps, %d accepted, %d rejected\n", cases[i], n_steps, n_accepted,
                       n_rejected);
-        assert_true(n_rejected <= 8 + n_accepted + 3200 / 32 + PHX_DRAFTS_MAX);
+        assert_true(n_rejected <= 4 + n_accepted + 3200 / 64);
         if (cases[i] == 0)
             assert_true(n_steps < 3200 / PHX_DRAFTS_MAX && n_rejected == 0);
         if (cases[i] == 1)
-            assert_true(n_accepted == 0 && n_rejected <= 8 + 3200 / 32);
+            assert_true(n_accepted == 0 && n_rejected <= 4 + 3200 / 64);
         phx_drafter_fini(&d);
     }
 }
