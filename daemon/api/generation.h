@@ -21,6 +21,7 @@ struct generation {
     struct phx_api_request   request;
     struct phx_identity      who;
     struct phx_ids           prompt;
+    size_t                   n_body;
     struct phx_sampling      sampling; /* final: seed and stop ids resolved */
     struct phx_lease        *lease;
     struct part             *parts;
@@ -37,6 +38,12 @@ struct generation {
     int64_t                  created_s;
     int64_t                  began_ns, asked_ns, admitted_ns, first_ns, last_ns, ended_ns;
 };
+
+/* prompt.c.  done(g) follows, at once or when a thread has rendered a large prompt; err->code tells how it went. */
+typedef void phx_api_rendered_fn(struct generation *g, struct phx_err *err);
+void phx_api_render(struct generation *g, phx_api_rendered_fn *done);
+/* Prompt and max_tokens against the context; resolves a max_tokens that was not given. */
+int phx_api_check_length(struct generation *g, int32_t max_context, struct phx_err *err) PHX_CHECKED;
 
 /* frames.c.  What tokens brought is sent once they have all been taken: one write for a connection, one frame for a
  * choice.  A client that is behind gets it when it has read what was sent, in one frame however much it is. */

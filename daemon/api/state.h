@@ -12,6 +12,7 @@
 struct event;
 struct generation;
 struct phx_series;
+struct phx_work;
 
 struct phx_api {
     struct phx_daemon *d;
@@ -23,6 +24,8 @@ struct phx_api {
     struct phx_series *inter_token; /* of the metrics, for each token */
     struct phx_buf     frames; /* of one connection, while they are written */
     size_t             pending_max_bytes;
+    struct phx_work       *work;  /* tokenizes large prompts */
+    struct phx_text_cache *cache;
     int32_t            n_open;
     bool               is_draining;
 };

@@ -26,6 +26,8 @@ struct phx_config {
     int64_t http_body_max_bytes, http_header_max_bytes, http_pending_max_bytes;
     int64_t http_requests_max, http_idle_timeout_s;
 
+    int64_t text_threads, text_queue, text_inline_bytes, text_cache_bytes;
+
     char *model_key; /* PEM file: the model must be signed with it; "" = unsigned models are served */
     char *model_path, *model_name; /* name: as clients say it; default: the folder's name */
 

@@ -21,6 +21,10 @@ enum {
     PHX_HTTP_REQUESTS_DEFAULT = 1024,
     PHX_HTTP_REQUESTS_MAX = 65536,
 
+    /* tokenizing */
+    PHX_TEXT_THREADS_MAX = 64,
+    PHX_TEXT_QUEUE_MAX = 65536,
+
     /* cluster shape */
     PHX_REPLICAS_MAX = 64,
     PHX_TP_SIZE_MAX = 64,

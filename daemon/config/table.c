@@ -38,6 +38,15 @@ const struct phx_option phx_options[] = {
     INT("http.idle_timeout_s", http_idle_timeout_s, "300", 1, 86400,
         "seconds without traffic before a connection is closed"),
 
+    INT("text.threads", text_threads, "0", 0, PHX_TEXT_THREADS_MAX,
+        "threads that render and tokenize large prompts; 0 = a quarter of the cores, at least 1"),
+    INT("text.queue", text_queue, "256", 1, PHX_TEXT_QUEUE_MAX,
+        "large prompts that may be tokenized or wait for it; more are refused"),
+    INT("text.inline_bytes", text_inline_bytes, "8192", 0, PHX_BODY_MAX_BYTES,
+        "bodies up to this size are tokenized at once, without a thread"),
+    INT("text.cache_bytes", text_cache_bytes, "67108864", 0, INT64_C(1) << 40,
+        "token ids of texts that a tenant sent before; 0 = none"),
+
     TEXT("model.path", model_path, "", "checkpoint folder; needed"),
     TEXT("model.key", model_key, "",
          "public key (PEM): the model must be signed with it; empty = unsigned models are served too"),

@@ -20,6 +20,7 @@ static const struct fact facts[] = {
     {"phalanx_tokens_total", COUNTER, "Tokens by kind: prompt, cached, output, reasoning."},
     {"phalanx_refusals_total", COUNTER, "Requests refused, by rule."},
     {"phalanx_time_to_first_token_seconds", HISTOGRAM, "From the request to its first token."},
+    {"phalanx_render_seconds", HISTOGRAM, "From a request that was read to the token ids of its prompt."},
     {"phalanx_admission_seconds", HISTOGRAM, "From a request that was read to its durable admission or refusal."},
     {"phalanx_admission_wait_seconds", HISTOGRAM, "What admission added: how long a first token waited for it."},
     {"phalanx_settlement_seconds", HISTOGRAM, "From the end of an answer to its durable record."},
