@@ -217,6 +217,7 @@ static int open_parts(struct phx_api *a, struct phx_err *err)
          .header_max_bytes = (size_t)c->http_header_max_bytes,
          .pending_max_bytes = (size_t)c->http_pending_max_bytes,
          .requests_max = (int32_t)c->http_requests_max,
+         .connections_max = (int32_t)c->http_connections_max,
          .idle_timeout_s = (int32_t)c->http_idle_timeout_s,
     };
     int rc = phx_work_open(a->d->base, count_threads(c), (int32_t)c->text_queue, &a->work, err);

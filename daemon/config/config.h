@@ -24,7 +24,7 @@ struct phx_config {
 
     char   *http_tls_cert, *http_tls_key;
     int64_t http_body_max_bytes, http_header_max_bytes, http_pending_max_bytes;
-    int64_t http_requests_max, http_idle_timeout_s;
+    int64_t http_requests_max, http_connections_max, http_idle_timeout_s;
 
     int64_t text_threads, text_queue, text_inline_bytes, text_cache_bytes;
 

@@ -35,6 +35,8 @@ const struct phx_option phx_options[] = {
         "unread output of one stream before its client is dropped"),
     INT("http.requests_max", http_requests_max, "1024", 1, PHX_HTTP_REQUESTS_MAX,
         "requests open at once"),
+    INT("http.connections_max", http_connections_max, "4096", 1, PHX_HTTP_CONNECTIONS_MAX,
+        "connections open at once, idle ones too"),
     INT("http.idle_timeout_s", http_idle_timeout_s, "300", 1, 86400,
         "seconds without traffic before a connection is closed"),
 

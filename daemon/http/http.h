@@ -26,6 +26,7 @@ struct phx_http_options {
     size_t      header_max_bytes;  /* 400 above */
     size_t      pending_max_bytes; /* unread output of one stream before it is dropped */
     int32_t     requests_max;      /* open at once; 503 above */
+    int32_t     connections_max;   /* open at once, idle ones too; 503 and the end above */
     int32_t     idle_timeout_s;    /* of a connection without traffic */
 };
 

@@ -9,6 +9,8 @@
 
 #include "daemon/http/http.h"
 
+struct phx_http_limit;
+
 struct phx_http {
     struct event_base      *base;
     struct evhttp          *evhttp;
@@ -19,8 +21,16 @@ struct phx_http {
     phx_http_handler_fn     handler;
     void                   *ctx;
     char                   *url;
+    struct phx_http_limit  *limit;
     int32_t                 n_requests;
+    bool                    is_draining;
 };
+
+/* limit.c: closes the door at connections_max. */
+int  phx_http_limit_open(struct phx_http *h, struct phx_http_limit **out, struct phx_err *err) PHX_CHECKED;
+void phx_http_limit_close(struct phx_http_limit *l); /* NULL is allowed */
+void phx_http_limit_drain(struct phx_http_limit *l);
+void phx_http_limit_accepted(struct phx_http_limit *l); /* one more */
 
 struct phx_http_request {
     struct phx_http       *server;

@@ -85,6 +85,7 @@ static int start(struct server *s, const char *listen_on, struct phx_err *err)
         .header_max_bytes = 4096,
         .pending_max_bytes = 100000,
         .requests_max = 4,
+        .connections_max = 100,
         .idle_timeout_s = 10,
     };
     int rc;
