@@ -65,8 +65,11 @@ static void attach(struct phx_comm *c, struct local *l)
     atomic_store(&c->member->pid, (int32_t)getpid());
     c->members = phx_mem_calloc((size_t)c->shape.n_ranks, sizeof(struct phx_member *));
     c->n_members = c->shape.n_ranks;
-    for (int32_t i = 0; i < c->n_members; i++)
+    c->member_rank = phx_mem_calloc((size_t)c->n_members, sizeof(*c->member_rank));
+    for (int32_t i = 0; i < c->n_members; i++) {
         c->members[i] = member_of(l, i);
+        c->member_rank[i] = i;
+    }
     c->world = l;
     c->close_world = close_local;
     phx_comm_wire(c);

@@ -103,24 +103,23 @@ static int make_segment(struct phx_comm *c, struct mpi_world *w, struct phx_err 
 /* Where everybody's segment lies in this process. */
 static int find_segments(struct phx_comm *c, struct mpi_world *w, struct phx_err *err)
 {
-    int32_t *rank_of, n_ranks = c->shape.n_ranks;
-    int      n = 0, rc = MPI_Comm_size(w->host, &n);
+    int32_t n_ranks = c->shape.n_ranks;
+    int     n = 0, rc = MPI_Comm_size(w->host, &n);
 
     w->segment = phx_mem_calloc((size_t)n_ranks, sizeof(*w->segment));
     c->members = phx_mem_calloc((size_t)n_ranks, sizeof(struct phx_member *));
-    rank_of = phx_mem_calloc((size_t)n_ranks, sizeof(*rank_of));
+    c->member_rank = phx_mem_calloc((size_t)n_ranks, sizeof(*c->member_rank));
     if (rc == MPI_SUCCESS)
-        rc = MPI_Allgather(&c->shape.rank, 1, MPI_INT32_T, rank_of, 1, MPI_INT32_T, w->host);
+        rc = MPI_Allgather(&c->shape.rank, 1, MPI_INT32_T, c->member_rank, 1, MPI_INT32_T, w->host);
     for (int i = 0; i < n && rc == MPI_SUCCESS; i++) {
         MPI_Aint size;
         int      unit;
         uint8_t *start = NULL;
 
         rc = MPI_Win_shared_query(w->window, i, &size, &unit, &start);
-        w->segment[rank_of[i]] = round_to_line(start);
-        c->members[c->n_members++] = (struct phx_member *)(void *)w->segment[rank_of[i]];
+        w->segment[c->member_rank[i]] = round_to_line(start);
+        c->members[c->n_members++] = (struct phx_member *)(void *)w->segment[c->member_rank[i]];
     }
-    phx_mem_free(rank_of);
     return rc == MPI_SUCCESS ? 0 : fail_mpi(err, "find the shared windows", rc);
 }
 

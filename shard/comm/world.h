@@ -42,7 +42,8 @@ struct phx_comm {
     struct phx_ring       *plan_in, *plan_out[PHX_FANOUT], *facts_out, *facts_in[PHX_FANOUT];
     struct phx_ring       *stage_in, *stage_out, *result_in, *result_out;
     struct phx_member     *member;  /* of this rank */
-    struct phx_member    **members; /* of the ranks of this host; owned */
+    struct phx_member    **members; /* of the ranks of this host, by rank; owned */
+    int32_t               *member_rank; /* which they are; owned */
     int32_t                n_members;
     _Atomic uint64_t       moved_bytes;
     bool                   is_broken; /* a peer was gone: closing waits for nobody */

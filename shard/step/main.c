@@ -15,7 +15,7 @@
 enum {
     OPT_MODEL = 256, OPT_MODEL_KEY, OPT_TP, OPT_PP, OPT_BACKEND, OPT_ISA, OPT_COMPUTE, OPT_THREADS, OPT_KV_DTYPE, OPT_KV_BLOCKS,
     OPT_KV_MEMORY, OPT_BLOCK_TOKENS, OPT_MAX_SEQS, OPT_MAX_ROWS, OPT_MAX_CONTEXT, OPT_JOIN, OPT_TOKEN,
-    OPT_CA, OPT_CERT, OPT_KEY, OPT_REPLICA, OPT_NO_PREFIX, OPT_SPECULATE, OPT_LOG_LEVEL, OPT_SCRIPT
+    OPT_CA, OPT_CERT, OPT_KEY, OPT_REPLICA, OPT_NO_PREFIX, OPT_SPECULATE, OPT_LOG_LEVEL, OPT_SHARE, OPT_SCRIPT
 };
 
 static const struct argp_option options[] = {
@@ -26,7 +26,8 @@ static const struct argp_option options[] = {
     {"backend", OPT_BACKEND, "NAME", 0, "cpu or cuda (default cpu)", 0},
     {"isa", OPT_ISA, "NAME", 0, "auto, ref, avx2, avx512 or amx", 0},
     {"compute", OPT_COMPUTE, "T", 0, "f32 or bf16 (default f32)", 0},
-    {"threads", OPT_THREADS, "N", 0, "threads of this rank (default: all allowed cores)", 0},
+    {"threads", OPT_THREADS, "N", 0, "threads of this rank (default: the cores of its share of the machine)", 0},
+    {"share", OPT_SHARE, "I/N", 0, "this replica is number I, from 0, of N on its machines (default 0/1)", 0},
     {"kv-dtype", OPT_KV_DTYPE, "T", 0, "f32 or bf16 (default f32)", 0},
     {"kv-blocks", OPT_KV_BLOCKS, "N", 0, "blocks of the cache (default: from the memory)", 0},
     {"kv-memory", OPT_KV_MEMORY, "BYTES", 0, "bytes of the cache per rank", 0},
@@ -98,6 +99,15 @@ static error_t check_all(struct argp_state *state, const struct phx_step_options
     return 0;
 }
 
+static void parse_share(struct argp_state *state, const char *arg, struct phx_step_options *o)
+{
+    int end = 0;
+
+    if (sscanf(arg, "%4d/%4d%n", &o->share, &o->n_shares, &end) != 2 || arg[end] != '\0' ||
+        o->n_shares < 1 || o->share < 0 || o->share >= o->n_shares)
+        argp_error(state, "--share: '%s' is not I/N with I from 0 to N - 1", arg);
+}
+
 static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
     struct phx_step_options *o = state->input;
@@ -115,6 +125,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case OPT_KEY: o->tls_key_file = arg; return 0;
     case OPT_REPLICA: o->replica_id = arg; return 0;
     case OPT_SCRIPT: o->script_file = arg; return 0;
+    case OPT_SHARE: parse_share(state, arg, o); return 0;
     case OPT_NO_PREFIX: o->has_prefix_cache = false; return 0;
     case OPT_SPECULATE:
         if (strcmp(arg, "off") != 0 && strcmp(arg, "lookup") != 0)
@@ -175,7 +186,7 @@ int main(int argc, char **argv)
                                      NULL, NULL};
     struct phx_step_options  o = {
          .model_key = "", .tp = 1, .pp = 1, .backend = "cpu", .kv_dtype = PHX_DTYPE_F32, .block_tokens = 16,
-         .max_seqs = 16, .max_rows = 512, .has_prefix_cache = true,
+         .max_seqs = 16, .max_rows = 512, .n_shares = 1, .has_prefix_cache = true,
     };
 
     argp_err_exit_status = 2;

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "rpc/base/err.h"
+#include "rpc/base/machine.h"
 #include "rpc/rpc.h"
 #include "shard/comm/comm.h"
 #include "shard/model/model.h"
@@ -27,7 +28,8 @@ struct phx_step_options {
     int32_t        tp, pp;
     const char    *backend, *isa;
     enum phx_compute compute;
-    int32_t        n_threads;
+    int32_t        n_threads;       /* 0 = the cores of this rank's share of its machine */
+    int32_t        share, n_shares; /* this replica is the share-th of n_shares on its machines */
     enum phx_dtype kv_dtype;
     int32_t        kv_blocks;       /* 0 = from kv_memory or the free memory */
     int64_t        kv_memory_bytes; /* per rank; 0 = automatic */
@@ -56,6 +58,10 @@ struct phx_step {
     struct phx_stage              *stage;
     int32_t                        n_blocks, max_context;
     int32_t                        rank;
+    int32_t                       *host_ranks; /* that share this rank's machine, itself included */
+    int32_t                        n_host_ranks;
+    struct phx_memory_room         room;       /* of this machine, before anything was loaded */
+    struct phx_placement           placement;
 };
 
 /* Opens checkpoint, config, partition, comm and backend; phx_step_load() then the weights (it may take

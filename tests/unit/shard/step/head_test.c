@@ -26,7 +26,7 @@ static int set_up(void **state)
     f->options = (struct phx_step_options){
         .model_key = "",
         .model_dir = PHX_SOURCE_DIR "/tests/golden/llama3-tied-bf16",
-        .tp = 1, .pp = 1, .backend = "cpu", .n_threads = 1, .kv_dtype = PHX_DTYPE_F32,
+        .tp = 1, .pp = 1, .backend = "cpu", .n_threads = 1, .n_shares = 1, .kv_dtype = PHX_DTYPE_F32,
         .kv_blocks = 8, .block_tokens = 16, .max_seqs = 2, .max_rows = 32, .max_context = 64,
         .has_prefix_cache = true,
     };
