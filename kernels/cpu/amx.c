@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Products on AMX tiles.  A pair of panels passes all rows of a band chunk by chunk: its weights stay in the
- * first-level cache, the A tiles stream from the second, the sums of the band wait there too.  The sums are
- * those of body_matmul.h's rounded products, bit for bit. */
+ * Products on AMX tiles (loop order: tiles.h).  The sums are those of body_matmul.h's rounded products, bit for
+ * bit. */
 #include <immintrin.h>
 #include <string.h>
 
@@ -60,39 +59,47 @@ static void pack_row(unsigned char *to, const float *x, int32_t n)
     _mm256_store_si256((__m256i *)(void *)(to + 32), _mm512_cvtepi32_epi16(high));
 }
 
-/* The slice of block b, and the k it begins at. */
-static int32_t find_k(const struct cpu_weight *w, int32_t block, int32_t *n)
+/* Where a block lies: the k it begins at and how many it has, and its chunk. */
+struct place {
+    int32_t k, n;
+    int32_t chunk, chunk_blocks;
+};
+
+static struct place find_place(const struct cpu_weight *w, int32_t block)
 {
-    int32_t s = 0, begin, block_begin;
+    struct place p;
+    int32_t      s = 0, first;
 
     while (block >= w->block_end[s])
         s++;
-    begin = s > 0 ? w->desc.slice_end[s - 1] : 0;
-    block_begin = s > 0 ? w->block_end[s - 1] : 0;
-    begin += (block - block_begin) * BLOCK_K;
-    *n = w->desc.slice_end[s] - begin < BLOCK_K ? w->desc.slice_end[s] - begin : BLOCK_K;
-    return begin;
+    first = s > 0 ? w->block_end[s - 1] : 0;
+    p.k = (s > 0 ? w->desc.slice_end[s - 1] : 0) + (block - first) * BLOCK_K;
+    p.n = w->desc.slice_end[s] - p.k < BLOCK_K ? w->desc.slice_end[s] - p.k : BLOCK_K;
+    p.chunk = first + (block - first) / CHUNK_BLOCKS * CHUNK_BLOCKS;
+    p.chunk_blocks = w->block_end[s] - p.chunk < CHUNK_BLOCKS ? w->block_end[s] - p.chunk : CHUNK_BLOCKS;
+    return p;
+}
+
+static size_t tile_offset(int32_t n_row_blocks, int32_t row_block, int32_t chunk, int32_t chunk_blocks)
+{
+    return ((size_t)chunk * (size_t)n_row_blocks + (size_t)row_block * (size_t)chunk_blocks) * TILE_BYTES;
 }
 
 static void pack_part(const struct tile_rows *rows, int32_t row_block, int32_t block_first, int32_t block_end)
 {
-    const struct cpu_weight *w = rows->w;
-    unsigned char           *to = rows->tiles + (size_t)row_block * (size_t)w->n_blocks * TILE_BYTES;
+    for (int32_t b = block_first; b < block_end; b++) {
+        struct place   p = find_place(rows->w, b);
+        unsigned char *to = rows->tiles + (size_t)(b - p.chunk) * TILE_BYTES +
+                            tile_offset(row_blocks(rows->n_rows), row_block, p.chunk, p.chunk_blocks);
 
-    for (int32_t i = 0; i < LANES; i++) {
-        int32_t      row = row_block * LANES + i;
-        const float *x = NULL;
+        for (int32_t i = 0; i < LANES; i++, to += TILE_ROW_BYTES) {
+            int32_t row = row_block * LANES + i;
 
-        if (row < rows->n_rows)
-            x = rows->x + (rows->x_row != NULL ? rows->x_row[row] : row) * rows->x_stride;
-        for (int32_t b = block_first; b < block_end; b++) {
-            unsigned char *at = to + (size_t)b * TILE_BYTES + (size_t)i * TILE_ROW_BYTES;
-            int32_t        n, k = find_k(w, b, &n);
-
-            if (x != NULL)
-                pack_row(at, x + k, n);
-            else
-                memset(at, 0, TILE_ROW_BYTES);
+            if (row >= rows->n_rows) {
+                memset(to, 0, TILE_ROW_BYTES);
+                continue;
+            }
+            pack_row(to, rows->x + (rows->x_row != NULL ? rows->x_row[row] : row) * rows->x_stride + p.k, p.n);
         }
     }
 }
@@ -143,7 +150,7 @@ static void widen_block(unsigned char *to, const unsigned char *data, const uint
 
 /* ---- products ------------------------------------------------------------------------------------ */
 
-/* One chunk of a slice: B tiles of each panel, one after the other. */
+/* One chunk of a slice: B tiles of each panel of a pair, one after the other. */
 struct chunk {
     const unsigned char *b[PAIR_PANELS];
     const unsigned char *a;      /* of the band's first row block, at the chunk's first block */
@@ -152,9 +159,9 @@ struct chunk {
     bool                 is_first; /* of its slice: the sums start at 0 */
 };
 
-enum { SUM_STRIDE = PAIR_PANELS * LANES * 4 }; /* bytes of a row of sums */
+enum { SUM_STRIDE = PAIR_OUTPUTS * 4 /* bytes of a row of sums */, TILE_SUMS = LANES * PAIR_OUTPUTS };
 
-INLINE void load_sums(const int rows, const int panels, float *sum, bool is_first)
+INLINE void load_sums(const int rows, const int panels, const float *sum, bool is_first)
 {
     if (is_first) {
         _tile_zero(0);
@@ -167,9 +174,9 @@ INLINE void load_sums(const int rows, const int panels, float *sum, bool is_firs
     if (panels > 1)
         _tile_loadd(1, sum + LANES, SUM_STRIDE);
     if (rows > 1)
-        _tile_loadd(2, sum + LANES * PAIR_PANELS * LANES, SUM_STRIDE);
+        _tile_loadd(2, sum + TILE_SUMS, SUM_STRIDE);
     if (rows > 1 && panels > 1)
-        _tile_loadd(3, sum + LANES * PAIR_PANELS * LANES + LANES, SUM_STRIDE);
+        _tile_loadd(3, sum + TILE_SUMS + LANES, SUM_STRIDE);
 }
 
 INLINE void store_sums(const int rows, const int panels, float *sum)
@@ -178,39 +185,27 @@ INLINE void store_sums(const int rows, const int panels, float *sum)
     if (panels > 1)
         _tile_stored(1, sum + LANES, SUM_STRIDE);
     if (rows > 1)
-        _tile_stored(2, sum + LANES * PAIR_PANELS * LANES, SUM_STRIDE);
+        _tile_stored(2, sum + TILE_SUMS, SUM_STRIDE);
     if (rows > 1 && panels > 1)
-        _tile_stored(3, sum + LANES * PAIR_PANELS * LANES + LANES, SUM_STRIDE);
+        _tile_stored(3, sum + TILE_SUMS + LANES, SUM_STRIDE);
 }
-
-/* The weights come from memory while the first row block passes. */
-INLINE void prefetch_tile(const unsigned char *p)
-{
-    for (int i = 0; i < TILE_BYTES; i += 64)
-        __builtin_prefetch(p + i);
-}
-
-enum { PREFETCH_TILES = 3 };
 
 /* rows x panels C tiles against one chunk. */
-INLINE void multiply_tiles(const int rows, const int panels, const bool is_cold, float *sum, const struct chunk *c,
-                           const unsigned char *a)
+INLINE void multiply_tiles(const int rows, const int panels, float *sum, const struct chunk *c, const unsigned char *a)
 {
+    const unsigned char *a1 = a + c->a_step, *b0 = c->b[0], *b1 = c->b[panels - 1];
+
     load_sums(rows, panels, sum, c->is_first);
-    for (size_t i = 0; i < (size_t)c->n_blocks; i++) {
-        _tile_loadd(6, c->b[0] + i * TILE_BYTES, TILE_ROW_BYTES);
-        _tile_loadd(4, a + i * TILE_BYTES, TILE_ROW_BYTES);
+    for (size_t at = 0, end = (size_t)c->n_blocks * TILE_BYTES; at < end; at += TILE_BYTES) {
+        _tile_loadd(6, b0 + at, TILE_ROW_BYTES);
+        _tile_loadd(4, a + at, TILE_ROW_BYTES);
         _tile_dpbf16ps(0, 4, 6);
-        if (is_cold)
-            prefetch_tile(c->b[0] + (i + PREFETCH_TILES) * TILE_BYTES);
         if (panels > 1) {
-            _tile_loadd(7, c->b[1] + i * TILE_BYTES, TILE_ROW_BYTES);
+            _tile_loadd(7, b1 + at, TILE_ROW_BYTES);
             _tile_dpbf16ps(1, 4, 7);
-            if (is_cold)
-                prefetch_tile(c->b[1] + (i + PREFETCH_TILES) * TILE_BYTES);
         }
         if (rows > 1) {
-            _tile_loadd(5, a + c->a_step + i * TILE_BYTES, TILE_ROW_BYTES);
+            _tile_loadd(5, a1 + at, TILE_ROW_BYTES);
             _tile_dpbf16ps(2, 5, 6);
             if (panels > 1)
                 _tile_dpbf16ps(3, 5, 7);
@@ -221,112 +216,118 @@ INLINE void multiply_tiles(const int rows, const int panels, const bool is_cold,
 
 INLINE void multiply_band(const int panels, float *sum, const struct chunk *c, int32_t n_row_blocks)
 {
-    int32_t              b = 0;
     const unsigned char *a = c->a;
 
-    if (n_row_blocks == 1) {
-        multiply_tiles(1, panels, true, sum, c, a);
-        return;
-    }
-    multiply_tiles(2, panels, true, sum, c, a);
-    for (b = 2; b + 1 < n_row_blocks; b += 2)
-        multiply_tiles(2, panels, false, sum + b * LANES * PAIR_PANELS * LANES, c, a + (size_t)b * c->a_step);
-    if (b < n_row_blocks)
-        multiply_tiles(1, panels, false, sum + b * LANES * PAIR_PANELS * LANES, c, a + (size_t)b * c->a_step);
+    for (; n_row_blocks > 1; n_row_blocks -= 2, a += 2 * c->a_step, sum += 2 * TILE_SUMS)
+        multiply_tiles(2, panels, sum, c, a);
+    if (n_row_blocks > 0)
+        multiply_tiles(1, panels, sum, c, a);
 }
 
-/* What a member works on: a pair of panels (or the last one alone) and a band of rows. */
-struct band {
+/* What a member works on: a group of pairs of panels and a band of rows. */
+struct block {
     const struct matmul_job *job;
-    const unsigned char     *panel[PAIR_PANELS];
-    int                      panels;
-    const unsigned char     *a;
+    int32_t                  panel, n_panels; /* an odd last panel is alone in its pair */
+    const unsigned char     *tiles;
     int32_t                  row, n_rows;
-    float                   *sums; /* TREE_LEVELS of them */
+    size_t                   pair_floats, level_floats;
+    float                   *sums; /* [levels][pairs][rows][PAIR_OUTPUTS] */
     unsigned char           *wide;
 };
 
-static void widen_chunk(const struct band *d, struct chunk *c, int32_t block)
+static const unsigned char *panel_data(const struct block *d, int32_t panel)
+{
+    return d->job->data + (size_t)panel * d->job->w->panel_bytes;
+}
+
+static void widen_chunk(const struct block *d, struct chunk *c, int32_t panel, int panels, int32_t block)
 {
     const struct cpu_weight *w = d->job->w;
 
-    for (int p = 0; p < d->panels; p++) {
-        unsigned char *to = d->wide + (size_t)p * CHUNK_BLOCKS * TILE_BYTES;
+    for (int p = 0; p < panels; p++) {
+        const unsigned char *data = panel_data(d, panel + p);
+        unsigned char       *to = d->wide + (size_t)p * CHUNK_BLOCKS * TILE_BYTES;
 
         for (int32_t i = 0; i < c->n_blocks; i++) {
             size_t b = (size_t)(block + i);
 
-            __builtin_prefetch(d->panel[p] + b * MX_DATA_BYTES + 2048);
-            __builtin_prefetch(d->panel[p] + b * MX_DATA_BYTES + 2048 + 64);
-            __builtin_prefetch(d->panel[p] + b * MX_DATA_BYTES + 2048 + 128);
-            __builtin_prefetch(d->panel[p] + b * MX_DATA_BYTES + 2048 + 192);
-            widen_block(to + (size_t)i * TILE_BYTES, d->panel[p] + b * MX_DATA_BYTES,
-                        d->panel[p] + (size_t)w->units * MX_DATA_BYTES + b * LANES);
+            widen_block(to + (size_t)i * TILE_BYTES, data + b * MX_DATA_BYTES,
+                        data + (size_t)w->units * MX_DATA_BYTES + b * LANES);
         }
         c->b[p] = to;
     }
 }
 
-static void sum_slice(const struct band *d, float *sum, int32_t s)
+static void sum_chunk(const struct block *d, float *sums, struct chunk *c, int32_t block)
 {
     const struct cpu_weight *w = d->job->w;
-    int32_t                  begin = s > 0 ? w->block_end[s - 1] : 0, end = w->block_end[s];
-    struct chunk             c = {.a_step = (size_t)w->n_blocks * TILE_BYTES};
+    int32_t                  end = d->panel + d->n_panels, row_count = row_blocks(d->n_rows);
 
-    if (begin == end)
-        memset(sum, 0, (size_t)d->n_rows * SUM_STRIDE);
-    for (int32_t block = begin; block < end; block += CHUNK_BLOCKS) {
-        c.n_blocks = end - block < CHUNK_BLOCKS ? end - block : CHUNK_BLOCKS;
-        c.is_first = block == begin;
-        c.a = d->a + (size_t)block * TILE_BYTES;
+    c->a_step = (size_t)c->n_blocks * TILE_BYTES;
+    c->a = d->tiles + tile_offset(row_blocks(d->job->n_rows), d->row / LANES, block, c->n_blocks);
+    for (int32_t panel = d->panel; panel < end; panel += PAIR_PANELS, sums += d->pair_floats) {
+        int panels = end - panel < PAIR_PANELS ? 1 : PAIR_PANELS;
+
         if (w->desc.dtype == PHX_DTYPE_MXFP4)
-            widen_chunk(d, &c, block);
+            widen_chunk(d, c, panel, panels, block);
         else
-            for (int p = 0; p < d->panels; p++)
-                c.b[p] = d->panel[p] + (size_t)block * TILE_BYTES;
-        if (d->panels == PAIR_PANELS)
-            multiply_band(PAIR_PANELS, sum, &c, row_blocks(d->n_rows));
+            for (int p = 0; p < panels; p++)
+                c->b[p] = panel_data(d, panel + p) + (size_t)block * TILE_BYTES;
+        if (panels == PAIR_PANELS)
+            multiply_band(PAIR_PANELS, sums, c, row_count);
         else
-            multiply_band(1, sum, &c, row_blocks(d->n_rows));
+            multiply_band(1, sums, c, row_count);
     }
 }
 
-static void add_level(float *to, const float *right, int32_t n_rows)
+static void sum_slice(const struct block *d, float *sums, int32_t s)
 {
-    for (int32_t i = 0; i < n_rows * PAIR_PANELS * LANES; i += LANES)
+    const struct cpu_weight *w = d->job->w;
+    int32_t                  begin = s > 0 ? w->block_end[s - 1] : 0, end = w->block_end[s];
+    struct chunk             c = {0};
+
+    if (begin == end)
+        memset(sums, 0, d->level_floats * sizeof(float));
+    for (int32_t block = begin; block < end; block += CHUNK_BLOCKS) {
+        c.n_blocks = end - block < CHUNK_BLOCKS ? end - block : CHUNK_BLOCKS;
+        c.is_first = block == begin;
+        sum_chunk(d, sums, &c, block);
+    }
+}
+
+static void add_level(float *to, const float *right, size_t n)
+{
+    for (size_t i = 0; i < n; i += LANES)
         v16_store(to + i, v16_add(v16_load(to + i), v16_load(right + i)));
 }
 
-/* Partial sums, one per level, merge like a binary counter. */
-static void sum_band(const struct band *d)
+/* Sums of slices, one per level, merge like a binary counter; the last one ends in level 0. */
+static void sum_slices(const struct block *d)
 {
     int n_slices = d->job->w->desc.n_slices, depth = 0;
 
     for (int s = 0; s < n_slices; s++) {
-        sum_slice(d, d->sums + (size_t)depth * BAND_FLOATS, s);
+        sum_slice(d, d->sums + (size_t)depth * d->level_floats, s);
         for (int carry = s + 1; depth > 0 && ((carry & 1) == 0 || s + 1 == n_slices); carry >>= 1, depth--)
-            add_level(d->sums + (size_t)(depth - 1) * BAND_FLOATS, d->sums + (size_t)depth * BAND_FLOATS, d->n_rows);
+            add_level(d->sums + (size_t)(depth - 1) * d->level_floats, d->sums + (size_t)depth * d->level_floats,
+                      d->level_floats);
         depth++;
     }
 }
 
-static void store_band(const struct band *d, int32_t panel)
+static void store_row(const struct block *d, int32_t row)
 {
     const struct matmul_job *job = d->job;
+    float                   *out = job->out + (d->row + row) * job->out_stride;
 
-    for (int p = 0; p < d->panels; p++) {
-        int32_t n0 = (panel + p) * LANES, n = job->w->desc.n - n0;
-        v16     bias = v16_zero();
+    for (int32_t p = 0; p < d->n_panels; p++) {
+        const float *sum = d->sums + (size_t)(p / PAIR_PANELS) * d->pair_floats + (size_t)row * PAIR_OUTPUTS;
+        int32_t      n0 = (d->panel + p) * LANES, n = job->w->desc.n - n0 < LANES ? job->w->desc.n - n0 : LANES;
+        v16          v = v16_load(sum + (p % PAIR_PANELS) * LANES);
 
-        n = n < LANES ? n : LANES;
         if (job->bias != NULL)
-            bias = v16_load_n(job->bias + n0, (int)n);
-        for (int32_t r = 0; r < d->n_rows; r++) {
-            v16 v = v16_load(d->sums + (size_t)r * PAIR_PANELS * LANES + (size_t)p * LANES);
-
-            v16_store_n(job->out + (d->row + r) * job->out_stride + n0, job->bias != NULL ? v16_add(v, bias) : v,
-                        (int)n);
-        }
+            v = v16_add(v, v16_load_n(job->bias + n0, (int)n));
+        v16_store_n(out + n0, v, (int)n);
     }
 }
 
@@ -334,20 +335,25 @@ void phx_tiles_matmul(const struct matmul_job *job, const unsigned char *tiles, 
                       int32_t end)
 {
     const struct cpu_weight *w = job->w;
-    struct band              d = {.job = job, .sums = (float *)(void *)sums};
+    bool                     is_sliced = w->desc.n_slices > 1;
+    int32_t                  band = is_sliced ? SLICED_BAND_ROWS : BAND_ROWS;
+    int32_t                  group = is_sliced ? SLICED_GROUP_PAIRS : GROUP_PAIRS;
+    struct block             d = {.job = job, .tiles = tiles, .sums = (float *)(void *)sums, .wide = sums + (size_t)SUM_FLOATS * 4};
     unsigned                 mode = enter_matrix_mode();
 
-    d.wide = sums + (size_t)TREE_LEVELS * BAND_FLOATS * sizeof(float);
     _tile_loadconfig(&full_tiles);
-    for (int32_t panel = first; panel < end; panel += PAIR_PANELS) {
-        d.panels = end - panel < PAIR_PANELS ? 1 : PAIR_PANELS;
-        for (int p = 0; p < d.panels; p++)
-            d.panel[p] = job->data + (size_t)(panel + p) * w->panel_bytes;
-        for (d.row = 0; d.row < job->n_rows; d.row += BAND_ROWS) {
-            d.n_rows = job->n_rows - d.row < BAND_ROWS ? job->n_rows - d.row : BAND_ROWS;
-            d.a = tiles + (size_t)(d.row / LANES) * (size_t)w->n_blocks * TILE_BYTES;
-            sum_band(&d);
-            store_band(&d, panel);
+    for (int32_t pair = first; pair < end; pair += group) {
+        int32_t n_pairs = end - pair < group ? end - pair : group;
+
+        d.panel = pair * PAIR_PANELS;
+        d.n_panels = w->n_panels - d.panel < n_pairs * PAIR_PANELS ? w->n_panels - d.panel : n_pairs * PAIR_PANELS;
+        for (d.row = 0; d.row < job->n_rows; d.row += band) {
+            d.n_rows = job->n_rows - d.row < band ? job->n_rows - d.row : band;
+            d.pair_floats = (size_t)row_blocks(d.n_rows) * TILE_SUMS;
+            d.level_floats = d.pair_floats * (size_t)n_pairs;
+            sum_slices(&d);
+            for (int32_t row = 0; row < d.n_rows; row++)
+                store_row(&d, row);
         }
     }
     _tile_release();

@@ -13,7 +13,7 @@ enum {
     GROUP_PANELS = 4,  /* panels that a tile takes together */
     GROUP_ROWS = LANES * GROUP_PANELS,
     TILE_ROWS = 6,     /* activation rows of a register tile */
-    TILES_MIN_ROWS = 1, /* of a product on the matrix unit */
+    TILES_MIN_ROWS = 4, /* of a product on the matrix unit; fewer wait for memory on any path */
     BLOCK_K = 32,      /* k of a block: an MXFP4 block, a K-tile of the matrix unit */
     SUB_TOKENS = 16,   /* positions of an attention block */
     MX_DATA_BYTES = LANES * PHX_MX_BLOCK / 2, /* a block of 32 k for 16 rows */

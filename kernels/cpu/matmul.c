@@ -34,14 +34,11 @@ static void run_pack(void *ctx, int32_t member, int32_t first, int32_t end)
     phx_tiles_pack(&c->rows, first, end);
 }
 
-/* Units: pairs of panels. */
 static void run_tiles(void *ctx, int32_t member, int32_t first, int32_t end)
 {
     const struct call *c = ctx;
-    int32_t            n = c->job.w->n_panels, stop = end * PAIR_PANELS;
 
-    phx_tiles_matmul(&c->job, c->rows.tiles, c->d->sums.data + (size_t)member * MEMBER_BYTES, first * PAIR_PANELS,
-                     stop < n ? stop : n);
+    phx_tiles_matmul(&c->job, c->rows.tiles, c->d->sums.data + (size_t)member * MEMBER_BYTES, first, end);
 }
 
 static const char NO_SCRATCH[] = "out of memory for scratch";
@@ -70,7 +67,7 @@ static const char *multiply_tiles(struct call *c)
         return NO_SCRATCH;
     c->rows = (struct tile_rows){c->job.w, c->job.x, c->job.x_stride, NULL, c->job.n_rows, d->rounded.data};
     phx_team_run(d->team, phx_tiles_units(&c->rows), run_pack, c);
-    phx_team_run(d->team, (c->job.w->n_panels + PAIR_PANELS - 1) / PAIR_PANELS, run_tiles, c);
+    phx_team_run(d->team, count_pairs(c->job.w), run_tiles, c);
     return NULL;
 }
 

@@ -75,7 +75,7 @@ const struct isa *phx_isa_pick(const char *name, char *why, size_t why_size)
     return NULL;
 }
 
-/* Tiles pay from the first row: a product of few rows waits for memory on either path. */
+
 enum cpu_path phx_cpu_pick_matmul(const struct isa *isa, enum phx_compute compute,
                                   const struct cpu_weight *w, int32_t n_rows)
 {

@@ -10,18 +10,26 @@
 enum {
     TILE_BYTES = 1024,
     TILE_ROW_BYTES = 64,
-    PAIR_PANELS = 2,    /* panels that share an A tile */
-    BAND_ROWS = 512,    /* rows whose sums stay in the second-level cache */
-    CHUNK_BLOCKS = 16,  /* blocks of a pair of panels that stay in the first-level cache */
-    TREE_LEVELS = 4,    /* sums that wait for their neighbour in the tree of 8 slices */
-    /* of one member: sums of a band, then a chunk of widened weights */
-    BAND_FLOATS = BAND_ROWS * PAIR_PANELS * LANES,
-    CHUNK_BYTES = PAIR_PANELS * CHUNK_BLOCKS * TILE_BYTES,
-    MEMBER_BYTES = TREE_LEVELS * BAND_FLOATS * 4 + CHUNK_BYTES
+    PAIR_PANELS = 2,   /* panels that share an A tile */
+    PAIR_OUTPUTS = PAIR_PANELS * LANES,
+    CHUNK_BLOCKS = 16, /* blocks of a pair of panels that stay in the first-level cache */
+    /* A band of rows passes a group of pairs chunk by chunk: their sums and the band's part of a chunk stay in
+     * the second-level cache.  Sums of slices wait for their neighbour in the tree, so there are fewer pairs. */
+    BAND_ROWS = 512,
+    GROUP_PAIRS = 16,
+    SLICED_BAND_ROWS = 256,
+    SLICED_GROUP_PAIRS = 8,
+    TREE_LEVELS = 4,   /* for 8 slices */
+    SUM_FLOATS = BAND_ROWS * GROUP_PAIRS * PAIR_OUTPUTS,
+    /* of one member: sums, then a chunk of widened weights */
+    MEMBER_BYTES = SUM_FLOATS * 4 + PAIR_PANELS * CHUNK_BLOCKS * TILE_BYTES
 };
+_Static_assert((int)SUM_FLOATS == (int)(TREE_LEVELS * SLICED_BAND_ROWS * SLICED_GROUP_PAIRS * PAIR_OUTPUTS),
+               "either way the sums fill their memory");
 
-/* Rows of activations as A tiles [row block][n_blocks of w][16][32] bf16, rounded as v16_round_bf16 does; rows
- * and k that are not there are zeros. */
+/* Rows of activations as A tiles of [16][32] bf16, rounded as v16_round_bf16 does; rows and k that are not there
+ * are zeros.  Order: chunk of a slice, row block, block of the chunk: what a band reads of a chunk is one piece,
+ * spread over all sets of a cache. */
 struct tile_rows {
     const struct cpu_weight *w;     /* whose slices say where blocks begin */
     const float             *x;
@@ -40,8 +48,14 @@ static inline size_t tiles_bytes(const struct cpu_weight *w, int32_t n_rows)
 int32_t phx_tiles_units(const struct tile_rows *rows);
 void    phx_tiles_pack(const struct tile_rows *rows, int32_t first, int32_t end);
 
-/* A product as job says, save that its x is tiles; sums: MEMBER_BYTES of this member.  Units: panels. */
+/* A product as job says, save that its x is tiles; sums: MEMBER_BYTES of this member.  Units: pairs of
+ * panels. */
 void phx_tiles_matmul(const struct matmul_job *job, const unsigned char *tiles, unsigned char *sums, int32_t first,
                       int32_t end);
+
+static inline int32_t count_pairs(const struct cpu_weight *w)
+{
+    return (w->n_panels + PAIR_PANELS - 1) / PAIR_PANELS;
+}
 
 #endif
