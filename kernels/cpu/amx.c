@@ -25,22 +25,17 @@ static const struct tile_config full_tiles = {
 
 enum { PARTS_MAX = 16 };
 
-static int32_t row_blocks(int32_t n_rows)
-{
-    return (n_rows + LANES - 1) / LANES;
-}
-
 /* Few row blocks are cut along k, so that every thread has some. */
 static int32_t count_parts(const struct tile_rows *rows)
 {
     int32_t most = rows->w->n_blocks < PARTS_MAX ? rows->w->n_blocks : PARTS_MAX;
 
-    return row_blocks(rows->n_rows) >= PARTS_MAX || most < 1 ? 1 : most;
+    return count_row_blocks(rows->n_rows) >= PARTS_MAX || most < 1 ? 1 : most;
 }
 
 int32_t phx_tiles_units(const struct tile_rows *rows)
 {
-    return row_blocks(rows->n_rows) * count_parts(rows);
+    return count_row_blocks(rows->n_rows) * count_parts(rows);
 }
 
 static __m512i round_half(const float *x, int32_t n)
@@ -90,7 +85,7 @@ static void pack_part(const struct tile_rows *rows, int32_t row_block, int32_t b
     for (int32_t b = block_first; b < block_end; b++) {
         struct place   p = find_place(rows->w, b);
         unsigned char *to = rows->tiles + (size_t)(b - p.chunk) * TILE_BYTES +
-                            tile_offset(row_blocks(rows->n_rows), row_block, p.chunk, p.chunk_blocks);
+                            tile_offset(count_row_blocks(rows->n_rows), row_block, p.chunk, p.chunk_blocks);
 
         for (int32_t i = 0; i < LANES; i++, to += TILE_ROW_BYTES) {
             int32_t row = row_block * LANES + i;
@@ -226,7 +221,9 @@ INLINE void multiply_band(const int panels, float *sum, const struct chunk *c, i
 
 /* What a member works on: a group of pairs of panels and a band of rows. */
 struct block {
-    const struct matmul_job *job;
+    const struct cpu_weight *w;
+    const unsigned char     *data;      /* of the expert */
+    int32_t                  tile_rows; /* of all bands */
     int32_t                  panel, n_panels; /* an odd last panel is alone in its pair */
     const unsigned char     *tiles;
     int32_t                  row, n_rows;
@@ -237,12 +234,12 @@ struct block {
 
 static const unsigned char *panel_data(const struct block *d, int32_t panel)
 {
-    return d->job->data + (size_t)panel * d->job->w->panel_bytes;
+    return d->data + (size_t)panel * d->w->panel_bytes;
 }
 
 static void widen_chunk(const struct block *d, struct chunk *c, int32_t panel, int panels, int32_t block)
 {
-    const struct cpu_weight *w = d->job->w;
+    const struct cpu_weight *w = d->w;
 
     for (int p = 0; p < panels; p++) {
         const unsigned char *data = panel_data(d, panel + p);
@@ -260,11 +257,11 @@ static void widen_chunk(const struct block *d, struct chunk *c, int32_t panel, i
 
 static void sum_chunk(const struct block *d, float *sums, struct chunk *c, int32_t block)
 {
-    const struct cpu_weight *w = d->job->w;
-    int32_t                  end = d->panel + d->n_panels, row_count = row_blocks(d->n_rows);
+    const struct cpu_weight *w = d->w;
+    int32_t                  end = d->panel + d->n_panels, row_count = count_row_blocks(d->n_rows);
 
     c->a_step = (size_t)c->n_blocks * TILE_BYTES;
-    c->a = d->tiles + tile_offset(row_blocks(d->job->n_rows), d->row / LANES, block, c->n_blocks);
+    c->a = d->tiles + tile_offset(count_row_blocks(d->tile_rows), d->row / LANES, block, c->n_blocks);
     for (int32_t panel = d->panel; panel < end; panel += PAIR_PANELS, sums += d->pair_floats) {
         int panels = end - panel < PAIR_PANELS ? 1 : PAIR_PANELS;
 
@@ -282,7 +279,7 @@ static void sum_chunk(const struct block *d, float *sums, struct chunk *c, int32
 
 static void sum_slice(const struct block *d, float *sums, int32_t s)
 {
-    const struct cpu_weight *w = d->job->w;
+    const struct cpu_weight *w = d->w;
     int32_t                  begin = s > 0 ? w->block_end[s - 1] : 0, end = w->block_end[s];
     struct chunk             c = {0};
 
@@ -304,7 +301,7 @@ static void add_level(float *to, const float *right, size_t n)
 /* Sums of slices, one per level, merge like a binary counter; the last one ends in level 0. */
 static void sum_slices(const struct block *d)
 {
-    int n_slices = d->job->w->desc.n_slices, depth = 0;
+    int n_slices = d->w->desc.n_slices, depth = 0;
 
     for (int s = 0; s < n_slices; s++) {
         sum_slice(d, d->sums + (size_t)depth * d->level_floats, s);
@@ -315,14 +312,13 @@ static void sum_slices(const struct block *d)
     }
 }
 
-static void store_row(const struct block *d, int32_t row)
+static void store_row(const struct block *d, const struct matmul_job *job, int32_t row)
 {
-    const struct matmul_job *job = d->job;
-    float                   *out = job->out + (d->row + row) * job->out_stride;
+    float *out = job->out + (d->row + row) * job->out_stride;
 
     for (int32_t p = 0; p < d->n_panels; p++) {
         const float *sum = d->sums + (size_t)(p / PAIR_PANELS) * d->pair_floats + (size_t)row * PAIR_OUTPUTS;
-        int32_t      n0 = (d->panel + p) * LANES, n = job->w->desc.n - n0 < LANES ? job->w->desc.n - n0 : LANES;
+        int32_t      n0 = (d->panel + p) * LANES, n = d->w->desc.n - n0 < LANES ? d->w->desc.n - n0 : LANES;
         v16          v = v16_load(sum + (p % PAIR_PANELS) * LANES);
 
         if (job->bias != NULL)
@@ -331,30 +327,117 @@ static void store_row(const struct block *d, int32_t row)
     }
 }
 
+static struct block open_block(const struct cpu_weight *w, unsigned char *sums)
+{
+    return (struct block){.w = w, .sums = (float *)(void *)sums, .wide = sums + (size_t)SUM_FLOATS * 4};
+}
+
+/* The panels of the pairs [pair, pair + n_pairs). */
+static void take_group(struct block *d, int32_t pair, int32_t n_pairs)
+{
+    d->panel = pair * PAIR_PANELS;
+    d->n_panels = d->w->n_panels - d->panel < n_pairs * PAIR_PANELS ? d->w->n_panels - d->panel
+                                                                    : n_pairs * PAIR_PANELS;
+}
+
+static void take_band(struct block *d, int32_t row, int32_t band)
+{
+    d->row = row;
+    d->n_rows = d->tile_rows - row < band ? d->tile_rows - row : band;
+    d->pair_floats = (size_t)count_row_blocks(d->n_rows) * TILE_SUMS;
+    d->level_floats = d->pair_floats * (size_t)((d->n_panels + PAIR_PANELS - 1) / PAIR_PANELS);
+}
+
 void phx_tiles_matmul(const struct matmul_job *job, const unsigned char *tiles, unsigned char *sums, int32_t first,
                       int32_t end)
 {
-    const struct cpu_weight *w = job->w;
-    bool                     is_sliced = w->desc.n_slices > 1;
-    int32_t                  band = is_sliced ? SLICED_BAND_ROWS : BAND_ROWS;
-    int32_t                  group = is_sliced ? SLICED_GROUP_PAIRS : GROUP_PAIRS;
-    struct block             d = {.job = job, .tiles = tiles, .sums = (float *)(void *)sums, .wide = sums + (size_t)SUM_FLOATS * 4};
-    unsigned                 mode = enter_matrix_mode();
+    bool         is_sliced = job->w->desc.n_slices > 1;
+    int32_t      band = is_sliced ? SLICED_BAND_ROWS : BAND_ROWS;
+    int32_t      group = is_sliced ? SLICED_GROUP_PAIRS : GROUP_PAIRS;
+    struct block d = open_block(job->w, sums);
+    unsigned     mode = enter_matrix_mode();
 
+    d.data = job->data;
+    d.tiles = tiles;
+    d.tile_rows = job->n_rows;
     _tile_loadconfig(&full_tiles);
     for (int32_t pair = first; pair < end; pair += group) {
-        int32_t n_pairs = end - pair < group ? end - pair : group;
-
-        d.panel = pair * PAIR_PANELS;
-        d.n_panels = w->n_panels - d.panel < n_pairs * PAIR_PANELS ? w->n_panels - d.panel : n_pairs * PAIR_PANELS;
-        for (d.row = 0; d.row < job->n_rows; d.row += band) {
-            d.n_rows = job->n_rows - d.row < band ? job->n_rows - d.row : band;
-            d.pair_floats = (size_t)row_blocks(d.n_rows) * TILE_SUMS;
-            d.level_floats = d.pair_floats * (size_t)n_pairs;
+        take_group(&d, pair, end - pair < group ? end - pair : group);
+        for (int32_t row = 0; row < job->n_rows; row += band) {
+            take_band(&d, row, band);
             sum_slices(&d);
-            for (int32_t row = 0; row < d.n_rows; row++)
-                store_row(&d, row);
+            for (int32_t r = 0; r < d.n_rows; r++)
+                store_row(&d, job, r);
         }
+    }
+    _tile_release();
+    leave_matrix_mode(mode);
+}
+
+/* ---- the down product of a mixture ----------------------------------------------------------------- */
+
+enum { MOE_PAIRS = GROUP_PANELS / PAIR_PANELS };
+
+/* partial[row][slice] = fma(gate, sum, partial) for the band's pairs of (row, expert). */
+static void add_gated(const struct block *d, const struct moe_down_job *job, float *partial, int32_t first_pair, int32_t s)
+{
+    for (int32_t r = 0; r < d->n_rows; r++) {
+        size_t row = (size_t)job->pair_row[first_pair + r];
+        float *to = partial + (row * (size_t)d->w->desc.n_slices + (size_t)s) * GROUP_ROWS;
+        v16    gate = v16_set(job->pair_gate[first_pair + r]);
+
+        for (int32_t p = 0; p < d->n_panels; p++, to += LANES) {
+            const float *sum = d->sums + (size_t)(p / PAIR_PANELS) * d->pair_floats + (size_t)r * PAIR_OUTPUTS;
+
+            v16_store(to, v16_fma(gate, v16_load(sum + (p % PAIR_PANELS) * LANES), v16_load(to)));
+        }
+    }
+}
+
+static void sum_experts(struct block *d, const struct moe_down_job *job, const unsigned char *tiles,
+                        const int32_t *row_block, float *partial)
+{
+    for (int32_t e = 0, begin = 0; e < d->w->desc.n_experts; begin = job->expert_end[e], e++) {
+        d->data = expert_data(d->w, e);
+        d->tiles = tiles + (size_t)row_block[e] * (size_t)d->w->n_blocks * TILE_BYTES;
+        d->tile_rows = job->expert_end[e] - begin;
+        for (int32_t row = 0; row < d->tile_rows; row += BAND_ROWS) {
+            take_band(d, row, BAND_ROWS);
+            for (int32_t s = 0; s < d->w->desc.n_slices; s++) {
+                sum_slice(d, d->sums, s);
+                add_gated(d, job, partial, begin + row, s);
+            }
+        }
+    }
+}
+
+/* The tree over the slices of one row, in place, then out. */
+static void finish_row(const struct block *d, const struct moe_down_job *job, float *partial, int32_t row)
+{
+    int32_t n_slices = d->w->desc.n_slices, n0 = d->panel * LANES;
+    int32_t n = d->w->desc.n - n0 < d->n_panels * LANES ? d->w->desc.n - n0 : d->n_panels * LANES;
+
+    for (int32_t step = 1; step < n_slices; step *= 2)
+        for (int32_t s = 0; s + step < n_slices; s += 2 * step)
+            add_level(partial + s * GROUP_ROWS, partial + (s + step) * GROUP_ROWS, GROUP_ROWS);
+    memcpy(job->out + row * job->out_stride + n0, partial, (size_t)n * sizeof(float));
+}
+
+void phx_tiles_moe_down(const struct moe_down_job *job, const unsigned char *tiles, const int32_t *row_block,
+                        int32_t member, unsigned char *sums, int32_t first, int32_t end)
+{
+    struct block d = open_block(job->w, sums);
+    float       *partial = job->partial + (size_t)member * job->partial_stride;
+    size_t       row_floats = (size_t)job->w->desc.n_slices * GROUP_ROWS;
+    unsigned     mode = enter_matrix_mode();
+
+    _tile_loadconfig(&full_tiles);
+    for (int32_t pair = first; pair < end; pair += MOE_PAIRS) {
+        take_group(&d, pair, end - pair < MOE_PAIRS ? end - pair : MOE_PAIRS);
+        memset(partial, 0, (size_t)job->n_rows * row_floats * sizeof(float));
+        sum_experts(&d, job, tiles, row_block, partial);
+        for (int32_t row = 0; row < job->n_rows; row++)
+            finish_row(&d, job, partial + (size_t)row * row_floats, row);
     }
     _tile_release();
     leave_matrix_mode(mode);

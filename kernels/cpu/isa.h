@@ -127,6 +127,9 @@ enum cpu_path {
 };
 enum cpu_path phx_cpu_pick_matmul(const struct isa *isa, enum phx_compute compute,
                                   const struct cpu_weight *w, int32_t n_rows);
+/* The same for the experts of a mixture, of which n_active have n_pairs rows together. */
+enum cpu_path phx_cpu_pick_moe(const struct isa *isa, enum phx_compute compute, const struct cpu_weight *gate_up,
+                               const struct cpu_weight *down, int32_t n_pairs, int32_t n_active);
 const char   *phx_cpu_path_name(enum cpu_path path);
 
 /* Grows when a step is larger than any before; steps of a known size do not allocate. */

@@ -75,7 +75,6 @@ const struct isa *phx_isa_pick(const char *name, char *why, size_t why_size)
     return NULL;
 }
 
-
 enum cpu_path phx_cpu_pick_matmul(const struct isa *isa, enum phx_compute compute,
                                   const struct cpu_weight *w, int32_t n_rows)
 {
@@ -84,6 +83,18 @@ enum cpu_path phx_cpu_pick_matmul(const struct isa *isa, enum phx_compute comput
     if (compute == PHX_COMPUTE_F32 || (dtype != PHX_DTYPE_BF16 && dtype != PHX_DTYPE_MXFP4))
         return PATH_FLOAT;
     return isa->has_tiles && !w->is_wild && n_rows >= TILES_MIN_ROWS ? PATH_TILES : PATH_ROUNDED;
+}
+
+enum cpu_path phx_cpu_pick_moe(const struct isa *isa, enum phx_compute compute, const struct cpu_weight *gate_up,
+                               const struct cpu_weight *down, int32_t n_pairs, int32_t n_active)
+{
+    int32_t       each = n_active > 0 ? n_pairs / n_active : 0;
+    enum cpu_path up = phx_cpu_pick_matmul(isa, compute, gate_up, each);
+    enum cpu_path back = phx_cpu_pick_matmul(isa, compute, down, each);
+
+    if (up == PATH_FLOAT || back == PATH_FLOAT)
+        return PATH_FLOAT;
+    return up == PATH_TILES ? back : up;
 }
 
 const char *phx_cpu_path_name(enum cpu_path path)

@@ -39,9 +39,14 @@ struct tile_rows {
     unsigned char           *tiles;
 };
 
+static inline int32_t count_row_blocks(int32_t n_rows)
+{
+    return (n_rows + LANES - 1) / LANES;
+}
+
 static inline size_t tiles_bytes(const struct cpu_weight *w, int32_t n_rows)
 {
-    return (size_t)((n_rows + LANES - 1) / LANES) * (size_t)w->n_blocks * TILE_BYTES;
+    return (size_t)count_row_blocks(n_rows) * (size_t)w->n_blocks * TILE_BYTES;
 }
 
 /* Units of packing: parts of row blocks, [first, end) of phx_tiles_units(). */
@@ -52,6 +57,11 @@ void    phx_tiles_pack(const struct tile_rows *rows, int32_t first, int32_t end)
  * panels. */
 void phx_tiles_matmul(const struct matmul_job *job, const unsigned char *tiles, unsigned char *sums, int32_t first,
                       int32_t end);
+
+/* The down product of a mixture (body_moe.h): expert e's rows are the tiles from tiles + row_block[e] *
+ * n_blocks * TILE_BYTES on.  Units: pairs of panels. */
+void phx_tiles_moe_down(const struct moe_down_job *job, const unsigned char *tiles, const int32_t *row_block,
+                        int32_t member, unsigned char *sums, int32_t first, int32_t end);
 
 static inline int32_t count_pairs(const struct cpu_weight *w)
 {

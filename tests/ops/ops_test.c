@@ -11,6 +11,7 @@ int main(void)
     rc += _cmocka_run_group_tests("moe", moe_tests, n_moe_tests, NULL, NULL);
     set_compute(PHX_COMPUTE_BF16);
     rc += _cmocka_run_group_tests("matmul, rounded", matmul_tests, n_matmul_tests, NULL, NULL);
+    rc += _cmocka_run_group_tests("edge, rounded", edge_tests, n_edge_tests, NULL, NULL);
     rc += _cmocka_run_group_tests("moe, rounded", moe_tests, n_moe_tests, NULL, NULL);
     return rc != 0;
 }
