@@ -258,7 +258,8 @@ static int load_experts(struct loader *l, struct phx_err *err)
     const struct phx_model_config *c = l->config;
     struct phx_layer              *w = l->layer;
     const struct phx_ckpt_tensor  *router = find(l, "mlp.router.weight");
-    struct phx_weight_desc         desc = whole(phx_pack_dtype(router), c->n_experts, c->dim, 1);
+    /* float32 products in every mode: a rounded one could choose another expert */
+    struct phx_weight_desc         desc = whole(PHX_DTYPE_F32, c->n_experts, c->dim, 1);
     int code = phx_pack_create(&l->packer, router->name, &desc, &w->router, err);
     if (code == 0)
         code = pack_rows(l, w->router, router, 0, c->n_experts, 0, err);

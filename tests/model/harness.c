@@ -72,11 +72,14 @@ void golden_free(struct golden *g)
 
 /* ---- running -------------------------------------------------------------------------------- */
 
+enum phx_compute harness_compute = PHX_COMPUTE_F32;
+
 struct phx_ranks_options harness_options(const struct golden *g, int32_t tp, int32_t pp)
 {
     struct phx_ranks_options o;
     phx_ranks_defaults(&o);
     o.dir = g->dir;
+    o.compute = harness_compute;
     o.tp = tp;
     o.pp = pp;
     o.comm = PHX_RANKS_LOCAL;

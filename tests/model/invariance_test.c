@@ -2,6 +2,7 @@
  * What must not change a bit: how the text is cut into steps, who else is in the batch, which blocks of
  * the cache are used and how large they are, the instruction set and the number of threads. */
 #include <setjmp.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -187,6 +188,44 @@ static void a_bf16_cache_is_close_and_just_as_invariant(void **state)
     each_case(bf16_case);
 }
 
+/* Of all logits together: a mixture of tiny experts chooses another one now and then. */
+static double mean_error(const float *a, const float *b, size_t n)
+{
+    double error = 0, size = 0;
+    for (size_t i = 0; i < n; i++) {
+        double d = (double)a[i] - (double)b[i];
+        error += d * d;
+        size += (double)b[i] * (double)b[i];
+    }
+    return sqrt(error / size);
+}
+
+/* The same answer from every layout, and close to that of exact products. */
+static void rounded_case(const struct golden *g, const float *want, const char *name)
+{
+    struct phx_ranks_options o = harness_options(g, 1, 1);
+    o.compute = PHX_COMPUTE_F32;
+    float *exact = harness_text(g, &o, g->T);
+    double error = mean_error(want, exact, (size_t)g->T * (size_t)g->V);
+    print_message("%s: rounded products change the logits by %.4f (root of mean squares)\n", name, error);
+    if (!(error < 0.1))
+        fail_msg("%s: rounded products change the logits by %g", name, error);
+    for (int32_t tp = 1; tp <= 4; tp *= 2)
+        for (int32_t pp = 1; pp <= 2; pp++) {
+            char what[96];
+            (void)snprintf(what, sizeof what, "%s at %dx%d", name, tp, pp);
+            o = harness_options(g, tp, pp);
+            check(g, &o, g->T, want, what);
+        }
+    phx_mem_free(exact);
+}
+
+static void rounded_products_are_close_and_just_as_invariant(void **state)
+{
+    (void)state;
+    each_case(rounded_case);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -197,5 +236,14 @@ int main(void)
         cmocka_unit_test(blocks_of_32_positions_change_no_bit),
         cmocka_unit_test(a_bf16_cache_is_close_and_just_as_invariant),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const struct CMUnitTest rounded[] = {
+        cmocka_unit_test(rounded_products_are_close_and_just_as_invariant),
+        cmocka_unit_test(chunks_change_no_bit),
+        cmocka_unit_test(instruction_sets_and_threads_change_no_bit),
+        cmocka_unit_test(batch_neighbours_and_block_order_change_no_bit),
+    };
+    int rc = cmocka_run_group_tests(tests, NULL, NULL);
+
+    harness_compute = PHX_COMPUTE_BF16;
+    return rc + cmocka_run_group_tests(rounded, NULL, NULL);
 }
