@@ -144,6 +144,38 @@ static void a_tenant_never_finds_what_another_sent(void **state)
     phx_text_close(t);
 }
 
+/* A prompt begins a text, a run inside a conversation does not: their ids differ although the bytes are the same. */
+static void a_run_is_not_taken_for_a_prompt(void **state)
+{
+    static const char *const frames[] = {"[INST] %s [/INST]", "user\n%s", "\n\n%s", " [INST] %s [/INST]"};
+    static const char        content[] = "some words that are sent as a prompt first and as a message afterwards";
+    char                     text[200];
+
+    (void)state;
+    for (size_t f = 0; f < sizeof(formats) / sizeof(formats[0]); f++) {
+        struct phx_text            *t = open_chat(formats[f]);
+        struct phx_text_cache      *cache = phx_text_cache_create(1 << 20);
+        const struct phx_text_scope scope = {cache, "acme"};
+        struct phx_chat_message     message = {.role = PHX_ROLE_USER, .content = content};
+        struct phx_chat             chat = {.messages = &message, .n_messages = 1};
+        struct phx_ids              plain = {0}, cached = {0};
+        struct phx_err              err = {0};
+
+        assert_non_null(t);
+        for (size_t i = 0; i < sizeof(frames) / sizeof(frames[0]); i++) {
+            (void)snprintf(text, sizeof(text), frames[i], content); /* fits */
+            prompt(t, &scope, text);
+        }
+        assert_ok(phx_text_render(t, &chat, &plain, &err));
+        assert_ok(phx_text_render_cached(t, &scope, &chat, &cached, &err));
+        assert_ids(&cached, plain.data, plain.n);
+        phx_ids_fini(&plain);
+        phx_ids_fini(&cached);
+        phx_text_cache_destroy(cache);
+        phx_text_close(t);
+    }
+}
+
 static void the_oldest_leave_when_it_is_full(void **state)
 {
     enum { MAX_BYTES = 20000 };
@@ -230,6 +262,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(conversations_give_the_same_ids),
         cmocka_unit_test(a_tenant_never_finds_what_another_sent),
+        cmocka_unit_test(a_run_is_not_taken_for_a_prompt),
         cmocka_unit_test(the_oldest_leave_when_it_is_full),
         cmocka_unit_test(bad_text_is_refused_and_not_kept),
         cmocka_unit_test(threads_share_a_small_one),
