@@ -280,7 +280,7 @@ int phx_step_load(struct phx_step *s, void (*progress)(void *ctx, uint64_t done,
 
     if (rc != 0)
         return rc;
-    rc = phx_provenance_start(s->provenance, s->rank, o->tp * o->pp, err);
+    rc = phx_provenance_start(s->provenance, s->rank, o->tp * o->pp, s->placement.n_threads, err);
     hold(s);
     if (rc == 0)
         rc = phx_model_open(&model, s->checkpoint, &s->model, err);
