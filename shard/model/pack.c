@@ -43,6 +43,9 @@ int phx_pack_create(struct phx_packer *p, const char *what, const struct phx_wei
                     struct phx_weight **out, struct phx_err *err)
 {
     size_t size_bytes = phx_weight_bytes(p->backend, desc);
+    *out = NULL;
+    if (p->is_listing)
+        return 0;
     *out = phx_weight_create(p->backend, desc);
     int code = check_backend(p, what, PHX_E_NOMEM, err);
     if (code != 0)
@@ -57,7 +60,9 @@ int phx_pack_alloc(struct phx_packer *p, const char *what, int32_t rows, int32_t
                    struct phx_tensor *out, struct phx_err *err)
 {
     size_t size_bytes = (size_t)rows * (size_t)columns * sizeof(float);
-    void  *data = phx_backend_alloc(p->backend, size_bytes);
+    if (p->is_listing)
+        return 0;
+    void *data = phx_backend_alloc(p->backend, size_bytes);
     if (data == NULL)
         return phx_fail(err, PHX_E_NOMEM, "%s: no memory for %zu bytes", what, size_bytes);
     p->allocated_bytes += size_bytes;
@@ -167,7 +172,10 @@ int phx_pack_rect(struct phx_packer *p, struct phx_weight *w, const struct phx_r
         piece.source.expert = r->expert;
         piece.source.first_row = r->dst_row + from;
         piece.source.n_rows = to - from;
-        phx_checkpoint_want(r->tensor, piece.offset, piece.size_bytes);
+        if (p->is_listing) {
+            phx_ahead_add(p->ahead, r->tensor, piece.offset, piece.size_bytes);
+            continue;
+        }
         int code = r->lie == PHX_LIE_BLOCKS ? check_scales(r, &piece.source, err) : 0;
         if (code != 0)
             return code;
@@ -177,6 +185,7 @@ int phx_pack_rect(struct phx_packer *p, struct phx_weight *w, const struct phx_r
             return code;
         if (!r->is_kept)
             phx_checkpoint_drop(r->tensor, piece.offset, piece.size_bytes);
+        phx_ahead_done(p->ahead);
         advance(p, piece.useful_bytes);
     }
     return 0;
@@ -224,6 +233,8 @@ int phx_pack_vector(struct phx_packer *p, const struct phx_ckpt_tensor *t, int64
                     int64_t step, int32_t n, struct phx_tensor dst, int64_t dst_first,
                     struct phx_err *err)
 {
+    if (p->is_listing)
+        return 0;
     float *host = phx_mem_try((size_t)n, sizeof *host);
     if (host == NULL)
         return phx_fail(err, PHX_E_NOMEM, "tensor %s: no memory for %d values", t->name, n);

@@ -4,6 +4,7 @@
 #ifndef PHX_SHARD_MODEL_PACK_H
 #define PHX_SHARD_MODEL_PACK_H
 
+#include "shard/model/ahead.h"
 #include "shard/model/state.h"
 
 struct phx_packer {
@@ -13,6 +14,8 @@ struct phx_packer {
     uint64_t done_bytes, total_bytes;
     uint64_t allocated_bytes; /* of backend memory */
     int64_t  chunk_bytes;     /* of a file at a time, about */
+    struct phx_ahead *ahead;  /* told of each packed piece */
+    bool     is_listing;      /* nothing is packed: ahead hears of the pieces to come */
 };
 
 /* How a tensor lies in its file. */

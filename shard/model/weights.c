@@ -312,7 +312,7 @@ static int load_ends(struct loader *l, struct phx_weights *w, struct phx_err *er
     const struct phx_part *part = l->part;
     bool is_first = part->pp == 0, is_last = part->pp == part->pp_size - 1;
     const char *head = l->config->is_tied ? "model.embed_tokens.weight" : "lm_head.weight";
-    int         code = l->config->is_tied ? check_tied_head(l, err) : 0;
+    int         code = l->config->is_tied && !l->packer.is_listing ? check_tied_head(l, err) : 0;
     if (code == 0 && is_first)
         code = load_vocabulary(l, "model.embed_tokens.weight", &w->embedding, err);
     if (code == 0 && is_last && is_first && l->config->is_tied)
@@ -329,25 +329,49 @@ static int load_ends(struct loader *l, struct phx_weights *w, struct phx_err *er
     return code;
 }
 
+/* All weights of the part in the order in which they are packed; layers: of this rank. */
+static int walk(struct loader *l, const struct phx_part *part, struct phx_weights *w, struct phx_err *err)
+{
+    int code = load_ends(l, w, err);
+    for (int32_t i = 0; i < count(part->layers) && code == 0; i++) {
+        struct phx_layer layer = {0};
+        l->global_layer = part->layers.first + i;
+        l->layer = l->packer.is_listing ? &layer : &w->layers[i];
+        l->layer->index = i;
+        l->layer->window = l->config->window[l->global_layer];
+        code = load_attention(l, err);
+        if (code == 0)
+            code = l->config->n_experts > 0 ? load_experts(l, err) : load_dense(l, err);
+    }
+    return code;
+}
+
+/* Goes through the weights once without touching them, so that reading can run ahead of packing. */
+static int start_ahead(const struct loader *l, struct phx_err *err)
+{
+    struct loader      listing = *l;
+    struct phx_weights none = {0};
+    listing.packer.is_listing = true;
+    int code = walk(&listing, l->part, &none, err);
+    if (code == 0)
+        phx_ahead_start(l->packer.ahead);
+    return code;
+}
+
 int phx_weights_load(const struct phx_model_options *o, const struct phx_checkpoint *checkpoint,
                      struct phx_weights *w, struct phx_err *err)
 {
     struct loader l = {
         .packer = {.backend = o->backend, .progress = o->progress, .progress_ctx = o->progress_ctx,
-                   .total_bytes = o->part->weights_bytes, .chunk_bytes = CHUNK_BYTES},
+                   .total_bytes = o->part->weights_bytes, .chunk_bytes = CHUNK_BYTES,
+                   .ahead = phx_ahead_create()},
         .config = o->config, .part = o->part, .checkpoint = checkpoint};
     w->n_layers = count(o->part->layers);
     w->layers = phx_mem_calloc((size_t)w->n_layers, sizeof *w->layers);
-    int code = load_ends(&l, w, err);
-    for (int32_t i = 0; i < w->n_layers && code == 0; i++) {
-        l.global_layer = o->part->layers.first + i;
-        l.layer = &w->layers[i];
-        l.layer->index = i;
-        l.layer->window = o->config->window[l.global_layer];
-        code = load_attention(&l, err);
-        if (code == 0)
-            code = o->config->n_experts > 0 ? load_experts(&l, err) : load_dense(&l, err);
-    }
+    int code = start_ahead(&l, err);
+    if (code == 0)
+        code = walk(&l, o->part, w, err);
+    phx_ahead_destroy(l.packer.ahead);
     w->size_bytes = l.packer.allocated_bytes;
     if (code == 0 && o->progress != NULL)
         o->progress(o->progress_ctx, l.packer.total_bytes, l.packer.total_bytes);
