@@ -185,7 +185,8 @@ int phx_pack_rect(struct phx_packer *p, struct phx_weight *w, const struct phx_r
             return code;
         if (!r->is_kept)
             phx_checkpoint_drop(r->tensor, piece.offset, piece.size_bytes);
-        phx_ahead_done(p->ahead);
+        if (p->ahead != NULL)
+            phx_ahead_done(p->ahead);
         advance(p, piece.useful_bytes);
     }
     return 0;
