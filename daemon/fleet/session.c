@@ -160,6 +160,7 @@ void phx_fleet_message(struct phx_fleet *f, struct phx_rpc_link *link, const str
         if (msg->u.loading.fraction > r->load_fraction)
             r->moved_ns = r->heard_ns;
         r->load_fraction = msg->u.loading.fraction;
+        phx_loading_show(r, &msg->u.loading);
         break;
     case PHX_LINK_READY:
         if (r->state == PHX_REPLICA_LOADING)

@@ -132,12 +132,16 @@ static int run(struct phx_bench_command *c, int argc, char **argv, struct phx_er
 {
     struct phx_ranks_options *ranks = &c->request.ranks;
     struct phx_bench_result  *result;
+    struct phx_tool_progress  progress;
     bool                      is_head = false;
     if (!c->has_ceiling)
         phx_ceiling_measure(all_threads(ranks), &c->ceiling);
     if (ranks->tp * ranks->pp > 1 && ranks->comm == PHX_RANKS_MPI && !ranks->is_in_mpi)
         return become_mpi(c, argc, argv, err);
     result = phx_mem_calloc(1, sizeof *result);
+    phx_tool_progress_start(&progress, "weights");
+    ranks->progress = phx_tool_progress_show;
+    ranks->progress_ctx = &progress;
     int code = c->is_first ? phx_bench_first(&c->request, result, &is_head, err)
                            : phx_bench_run(&c->request, result, &is_head, err);
     if (code == 0 && is_head) {

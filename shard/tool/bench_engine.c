@@ -32,12 +32,12 @@ struct run {
 
 /* ---- facts ---------------------------------------------------------------------------------- */
 
-/* A "VmRSS:   123 kB" line of /proc/self/status, in bytes. */
-static uint64_t status_bytes(const char *key)
+/* A "VmRSS:   123 kB" line of a file of /proc/self, in bytes. */
+static uint64_t status_bytes(const char *path, const char *key)
 {
     char     line[256];
     uint64_t bytes = 0;
-    FILE    *f = fopen("/proc/self/status", "r");
+    FILE    *f = fopen(path, "re");
     while (f != NULL && fgets(line, sizeof line, f) != NULL)
         if (strncmp(line, key, strlen(key)) == 0)
             bytes = strtoull(line + strlen(key) + 1, NULL, 10) * 1024;
@@ -79,8 +79,9 @@ static struct phx_bench_rank facts_of(const struct phx_rank *r)
     f.weights_bytes = memory.weights_bytes;
     f.kv_bytes = memory.kv_bytes;
     f.scratch_bytes = memory.scratch_bytes;
-    f.resident_bytes = status_bytes("VmRSS:");
-    f.peak_bytes = status_bytes("VmHWM:");
+    f.resident_bytes = status_bytes("/proc/self/status", "VmRSS:");
+    f.peak_bytes = status_bytes("/proc/self/status", "VmHWM:");
+    f.huge_bytes = status_bytes("/proc/self/smaps_rollup", "AnonHugePages:");
     f.token_bytes = (layers * (attention + router) + head) * dtype_bytes(c->dtype) +
                     layers * ffn * dtype_bytes(ffn_dtype);
     f.token_macs = layers * (attention + router + ffn);

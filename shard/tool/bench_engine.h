@@ -29,6 +29,7 @@ struct phx_bench_rank {
     double   load_seconds;
     uint64_t weights_bytes, kv_bytes, scratch_bytes;
     uint64_t resident_bytes, peak_bytes; /* of its process */
+    uint64_t huge_bytes;                 /* of the resident ones, in huge pages */
     double   token_bytes; /* weights read for one decoded token alone in the batch */
     double   token_macs;  /* multiply-adds of one prefilled token, without attention over the context */
     double   context_bytes; /* keys and values read per decoded token and position of context */

@@ -9,7 +9,7 @@ struct totals {
     double   decode_gb_s, decode_fraction; /* batch of one */
     double   prefill_gflop_s, peak_gflop_s, load_seconds;
     double   token_bytes, context_bytes, token_macs; /* of all ranks; see struct phx_bench_rank */
-    uint64_t slice_bytes, weights_bytes, kv_bytes, resident_bytes, peak_bytes;
+    uint64_t slice_bytes, weights_bytes, kv_bytes, resident_bytes, peak_bytes, huge_bytes;
     int32_t  n_ranks;
 };
 
@@ -28,6 +28,7 @@ static struct totals total(const struct phx_bench_command *c, const struct phx_b
         t.kv_bytes += f->kv_bytes;
         t.slice_bytes += f->weights_bytes + f->kv_bytes + f->scratch_bytes;
         t.resident_bytes += is_own_process ? f->resident_bytes : 0;
+        t.huge_bytes += is_own_process ? f->huge_bytes : 0;
         t.peak_bytes += is_own_process ? f->peak_bytes : 0;
         t.load_seconds = f->load_seconds > t.load_seconds ? f->load_seconds : t.load_seconds;
     }
@@ -88,10 +89,11 @@ void phx_bench_print_json(const struct phx_bench_command *c, const struct phx_be
     print_shares(&c->ceiling, &t);
     printf("\"load_seconds\": %.3f, \"load_gb_s\": %.3f, \"weights_bytes\": %llu, "
            "\"kv_bytes\": %llu, \"slice_bytes\": %llu, \"resident_bytes\": %llu, "
-           "\"peak_resident_bytes\": %llu, ",
+           "\"huge_page_bytes\": %llu, \"peak_resident_bytes\": %llu, ",
            t.load_seconds, fraction((double)t.weights_bytes / 1e9, t.load_seconds),
            (unsigned long long)t.weights_bytes, (unsigned long long)t.kv_bytes,
            (unsigned long long)t.slice_bytes, (unsigned long long)t.resident_bytes,
+           (unsigned long long)t.huge_bytes,
            (unsigned long long)t.peak_bytes);
     printf("\"token_bytes\": %.0f, \"context_bytes\": %.0f, \"token_macs\": %.0f, \"tp\": %d, "
            "\"pp\": %d, \"threads_per_rank\": %d, \"backend\": \"%s\", \"isa\": \"%s\"}\n",
@@ -119,7 +121,8 @@ void phx_bench_print_text(const struct phx_bench_command *c, const struct phx_be
            result->n_threads, r->ranks.backend, result->isa);
     printf("load      %s in %.2f s: %.2f GB/s\n", weights, t.load_seconds,
            fraction((double)t.weights_bytes / 1e9, t.load_seconds));
-    printf("memory    weights, cache and scratch %s   resident %s   at most %s\n", slice, resident,
+    printf("memory    weights, cache and scratch %s   resident %s (%.0f %% in huge pages)   at most %s\n", slice, resident,
+           t.resident_bytes > 0 ? 100.0 * (double)t.huge_bytes / (double)t.resident_bytes : 0.0,
            peak);
     if (r->prompt > 0)
         printf("prefill   %8.2f tokens/s   %.0f GFLOP/s: %.1f %% of peak, %.1f %% of fma\n",

@@ -55,7 +55,10 @@ void phx_tool_progress_show(void *progress, uint64_t done_bytes, uint64_t total_
         bar[i] = (double)i < part * BAR_WIDTH ? '#' : '.';
     bar[BAR_WIDTH] = '\0';
     phx_tool_format_bytes(seconds > 0 ? (uint64_t)((double)done_bytes / seconds) : 0, rate);
-    fprintf(stderr, "\r%s [%s] %3.0f%% %s/s \033[K", p->what, bar, part * 100, rate);
+    if (done_bytes >= total_bytes)
+        phx_tool_progress_end(p);
+    else
+        fprintf(stderr, "\r%s [%s] %3.0f%% %s/s \033[K", p->what, bar, part * 100, rate);
 }
 
 void phx_tool_progress_end(struct phx_tool_progress *p)
