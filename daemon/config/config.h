@@ -84,6 +84,11 @@ int phx_config_set(struct phx_config *c, const char *key, const char *value,
                    struct phx_err *err) PHX_CHECKED;
 /* What one key alone cannot tell: needed keys, keys that exclude each other.  load and parse call it. */
 int phx_config_check(const struct phx_config *c, struct phx_err *err) PHX_CHECKED;
+/* Replaces a cluster.tp of 0 by what suits this machine and model; parse and load have done it. */
+void phx_config_settle(struct phx_config *c);
+/* Pure: the largest power of two, up to 8, that divides the heads and gives each replica's ranks nodes of
+ * their own; n_heads 0 = not known: 1. */
+int32_t phx_config_default_tp(int32_t n_nodes, int64_t n_replicas, int64_t n_heads);
 /* A file that parses back to the same config: keys that differ from their defaults. */
 void phx_config_format(const struct phx_config *c, struct phx_buf *out);
 /* All keys with default, bounds and help: as a commented YAML file, and as a list for a terminal. */

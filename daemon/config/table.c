@@ -55,7 +55,8 @@ const struct phx_option phx_options[] = {
     TEXT("model.name", model_name, "", "the name that clients use; default: the folder's name"),
 
     INT("cluster.replicas", cluster_replicas, "1", 1, PHX_REPLICAS_MAX, "copies of the model"),
-    INT("cluster.tp", cluster_tp, "1", 1, PHX_TP_SIZE_MAX, "tensor parallel ranks of a replica"),
+    INT("cluster.tp", cluster_tp, "0", 0, PHX_TP_SIZE_MAX,
+        "tensor parallel ranks of a replica; 0 = one for every NUMA node"),
     INT("cluster.pp", cluster_pp, "1", 1, PHX_PP_SIZE_MAX, "pipeline stages of a replica"),
 
     CHOICE("engine.backend", engine_backend, "cpu", "cpu|cuda", "what the ranks compute on"),
