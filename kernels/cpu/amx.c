@@ -8,14 +8,7 @@
 #include "kernels/cpu/tiles.h"
 #include "kernels/cpu/v16.h"
 
-struct tile_config {
-    uint8_t  palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t  n_rows[16];
-};
-
-/* Eight full tiles.  It must not be a local: compilers have been seen to drop stores to one. */
-static const struct tile_config full_tiles = {
+const struct tile_config phx_full_tiles = {
     .palette = 1,
     .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
     .n_rows = {16, 16, 16, 16, 16, 16, 16, 16},
@@ -360,7 +353,7 @@ void phx_tiles_matmul(const struct matmul_job *job, const unsigned char *tiles, 
     d.data = job->data;
     d.tiles = tiles;
     d.tile_rows = job->n_rows;
-    _tile_loadconfig(&full_tiles);
+    _tile_loadconfig(&phx_full_tiles);
     for (int32_t pair = first; pair < end; pair += group) {
         take_group(&d, pair, end - pair < group ? end - pair : group);
         for (int32_t row = 0; row < job->n_rows; row += band) {
@@ -431,7 +424,7 @@ void phx_tiles_moe_down(const struct moe_down_job *job, const unsigned char *til
     size_t       row_floats = (size_t)job->w->desc.n_slices * GROUP_ROWS;
     unsigned     mode = enter_matrix_mode();
 
-    _tile_loadconfig(&full_tiles);
+    _tile_loadconfig(&phx_full_tiles);
     for (int32_t pair = first; pair < end; pair += MOE_PAIRS) {
         take_group(&d, pair, end - pair < MOE_PAIRS ? end - pair : MOE_PAIRS);
         memset(partial, 0, (size_t)job->n_rows * row_floats * sizeof(float));

@@ -182,7 +182,8 @@ static void run_attention(void *ctx, int32_t member, int32_t first, int32_t end)
     const struct attention_call *c = ctx;
 
     (void)member;
-    c->d->isa->attention(&c->job, first, end, phx_team_size(c->d->team));
+    (c->job.kv->is_tiled ? c->d->isa->rounded_attention : c->d->isa->attention)(&c->job, first, end,
+                                                                               phx_team_size(c->d->team));
 }
 
 static void op_attention(void *device, const struct phx_attention_args *args, const void *kv)

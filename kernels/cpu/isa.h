@@ -43,12 +43,13 @@ struct cpu_weight {
 
 struct cpu_kv {
     struct phx_kv_desc desc;
+    bool               is_tiled;     /* bf16 as A tiles of the matrix unit, for rounded attention */
     size_t             element_bytes;
-    size_t             head_stride;  /* elements of one (block, head): block_tokens * head_dim */
+    size_t             head_stride;  /* elements of one (block, head) */
     size_t             block_stride; /* elements of one block of one layer */
     size_t             layer_stride;
-    unsigned char     *k; /* [layer][block][head][sub][Dh][16 tokens] */
-    unsigned char     *v; /* [layer][block][head][token][Dh] */
+    unsigned char     *k; /* [layer][block][head][sub][Dh][16 tokens]; tiled: [..][sub][Dh / 32][16 tokens][32] */
+    unsigned char     *v; /* [layer][block][head][token][Dh]; tiled: [..][Dh][token] */
 };
 
 /* out[t][n] (+)= sum over slices of w[n] . x[t] for panels of one matrix. */
@@ -103,6 +104,8 @@ struct isa {
                      int32_t panel_end);
     void (*rmsnorm)(float *out, const float *x, const float *gain, int32_t n, float eps);
     void (*attention)(const struct attention_job *job, int32_t first, int32_t end, int32_t n_shares);
+    void (*rounded_attention)(const struct attention_job *job, int32_t first, int32_t end,
+                              int32_t n_shares); /* of a tiled cache */
     void (*swiglu)(float *out, const float *gate, const float *up, int32_t n, enum phx_glu kind,
                    float limit);
     void (*rope)(float *x, const float *cos, const float *sin, int32_t half);

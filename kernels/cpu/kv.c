@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The paged cache: keys lie transposed in blocks of 16 positions so that scores of 16 positions are one
- * vector; values lie row by row. */
+ * The paged cache.  For float32 attention keys lie transposed in blocks of 16 positions, so that scores of 16
+ * positions are one vector, and values row by row.  For rounded attention both are A tiles of the matrix unit:
+ * keys 16 positions x 32 d, values 16 d x the positions of the block; what no dim fills stays 0. */
 #include <string.h>
 
 #include "kernels/cpu/isa.h"
@@ -11,6 +12,8 @@ static void plan_kv(struct cpu_kv *kv, const struct phx_kv_desc *desc)
     kv->desc = *desc;
     kv->element_bytes = desc->dtype == PHX_DTYPE_BF16 ? 2 : 4;
     kv->head_stride = (size_t)desc->block_tokens * (size_t)desc->head_dim;
+    if (desc->dtype == PHX_DTYPE_BF16) /* either layout fits */
+        kv->head_stride = (size_t)desc->block_tokens * (((size_t)desc->head_dim + 31) / 32 * 32);
     kv->block_stride = kv->head_stride * (size_t)desc->kv_heads;
     kv->layer_stride = kv->block_stride * (size_t)desc->n_blocks;
 }
@@ -31,6 +34,7 @@ void *phx_cpu_kv_create(void *device, const struct phx_kv_desc *desc)
     if (kv == NULL)
         return NULL;
     plan_kv(kv, desc);
+    kv->is_tiled = desc->dtype == PHX_DTYPE_BF16 && ((const struct cpu_device *)device)->compute == PHX_COMPUTE_BF16;
     bytes = phx_cpu_kv_bytes(desc) / 2;
     kv->k = phx_memory_alloc(bytes);
     kv->v = phx_memory_alloc(bytes);
@@ -88,6 +92,27 @@ static void write_row(struct cpu_kv *kv, int32_t layer, int32_t block, int32_t o
     }
 }
 
+static void write_tiled_row(struct cpu_kv *kv, int32_t layer, int32_t block, int32_t offset, const float *k,
+                            const float *v)
+{
+    size_t  head_dim = (size_t)kv->desc.head_dim, block_tokens = (size_t)kv->desc.block_tokens;
+    size_t  padded_dim = kv->head_stride / block_tokens;
+    int32_t sub = offset / SUB_TOKENS, in = offset % SUB_TOKENS;
+
+    for (int32_t h = 0; h < kv->desc.kv_heads; h++) {
+        size_t base = (size_t)layer * kv->layer_stride + (size_t)block * kv->block_stride + (size_t)h * kv->head_stride;
+        uint16_t *keys = (uint16_t *)(void *)kv->k + base + (size_t)sub * SUB_TOKENS * padded_dim + (size_t)in * 32;
+        uint16_t *values = (uint16_t *)(void *)kv->v + base + (size_t)offset;
+
+        for (size_t d = 0; d < head_dim; d++)
+            keys[d / 32 * 32 * SUB_TOKENS + d % 32] = float_to_bf16(k[d]);
+        for (size_t d = 0; d < head_dim; d++)
+            values[d * block_tokens] = float_to_bf16(v[d]);
+        k += head_dim;
+        v += head_dim;
+    }
+}
+
 struct write_call {
     struct cpu_kv          *kv;
     struct phx_tensor       k, v;
@@ -110,9 +135,10 @@ static void run_write(void *ctx, int32_t member, int32_t first, int32_t end)
         for (; row < stop && row < end; row++) {
             int32_t pos = spans->pos[s] + row - spans->row[s];
 
-            write_row(c->kv, c->layer, table[pos / block_tokens], pos % block_tokens,
-                      (const float *)c->k.data + row * c->k.stride0,
-                      (const float *)c->v.data + row * c->v.stride0);
+            (c->kv->is_tiled ? write_tiled_row : write_row)(c->kv, c->layer, table[pos / block_tokens],
+                                                            pos % block_tokens,
+                                                            (const float *)c->k.data + row * c->k.stride0,
+                                                            (const float *)c->v.data + row * c->v.stride0);
         }
     }
 }

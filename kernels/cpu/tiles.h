@@ -27,6 +27,15 @@ enum {
 _Static_assert((int)SUM_FLOATS == (int)(TREE_LEVELS * SLICED_BAND_ROWS * SLICED_GROUP_PAIRS * PAIR_OUTPUTS),
                "either way the sums fill their memory");
 
+struct tile_config {
+    uint8_t  palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t  n_rows[16];
+};
+
+/* Eight full tiles.  It must not be a local: compilers have been seen to drop stores to one. */
+extern const struct tile_config phx_full_tiles;
+
 /* Rows of activations as A tiles of [16][32] bf16, rounded as v16_round_bf16 does; rows and k that are not there
  * are zeros.  Order: chunk of a slice, row block, block of the chunk: what a band reads of a chunk is one piece,
  * spread over all sets of a cache. */
@@ -67,5 +76,8 @@ static inline int32_t count_pairs(const struct cpu_weight *w)
 {
     return (w->n_panels + PAIR_PANELS - 1) / PAIR_PANELS;
 }
+
+/* The rounded_attention of struct isa. */
+void phx_tiles_attention(const struct attention_job *job, int32_t first, int32_t end, int32_t n_shares);
 
 #endif

@@ -111,6 +111,10 @@ static void attention_is_exact_and_equal_on_every_path(void **state)
         int                 cursor = 0;
         struct phx_backend *b = next_backend(&cursor);
 
+        if (cases[i].dtype == PHX_DTYPE_BF16 && get_compute() == PHX_COMPUTE_BF16) {
+            phx_backend_close(b); /* rounded_attention_test.c has its bounds */
+            break;
+        }
         if (cases[i].dtype == PHX_DTYPE_BF16) /* the last case: what follows may be rounded */
             round_cache(l);
         run(b, l, LENGTH, plain, cases[i].window, cases[i].has_sinks, cases[i].dtype, ref);
