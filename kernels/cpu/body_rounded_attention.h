@@ -36,6 +36,7 @@ struct query_unit {
     int32_t           seq, row, n_rows, head, n_heads, kv_head;
     int32_t           n, n_tiles, key_blocks, dim_tiles; /* blocks of 32 d, tiles of 16 d */
     int32_t           first, last;                       /* the union of what its queries see */
+    int32_t           first_max, last_min;               /* what all of them see */
     struct query_tile tile[UNIT_TILES];
     _Alignas(64) unsigned char q[(UNIT_DIMS / 32) * MATRIX_BYTES];
     _Alignas(64) float         acc[UNIT_DIMS * LANES];
@@ -141,7 +142,8 @@ static void open_unit(struct query_unit *u, const struct attention_job *job)
     u->key_blocks = (head_dim + 31) / 32;
     u->dim_tiles = (head_dim + LANES - 1) / LANES;
     u->first = INT32_MAX;
-    u->last = 0;
+    u->last = u->first_max = 0;
+    u->last_min = INT32_MAX;
     memset(u->acc, 0, (size_t)u->n_tiles * (size_t)u->dim_tiles * MATRIX_BYTES);
     for (int32_t i = 0; i < u->n_tiles; i++) {
         struct query_tile *t = &u->tile[i];
@@ -151,6 +153,8 @@ static void open_unit(struct query_unit *u, const struct attention_job *job)
         open_lanes(u, t, job, i * LANES);
         u->first = t->first_min < u->first ? t->first_min : u->first;
         u->last = t->last_max > u->last ? t->last_max : u->last;
+        u->first_max = t->first_max > u->first_max ? t->first_max : u->first_max;
+        u->last_min = t->last_min < u->last_min ? t->last_min : u->last_min;
     }
 }
 
@@ -213,35 +217,42 @@ static void find_positions(struct position_block *b, const struct query_unit *u,
     }
 }
 
-/* The values of a part in one piece, zeros where the unit sees nothing: memory that was never written, or by
- * an earlier owner of the block, may hold anything. */
+static bool is_edge_of(const struct query_unit *u, int32_t pos)
+{
+    return pos < u->first_max || pos + PART_TOKENS - 1 > u->last_min;
+}
+
+/* The values of a part in one piece.  At an edge zeros where the unit sees nothing: memory that was never
+ * written, or by an earlier owner of the block, may hold anything. */
 static void copy_values(struct position_block *b, struct query_unit *u, int32_t part)
 {
-    uint16_t keep[PART_TOKENS], wild = 0;
+    static const unsigned char nothing[PART_TOKENS * 2] = {0};
+    const unsigned char       *from[2] = {b->values[part * 2], b->values[part * 2 + 1]};
+    size_t                     stride[2];
+    uint16_t                   mask[PART_TOKENS];
+    int32_t                    pos = b->pos + part * PART_TOKENS;
+    bool                       is_edge = is_edge_of(u, pos);
+    v16                        keep, wild = v16_zero();
 
-    for (int32_t i = 0; i < PART_TOKENS; i++) {
-        int32_t pos = b->pos + part * PART_TOKENS + i;
-
-        keep[i] = pos >= u->first && pos <= u->last ? 0xffff : 0;
+    for (int i = 0; i < 2; i++) {
+        stride[i] = from[i] != NULL ? b->value_stride * 2 : 0;
+        from[i] = from[i] != NULL ? from[i] : nothing;
     }
+    for (int32_t i = 0; i < PART_TOKENS; i++)
+        mask[i] = pos + i >= u->first && pos + i <= u->last ? 0xffff : 0;
+    keep = v16_load_halves(mask, mask + SUB_TOKENS);
     for (int32_t d = 0; d < u->dim_tiles * LANES; d++) {
         uint16_t *to = u->values[part][d];
+        v16       v = v16_load_halves(from[0] + (size_t)d * stride[0], from[1] + (size_t)d * stride[1]);
 
-        for (int32_t h = 0; h < 2; h++) {
-            const unsigned char *from = b->values[part * 2 + h];
-
-            if (from == NULL)
-                memset(to + h * SUB_TOKENS, 0, SUB_TOKENS * sizeof(*to));
-            else
-                memcpy(to + h * SUB_TOKENS, from + (size_t)d * b->value_stride * 2, SUB_TOKENS * sizeof(*to));
-        }
-        for (int32_t i = 0; i < PART_TOKENS; i++) {
-            to[i] &= keep[i];
-            wild |= (to[i] & 0x7f80) == 0x7f80;
+        v16_store((float *)(void *)to, is_edge ? v16_and(v, keep) : v);
+        if (is_edge) { /* what is not finite times 0 is not 0 */
+            wild = v16_fma(v16_load_bf16_low(to), v16_zero(), wild);
+            wild = v16_fma(v16_load_bf16_high(to), v16_zero(), wild);
         }
     }
     b->part[part] = u->values[part];
-    b->is_wild[part] = wild != 0;
+    b->is_wild[part] = v16_sum(wild) != 0;
 }
 
 /* ---- weights ---------------------------------------------------------------------------------- */

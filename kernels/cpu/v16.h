@@ -44,6 +44,14 @@ INLINE v16 v16_zero(void) { return _mm512_setzero_ps(); }
 INLINE v16 v16_set(float a) { return _mm512_set1_ps(a); }
 INLINE v16 v16_load(const float *p) { return _mm512_loadu_ps(p); }
 INLINE void v16_store(float *p, v16 a) { _mm512_storeu_ps(p, a); }
+/* 32 bytes from low, 32 from high */
+INLINE v16 v16_load_halves(const void *low, const void *high)
+{
+    __m512i a = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)low));
+
+    return _mm512_castsi512_ps(_mm512_inserti64x4(a, _mm256_loadu_si256((const __m256i *)high), 1));
+}
+INLINE v16 v16_and(v16 a, v16 b) { return _mm512_and_ps(a, b); }
 INLINE v16 v16_add(v16 a, v16 b) { return _mm512_add_ps(a, b); }
 INLINE v16 v16_sub(v16 a, v16 b) { return _mm512_sub_ps(a, b); }
 INLINE v16 v16_mul(v16 a, v16 b) { return _mm512_mul_ps(a, b); }
@@ -195,6 +203,14 @@ INLINE void v16_store(float *p, v16 x)
 {
     _mm256_storeu_ps(p, x.a);
     _mm256_storeu_ps(p + 8, x.b);
+}
+INLINE v16 v16_load_halves(const void *low, const void *high)
+{
+    return v16_make(_mm256_loadu_ps((const float *)low), _mm256_loadu_ps((const float *)high));
+}
+INLINE v16 v16_and(v16 x, v16 y)
+{
+    return v16_make(_mm256_and_ps(x.a, y.a), _mm256_and_ps(x.b, y.b));
 }
 INLINE v16 v16_add(v16 x, v16 y)
 {
@@ -418,6 +434,11 @@ INLINE uint32_t dword_at(const void *p, int i)
     memcpy(&d, (const char *)p + (size_t)i * 4, sizeof(d));
     return d;
 }
+INLINE v16 v16_load_halves(const void *low, const void *high)
+{
+    V16_EACH(float_of(i < 8 ? dword_at(low, i) : dword_at(high, i - 8)));
+}
+INLINE v16 v16_and(v16 a, v16 b) { V16_EACH(float_of(bits_of(a.f[i]) & bits_of(b.f[i]))); }
 INLINE v16 v16_load_bf16_low(const void *p) { V16_EACH(float_of(dword_at(p, i) << 16)); }
 INLINE v16 v16_load_bf16_high(const void *p) { V16_EACH(float_of(dword_at(p, i) & 0xffff0000u)); }
 INLINE v16 v16_load_bf16(const uint16_t *p) { V16_EACH(float_of((uint32_t)p[i] << 16)); }
