@@ -303,9 +303,30 @@ INLINE v16 find_largest(float (*s)[LANES])
     return larger(larger(a, b), larger(c, d));
 }
 
-/* Scores of a part become rounded weights, as a B tile; returns their sum by the tree of halves 16, 8, 4, 2, 1. */
-INLINE v16 weigh_part(float (*s)[LANES], unsigned char *p, v16 m)
+INLINE void bring_near(const unsigned char *p, size_t at, size_t size_bytes)
 {
+    for (size_t i = 0; p != NULL && i < size_bytes; i += 64)
+        __builtin_prefetch(p + at + i, 0, 2);
+}
+
+/* What comes next is asked for little by little while weights are computed: step j of 16 of one part. */
+INLINE void bring_slice_near(const struct position_block *next, const struct query_unit *u, int32_t part, int32_t j)
+{
+    size_t  n_keys = (size_t)u->key_blocks * (MATRIX_BYTES / 8), n_values = (size_t)u->dim_tiles * 64;
+    int32_t sub = part * 2 + j / 8;
+
+    bring_near(next->keys[sub], (size_t)(j % 8) * n_keys, n_keys);
+    if (next->value_stride == SUB_TOKENS)
+        bring_near(next->values[sub], (size_t)(j % 8) * n_values, n_values);
+    else
+        bring_near(next->values[part * 2], (size_t)j * n_values, n_values);
+}
+
+/* Scores of a part become rounded weights, as a B tile; returns their sum by the tree of halves 16, 8, 4, 2, 1. */
+INLINE v16 weigh_part(struct query_unit *u, int32_t tile, int32_t part, v16 m, const struct position_block *next)
+{
+    float (*s)[LANES] = u->s[tile] + part * PART_TOKENS;
+    unsigned char *p = u->p[tile][part];
     v16 sum[8];
 
     for (int j = 0; j < 8; j += 2) {
@@ -314,6 +335,8 @@ INLINE v16 weigh_part(float (*s)[LANES], unsigned char *p, v16 m)
         for (int k = 0; k < 4; k++) {
             int i = j + k * 8;
 
+            if (next != NULL)
+                bring_slice_near(next, u, part, j * 2 + k);
             even[k] = v16_exp_weight(v16_sub(v16_load(s[i]), m));
             odd[k] = v16_exp_weight(v16_sub(v16_load(s[i + 1]), m));
             v16_store((float *)(void *)(p + (size_t)i * 32), v16_pair_bf16(even[k], odd[k]));
@@ -338,7 +361,8 @@ INLINE void shrink_sums(float *acc, int32_t n, v16 shrink)
         v16_store(acc + i * LANES, v16_mul(v16_load(acc + i * LANES), shrink));
 }
 
-static void weigh_tile(struct query_unit *u, const struct pair_step *step, int32_t i, int32_t pos)
+static void weigh_tile(struct query_unit *u, const struct pair_step *step, int32_t i, int32_t pos,
+                        const struct position_block *next)
 {
     struct query_tile *t = step->tile[i];
     v16                old = v16_load(t->m), m = old, shrink, sum = v16_zero();
@@ -351,7 +375,7 @@ static void weigh_tile(struct query_unit *u, const struct pair_step *step, int32
         m = larger(find_largest(s), m);
     }
     for (int32_t part = step->part_first; part < step->part_end; part++)
-        sum = v16_add(sum, weigh_part(u->s[i] + part * PART_TOKENS, u->p[i][part], m));
+        sum = v16_add(sum, weigh_part(u, i, part, m, next));
     shrink = v16_select_gt(m, old, v16_exp_weight(v16_sub(old, m)), v16_set(1.0f));
     v16_store(t->m, m);
     v16_store(t->l, v16_fma(v16_load(t->l), shrink, sum));
@@ -431,7 +455,8 @@ static void add_pair(struct query_unit *u, const struct pair_step *step, const s
     }
 }
 
-static void attend_pair(struct query_unit *u, struct pair_step *step, struct position_block *b)
+static void attend_pair(struct query_unit *u, struct pair_step *step, struct position_block *b,
+                        const struct position_block *next)
 {
     if (!plan_pair(step, b))
         return;
@@ -444,23 +469,26 @@ static void attend_pair(struct query_unit *u, struct pair_step *step, struct pos
             copy_values(b, u, part);
     }
     for (int32_t i = 0; i < step->n; i++)
-        weigh_tile(u, step, i, b->pos);
+        weigh_tile(u, step, i, b->pos, i == 0 ? next : NULL);
     add_pair(u, step, b);
 }
 
 static void attend_unit(struct query_unit *u, const struct attention_job *job)
 {
-    struct position_block b;
+    struct position_block b, next;
 
     open_unit(u, job);
-    for (b.pos = u->first / BLOCK_TOKENS * BLOCK_TOKENS; b.pos <= u->last; b.pos += BLOCK_TOKENS) {
-        find_positions(&b, u, job);
+    b.pos = u->first / BLOCK_TOKENS * BLOCK_TOKENS;
+    find_positions(&b, u, job);
+    for (; b.pos <= u->last; b = next) {
+        next.pos = b.pos + BLOCK_TOKENS;
+        find_positions(&next, u, job);
         for (int32_t i = 0; i < u->n_tiles; i += PAIR_TILES) {
             struct pair_step step = {.n = u->n_tiles - i < PAIR_TILES ? u->n_tiles - i : PAIR_TILES};
 
             for (int32_t j = 0; j < step.n; j++)
                 step.tile[j] = &u->tile[i + j];
-            attend_pair(u, &step, &b);
+            attend_pair(u, &step, &b, i == 0 ? &next : NULL);
         }
     }
     close_unit(u, job);
