@@ -209,8 +209,10 @@ static const char *find_desc_fault(const struct phx_weight_desc *d)
     uint64_t bytes;
 
     if (d->dtype != PHX_DTYPE_F32 && d->dtype != PHX_DTYPE_BF16 && d->dtype != PHX_DTYPE_F16 &&
-        d->dtype != PHX_DTYPE_MXFP4)
+        d->dtype != PHX_DTYPE_MXFP4 && d->dtype != PHX_DTYPE_I8)
         return "dtype cannot be stored";
+    if (d->dtype == PHX_DTYPE_I8 && d->n_experts != 1)
+        return "I8 stores one matrix, not a stack of experts";
     if (d->n < 1 || d->k < 0 || d->n_experts < 1 || d->n_experts > 4096)
         return "n, k or n_experts out of range";
     if (d->n_slices < 1 || d->n_slices > PHX_SLICES_MAX)
@@ -273,12 +275,12 @@ const struct phx_weight_desc *phx_weight_describe(const struct phx_weight *w)
     return &w->desc;
 }
 
-/* Only widening, exact conversions. */
+/* Only widening, exact conversions; and quantisation. */
 static bool can_store(enum phx_dtype from, enum phx_dtype to)
 {
     bool is_f8 = from == PHX_DTYPE_F8_E4M3 || from == PHX_DTYPE_F8_E5M2;
 
-    if (to == PHX_DTYPE_F32)
+    if (to == PHX_DTYPE_F32 || to == PHX_DTYPE_I8)
         return from == PHX_DTYPE_F32 || from == PHX_DTYPE_BF16 || from == PHX_DTYPE_F16 || is_f8;
     if (to == PHX_DTYPE_BF16)
         return from == PHX_DTYPE_BF16 || is_f8;

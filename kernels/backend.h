@@ -30,11 +30,12 @@ enum phx_dtype {
     PHX_DTYPE_MXFP4,   /* 32-element blocks of E2M1 with one E8M0 scale (OCP MX) */
     PHX_DTYPE_F8_E4M3, /* sources only: widened when packed */
     PHX_DTYPE_F8_E5M2,
-    PHX_DTYPE_I32
+    PHX_DTYPE_I32,
+    PHX_DTYPE_I8       /* weights: groups of PHX_I8_GROUP k with one float32 scale */
 };
 
 /* The fixed cut of a contraction for products that tensor parallelism splits along k. */
-enum { PHX_SLICES_MAX = 8, PHX_MX_BLOCK = 32 };
+enum { PHX_SLICES_MAX = 8, PHX_MX_BLOCK = 32, PHX_I8_GROUP = 256 };
 
 /* A view of device memory; owns nothing; passed by value.  Row-major, dim[0] outermost; for [T, N]
  * stride0 is the distance between rows in elements (>= dim[1]). */
@@ -95,7 +96,7 @@ void  phx_download(struct phx_backend *b, void *host, const void *device, size_t
 
 /* y[n] = sum_k w[n][k] x[k].  n and k are this rank's local sizes. */
 struct phx_weight_desc {
-    enum phx_dtype dtype;    /* stored as: F32, BF16, F16 or MXFP4 */
+    enum phx_dtype dtype;    /* stored as: F32, BF16, F16, MXFP4 or I8 (one matrix only) */
     int32_t        n;        /* output rows */
     int32_t        k;        /* contraction length (MXFP4: multiple of 32) */
     int32_t        n_experts;/* stacked matrices; 1 for a plain one */
@@ -130,7 +131,9 @@ struct phx_weight_source {
     int32_t        n_rows;
 };
 
-/* Packs with the whole thread team; widening conversions are exact, F32 -> BF16 is refused. */
+/* Packs with the whole thread team; widening conversions are exact, F32 -> BF16 is refused.  Stored as I8, each
+ * row is cut into groups of PHX_I8_GROUP k from the beginning of each K-slice, w = scale * q with
+ * scale = largest |w| / 127 and q the nearest of -127..127. */
 void phx_weight_pack(struct phx_backend *b, struct phx_weight *w,
                      const struct phx_weight_source *source);
 

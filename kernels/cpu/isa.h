@@ -13,8 +13,11 @@ enum {
     GROUP_PANELS = 4,  /* panels that a tile takes together */
     GROUP_ROWS = LANES * GROUP_PANELS,
     TILE_ROWS = 6,     /* activation rows of a register tile */
+    I8_VECTOR_ROWS = 4, /* of an int8 product that vectors compute in one pass */
     TILES_MIN_ROWS = 4, /* of a product on the matrix unit; fewer wait for memory on any path */
     BLOCK_K = 32,      /* k of a block: an MXFP4 block, a K-tile of the matrix unit */
+    I8_BLOCK_K = 64,   /* the same for int8 */
+    I8_GROUP_BLOCKS = PHX_I8_GROUP / I8_BLOCK_K,
     SUB_TOKENS = 16,   /* positions of an attention block */
     MX_DATA_BYTES = LANES * PHX_MX_BLOCK / 2, /* a block of 32 k for 16 rows */
     HEAD_DIM_MAX = 512
@@ -25,6 +28,8 @@ enum {
  *   F16   k x 16 halves
  *   BF16  pairs of k: 16 x (w[2j], w[2j+1]), each slice padded to whole blocks of 32 k with zeros (a
  *         block of a panel is a B tile of the matrix unit)
+ *   I8    quads of k: 16 x 4 int8 (a B tile of the matrix unit has 64 k), each slice padded to whole
+ *         blocks of 64 k with zeros; behind them 16 floats of scales per group of 256 k of a slice
  *   MXFP4 blocks of 32 k: 4 x 16 dwords of 8 nibbles (k ascending from bit 0), then, behind all
  *         blocks, 16 scale bytes per block */
 struct cpu_weight {
@@ -32,8 +37,10 @@ struct cpu_weight {
     int32_t                n_panels;
     int32_t                slice_begin[PHX_SLICES_MAX]; /* in k, pairs or blocks of the layout */
     int32_t                units;         /* of the layout along k: k, pairs or blocks */
-    int32_t                block_end[PHX_SLICES_MAX]; /* slices in blocks of 32 k, each padded to whole ones */
+    int32_t                block_end[PHX_SLICES_MAX]; /* slices in blocks of 32 k (I8: 64), padded to whole ones */
+    int32_t                group_end[PHX_SLICES_MAX]; /* I8: slices in groups of 256 k */
     int32_t                n_blocks;
+    int32_t                n_groups;
     bool                   is_wild;       /* MXFP4 with a scale outside 2^-40 .. 2^40 */
     size_t                 panel_bytes;
     size_t                 expert_bytes;
@@ -126,7 +133,9 @@ const struct isa *phx_isa_pick(const char *name, char *why, size_t why_size);
 enum cpu_path {
     PATH_FLOAT = 1, /* float32 activations, vectors */
     PATH_ROUNDED,   /* activations rounded to bf16, vectors */
-    PATH_TILES      /* activations rounded to bf16, the matrix unit: the bits of PATH_ROUNDED */
+    PATH_TILES,     /* activations rounded to bf16, the matrix unit: the bits of PATH_ROUNDED */
+    PATH_I8,        /* int8 weights and activations, vectors */
+    PATH_I8_TILES   /* the same, the matrix unit */
 };
 enum cpu_path phx_cpu_pick_matmul(const struct isa *isa, enum phx_compute compute,
                                   const struct cpu_weight *w, int32_t n_rows);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Products of a whole step, on the path that pick.c names. */
-#include "kernels/cpu/isa.h"
+#include "kernels/cpu/i8.h"
 #include "kernels/cpu/tiles.h"
 
 struct call {
@@ -91,6 +91,8 @@ const char *phx_cpu_matmul(void *device, struct phx_tensor out, struct phx_tenso
     switch (phx_cpu_pick_matmul(d->isa, d->compute, w, x.dim[0])) {
     case PATH_TILES: return multiply_tiles(&c);
     case PATH_ROUNDED: return multiply_rounded(&c);
+    case PATH_I8:
+    case PATH_I8_TILES: return phx_cpu_matmul_i8(d, &c.job);
     default: phx_team_run(d->team, w->n_panels, run_vectors, &c); return NULL;
     }
 }

@@ -7,7 +7,7 @@
 #include <unistd.h>
 #endif
 
-#include "kernels/cpu/isa.h"
+#include "kernels/cpu/i8.h"
 
 static bool has_avx2(void)
 {
@@ -80,9 +80,27 @@ enum cpu_path phx_cpu_pick_matmul(const struct isa *isa, enum phx_compute comput
 {
     enum phx_dtype dtype = w->desc.dtype;
 
+    if (dtype == PHX_DTYPE_I8)
+        return isa->has_tiles && n_rows > I8_VECTOR_ROWS ? PATH_I8_TILES : PATH_I8;
     if (compute == PHX_COMPUTE_F32 || (dtype != PHX_DTYPE_BF16 && dtype != PHX_DTYPE_MXFP4))
         return PATH_FLOAT;
     return isa->has_tiles && !w->is_wild && n_rows >= TILES_MIN_ROWS ? PATH_TILES : PATH_ROUNDED;
+}
+
+static bool has_vnni(void)
+{
+#if defined(__x86_64__)
+    return __builtin_cpu_supports("avx512vnni");
+#else
+    return false;
+#endif
+}
+
+const struct i8_isa *phx_i8_pick(const struct isa *isa)
+{
+    if (isa == &isa_ref)
+        return &i8_ref;
+    return isa != &isa_avx2 && has_vnni() ? &i8_vnni : &i8_avx2;
 }
 
 enum cpu_path phx_cpu_pick_moe(const struct isa *isa, enum phx_compute compute, const struct cpu_weight *gate_up,
@@ -99,5 +117,7 @@ enum cpu_path phx_cpu_pick_moe(const struct isa *isa, enum phx_compute compute, 
 
 const char *phx_cpu_path_name(enum cpu_path path)
 {
-    return path == PATH_TILES ? "tiles" : path == PATH_ROUNDED ? "rounded" : "float";
+    static const char *const names[] = {"", "float", "rounded", "tiles", "int8", "int8 tiles"};
+
+    return names[path];
 }

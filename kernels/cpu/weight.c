@@ -17,25 +17,27 @@ static size_t round_up(size_t n, size_t to)
 static void place_slices(struct cpu_weight *w)
 {
     const struct phx_weight_desc *d = &w->desc;
-    int32_t                       blocks = 0, k = 0;
+    int32_t                       blocks = 0, groups = 0, k = 0;
+    int32_t                       block_k = d->dtype == PHX_DTYPE_I8 ? I8_BLOCK_K : BLOCK_K;
+    bool                          is_blocks = d->dtype == PHX_DTYPE_MXFP4 || d->dtype == PHX_DTYPE_I8;
 
     for (int32_t s = 0; s < d->n_slices; s++) {
-        w->slice_begin[s] = d->dtype == PHX_DTYPE_BF16    ? blocks * (BLOCK_K / 2)
-                            : d->dtype == PHX_DTYPE_MXFP4 ? blocks
-                                                          : k;
-        blocks += (d->slice_end[s] - k + BLOCK_K - 1) / BLOCK_K;
+        w->slice_begin[s] = d->dtype == PHX_DTYPE_BF16 ? blocks * (BLOCK_K / 2) : is_blocks ? blocks : k;
+        blocks += (d->slice_end[s] - k + block_k - 1) / block_k;
+        groups += (d->slice_end[s] - k + PHX_I8_GROUP - 1) / PHX_I8_GROUP;
         w->block_end[s] = blocks;
+        w->group_end[s] = groups;
         k = d->slice_end[s];
     }
     w->n_blocks = blocks;
-    w->units = d->dtype == PHX_DTYPE_BF16    ? blocks * (BLOCK_K / 2)
-               : d->dtype == PHX_DTYPE_MXFP4 ? blocks
-                                             : d->k;
+    w->n_groups = groups;
+    w->units = d->dtype == PHX_DTYPE_BF16 ? blocks * (BLOCK_K / 2) : is_blocks ? blocks : d->k;
 }
 
 static void plan_layout(struct cpu_weight *w, const struct phx_weight_desc *desc)
 {
     size_t unit_bytes = desc->dtype == PHX_DTYPE_MXFP4 ? MX_DATA_BYTES + LANES
+                        : desc->dtype == PHX_DTYPE_I8  ? LANES * I8_BLOCK_K
                         : desc->dtype == PHX_DTYPE_F16 ? LANES * 2
                                                        : LANES * 4;
 
@@ -43,6 +45,8 @@ static void plan_layout(struct cpu_weight *w, const struct phx_weight_desc *desc
     w->n_panels = (desc->n + LANES - 1) / LANES;
     place_slices(w);
     w->panel_bytes = round_up((size_t)w->units * unit_bytes, CACHE_LINE);
+    if (desc->dtype == PHX_DTYPE_I8)
+        w->panel_bytes += (size_t)w->n_groups * LANES * sizeof(float);
     w->expert_bytes = w->panel_bytes * (size_t)w->n_panels;
     w->total_bytes = w->expert_bytes * (size_t)desc->n_experts;
 }
@@ -296,6 +300,67 @@ static void pack_panel_mxfp4(const struct pack_job *job, unsigned char *panel, i
         __atomic_store_n(&job->w->is_wild, true, __ATOMIC_RELAXED);
 }
 
+/* n floats of each row from k on. */
+static void read_floats(const struct pack_job *job, float out[LANES][PHX_I8_GROUP], const unsigned char *const *rows,
+                        int32_t n_lanes, int32_t k, int32_t n)
+{
+    enum phx_dtype source = job->source->dtype;
+    struct stage   stage;
+
+    for (int32_t j = 0; j < n; j += STAGE_K) {
+        struct strip t = {rows, n_lanes, k + j, n - j < STAGE_K ? n - j : STAGE_K};
+
+        if (source == PHX_DTYPE_F32)
+            fill_as(PHX_DTYPE_F32, PHX_DTYPE_F32, job, &stage, &t);
+        else if (source == PHX_DTYPE_BF16)
+            fill_as(PHX_DTYPE_BF16, PHX_DTYPE_F32, job, &stage, &t);
+        else if (source == PHX_DTYPE_F16)
+            fill_as(PHX_DTYPE_F16, PHX_DTYPE_F32, job, &stage, &t);
+        else
+            fill_as(PHX_DTYPE_F8_E4M3, PHX_DTYPE_F32, job, &stage, &t);
+        for (int32_t i = 0; i < n_lanes; i++)
+            memcpy(out[i] + j, stage.row[i], (size_t)t.n * sizeof(float));
+    }
+}
+
+/* A group of one row: its scale, and its values every 64 bytes, four by four. */
+static float quantise_group(unsigned char *to, const float *x, int32_t n)
+{
+    float top = 0.0f, scale, inverse;
+
+    for (int32_t k = 0; k < n; k++)
+        top = fabsf(x[k]) > top || isnan(x[k]) ? fabsf(x[k]) : top;
+    scale = top / 127.0f;
+    inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+    for (int32_t k = 0; k < n; k++) {
+        float q = rintf(x[k] * inverse);
+
+        to[(size_t)(k / 4) * LANES * 4 + (size_t)(k % 4)] =
+            (unsigned char)(int8_t)(q > 127.0f ? 127.0f : q < -127.0f ? -127.0f : q == q ? q : 0.0f);
+    }
+    return scale;
+}
+
+static void pack_panel_i8(const struct pack_job *job, unsigned char *panel, const unsigned char *const *rows,
+                          int32_t lane_first, int32_t n_lanes)
+{
+    const struct cpu_weight *w = job->w;
+    float                   *scales = (float *)(void *)(panel + (size_t)w->units * LANES * I8_BLOCK_K);
+    float                    x[LANES][PHX_I8_GROUP];
+    int32_t                  group = 0;
+
+    for (int32_t s = 0, k = 0; s < w->desc.n_slices; s++) {
+        unsigned char *to = panel + (size_t)w->slice_begin[s] * LANES * I8_BLOCK_K + (size_t)lane_first * 4;
+
+        for (int32_t n; k < w->desc.slice_end[s]; k += n, group++, to += (size_t)LANES * PHX_I8_GROUP) {
+            n = w->desc.slice_end[s] - k < PHX_I8_GROUP ? w->desc.slice_end[s] - k : PHX_I8_GROUP;
+            read_floats(job, x, rows, n_lanes, k, n);
+            for (int32_t i = 0; i < n_lanes; i++)
+                scales[group * LANES + lane_first + i] = quantise_group(to + (size_t)i * 4, x[i], n);
+        }
+    }
+}
+
 /* Units: panels that the source touches; the first and the last may be touched in part. */
 static void pack_panels(void *ctx, int32_t member, int32_t first, int32_t end)
 {
@@ -319,6 +384,8 @@ static void pack_panels(void *ctx, int32_t member, int32_t first, int32_t end)
             rows[i] = (const unsigned char *)src->data + (int64_t)(row + i) * src->row_stride;
         if (w->desc.dtype == PHX_DTYPE_MXFP4)
             pack_panel_mxfp4(job, panel, row, begin - n0, n_lanes);
+        else if (w->desc.dtype == PHX_DTYPE_I8)
+            pack_panel_i8(job, panel, rows, begin - n0, n_lanes);
         else
             pack_panel(job, panel, rows, begin - n0, n_lanes);
     }
@@ -368,6 +435,20 @@ static void read_row_bf16(const struct cpu_weight *w, const unsigned char *panel
         }
 }
 
+static void read_row_i8(const struct cpu_weight *w, const unsigned char *panel, size_t lane, float *out)
+{
+    const float *scales = (const float *)(const void *)(panel + (size_t)w->units * LANES * I8_BLOCK_K);
+
+    for (int32_t s = 0, k = 0, k0 = 0; s < w->desc.n_slices; k0 = k, s++) {
+        const unsigned char *from = panel + (size_t)w->slice_begin[s] * LANES * I8_BLOCK_K + lane * 4;
+        const float         *scale = scales + (s > 0 ? w->group_end[s - 1] : 0) * LANES + lane;
+
+        for (; k < w->desc.slice_end[s]; k++)
+            out[k] = (float)(int8_t)from[(size_t)((k - k0) / 4) * LANES * 4 + (size_t)((k - k0) % 4)] *
+                     scale[(k - k0) / PHX_I8_GROUP * LANES];
+    }
+}
+
 void phx_cpu_weight_row(const struct cpu_weight *w, int32_t row, float *out)
 {
     const unsigned char *panel = w->data + (size_t)(row / LANES) * w->panel_bytes;
@@ -376,6 +457,10 @@ void phx_cpu_weight_row(const struct cpu_weight *w, int32_t row, float *out)
 
     if (w->desc.dtype == PHX_DTYPE_BF16) {
         read_row_bf16(w, panel, lane, out);
+        return;
+    }
+    if (w->desc.dtype == PHX_DTYPE_I8) {
+        read_row_i8(w, panel, lane, out);
         return;
     }
     for (size_t k = 0; k < (size_t)w->desc.k; k++)

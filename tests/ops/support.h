@@ -34,8 +34,8 @@ void  expect_ok(struct phx_backend *b);
 
 /* the test groups of the other files */
 extern const struct CMUnitTest matmul_tests[], attention_tests[], batch_tests[], edge_tests[],
-    moe_tests[], rounded_attention_tests[];
+    i8_tests[], moe_tests[], rounded_attention_tests[];
 extern const size_t            n_matmul_tests, n_attention_tests, n_batch_tests, n_edge_tests,
-    n_moe_tests, n_rounded_attention_tests;
+    n_i8_tests, n_moe_tests, n_rounded_attention_tests;
 
 #endif

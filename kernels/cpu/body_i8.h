@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Quantising rows, and int8 products of few of them.  The file that includes this has defined v16 and vi: sixteen
+ * sums of integers on their way. */
+
+enum { I8_TILE_ROWS = 4 };
+
+/* ---- rows ---------------------------------------------------------------------------------------- */
+
+static float largest_size(const float *x, int32_t n)
+{
+    float top = 0.0f;
+
+    for (int32_t k = 0; k < n; k++) {
+        float size = fabsf(x[k]);
+
+        top = size > top ? size : top;
+        if (!(size <= FLT_MAX))
+            return NAN;
+    }
+    return top;
+}
+
+/* n of the group's k are there; to: its blocks, TILE_BYTES apart. */
+static void quantise_part(signed char *to, const float *x, int32_t n, int32_t n_blocks, float *scale, int32_t *sum)
+{
+    float   top = largest_size(x, n), inverse;
+    int32_t total = 0;
+
+    *scale = top < 0x1p-100f ? 0.0f : top / 127.0f; /* NaN stays */
+    inverse = *scale > 0.0f ? 1.0f / *scale : 0.0f;
+    for (int32_t b = 0; b < n_blocks; b++) {
+        signed char *block = to + (size_t)b * I8_TILE_BYTES;
+        const float *from = x + b * I8_BLOCK_K;
+        int32_t      m = n - b * I8_BLOCK_K < I8_BLOCK_K ? n - b * I8_BLOCK_K : I8_BLOCK_K;
+
+        memset(block, 0, I8_ROW_BYTES);
+        if (inverse == 0.0f)
+            continue;
+        for (int32_t k = 0; k < m; k++) {
+            /* adding 1.5 * 2^23 rounds to an integer, ties to even; the sizes are at most 127 and an ulp */
+            int32_t q = (int32_t)((from[k] * inverse + 12582912.0f) - 12582912.0f);
+
+            block[k] = (signed char)q;
+            total += q;
+        }
+    }
+    *sum = total;
+}
+
+static void quantise(const struct i8_rows *rows, int32_t first, int32_t end)
+{
+    const struct cpu_weight *w = rows->w;
+    int32_t                  n_row_blocks = i8_row_blocks(rows->n_rows);
+
+    for (int32_t rb = first; rb < end; rb++)
+        for (int32_t g = 0; g < w->n_groups; g++) {
+            struct i8_group group = i8_find_group(w, g);
+            signed char    *to = rows->tiles + i8_offset(&group, n_row_blocks, rb);
+            size_t          at = ((size_t)g * (size_t)n_row_blocks + (size_t)rb) * LANES;
+
+            for (int32_t i = 0; i < LANES; i++, to += I8_ROW_BYTES) {
+                int32_t row = rb * LANES + i;
+
+                if (row < rows->n_rows)
+                    quantise_part(to, rows->x + row * rows->x_stride + group.k, group.n, group.n_blocks,
+                                  &rows->scales[at + (size_t)i], &rows->sums[at + (size_t)i]);
+                else {
+                    rows->scales[at + (size_t)i] = 0.0f;
+                    rows->sums[at + (size_t)i] = 0;
+                    for (int32_t b = 0; b < group.n_blocks; b++)
+                        memset(to + (size_t)b * I8_TILE_BYTES, 0, I8_ROW_BYTES);
+                }
+            }
+        }
+}
+
+/* ---- products -------------------------------------------------------------------------------------- */
+
+struct i8_tile {
+    const struct i8_rows *rows;
+    const unsigned char  *panel;
+    const float          *scales; /* of the panel */
+    int32_t               row;
+};
+
+/* The groups of a slice: sum [rows][16]. */
+INLINE void sum_groups(const int n, float *sum, const struct i8_tile *t, int32_t first, int32_t end)
+{
+    const struct i8_rows *rows = t->rows;
+    int32_t               n_row_blocks = i8_row_blocks(rows->n_rows);
+    v16                   out[I8_TILE_ROWS];
+
+    for (int r = 0; r < n; r++)
+        out[r] = v16_zero();
+    for (int32_t g = first; g < end; g++) {
+        struct i8_group      group = i8_find_group(rows->w, g);
+        const unsigned char *w = t->panel + (size_t)group.block * I8_TILE_BYTES;
+        const signed char   *x[I8_TILE_ROWS];
+        v16                  w_scale = v16_load(t->scales + g * LANES);
+        vi                   acc[I8_TILE_ROWS];
+
+        for (int r = 0; r < n; r++) {
+            int32_t row = t->row + r;
+
+            x[r] = rows->tiles + i8_offset(&group, n_row_blocks, row / LANES) + (size_t)(row % LANES) * I8_ROW_BYTES;
+            acc[r] = vi_zero();
+        }
+        for (int32_t b = 0; b < group.n_blocks; b++, w += I8_TILE_BYTES)
+            for (int q = 0; q < I8_BLOCK_K / 4; q++) {
+                vi_weights quad = vi_load(w + (size_t)q * 64);
+
+                __builtin_prefetch(w + (size_t)q * 64 + 2048);
+                for (int r = 0; r < n; r++) {
+                    int32_t four;
+
+                    memcpy(&four, x[r] + (size_t)b * I8_TILE_BYTES + (size_t)q * 4, sizeof(four));
+                    acc[r] = vi_dot(acc[r], quad, four);
+                }
+            }
+        for (int r = 0; r < n; r++) {
+            size_t at = (size_t)g * (size_t)n_row_blocks * LANES + (size_t)(t->row + r);
+
+            out[r] = v16_fma(vi_finish(acc[r], rows->sums[at]), v16_mul(w_scale, v16_set(rows->scales[at])), out[r]);
+        }
+    }
+    for (int r = 0; r < n; r++)
+        v16_store(sum + r * LANES, out[r]);
+}
+
+static void sum_groups_n(int n, float *sum, const struct i8_tile *t, int32_t first, int32_t end)
+{
+    switch (n) {
+    case 1: sum_groups(1, sum, t, first, end); return;
+    case 2: sum_groups(2, sum, t, first, end); return;
+    case 3: sum_groups(3, sum, t, first, end); return;
+    default: sum_groups(4, sum, t, first, end); return;
+    }
+}
+
+/* All slices, combined by the tree: partial sums, one per level, merge like a binary counter. */
+static void sum_i8_tile(float *sum, const struct i8_tile *t, int n)
+{
+    const struct cpu_weight *w = t->rows->w;
+    float                    stack[3][I8_TILE_ROWS * LANES];
+    int                      depth = 0, n_slices = w->desc.n_slices;
+
+    for (int s = 0; s < n_slices; s++) {
+        bool is_last = s + 1 == n_slices;
+
+        sum_groups_n(n, sum, t, s > 0 ? w->group_end[s - 1] : 0, w->group_end[s]);
+        for (int carry = s + 1; depth > 0 && ((carry & 1) == 0 || is_last); carry >>= 1) {
+            depth--;
+            for (int i = 0; i < n * LANES; i += LANES)
+                v16_store(sum + i, v16_add(v16_load(stack[depth] + i), v16_load(sum + i)));
+        }
+        if (!is_last)
+            memcpy(stack[depth++], sum, (size_t)n * LANES * sizeof(float));
+    }
+}
+
+static void matmul_i8(const struct matmul_job *job, const struct i8_rows *rows, int32_t first, int32_t end)
+{
+    float sum[I8_TILE_ROWS * LANES];
+
+    for (int32_t panel = first; panel < end; panel++) {
+        int32_t        n0 = panel * LANES, n = job->w->desc.n - n0 < LANES ? job->w->desc.n - n0 : LANES;
+        v16            bias = job->bias != NULL ? v16_load_n(job->bias + n0, (int)n) : v16_zero();
+        struct i8_tile t = {rows, i8_panel(job->w, panel), i8_scales(job->w, panel), 0};
+
+        for (; t.row < job->n_rows; t.row += I8_TILE_ROWS) {
+            int n_rows = job->n_rows - t.row < I8_TILE_ROWS ? (int)(job->n_rows - t.row) : I8_TILE_ROWS;
+
+            sum_i8_tile(sum, &t, n_rows);
+            for (int r = 0; r < n_rows; r++) {
+                v16 v = v16_load(sum + r * LANES);
+
+                v16_store_n(job->out + (t.row + r) * job->out_stride + n0,
+                            job->bias != NULL ? v16_add(v, bias) : v, (int)n);
+            }
+        }
+    }
+}
+
+const struct i8_isa I8_TABLE = {quantise, matmul_i8};
