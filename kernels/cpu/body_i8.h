@@ -6,18 +6,20 @@ enum { I8_TILE_ROWS = 4 };
 
 /* ---- rows ---------------------------------------------------------------------------------------- */
 
+/* NaN when there is one, or an infinity. */
 static float largest_size(const float *x, int32_t n)
 {
-    float top = 0.0f;
+    const v16 zero = v16_zero();
+    v16       top = zero, strange = zero;
 
-    for (int32_t k = 0; k < n; k++) {
-        float size = fabsf(x[k]);
+    for (int32_t k = 0; k < n; k += LANES) {
+        v16 v = n - k < LANES ? v16_load_n(x + k, (int)(n - k)) : v16_load(x + k);
+        v16 size = v16_select_gt(zero, v, v16_sub(zero, v), v);
 
-        top = size > top ? size : top;
-        if (!(size <= FLT_MAX))
-            return NAN;
+        top = v16_select_gt(size, top, size, top);
+        strange = v16_add(strange, v16_sub(v, v)); /* 0, or NaN */
     }
-    return top;
+    return v16_sum(strange) == 0.0f ? v16_largest(top) : NAN;
 }
 
 /* n of the group's k are there; to: its blocks, TILE_BYTES apart. */

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Widened to 16 bits: a lane's four products are two sums of two until the end. */
 #define V16_AVX2
-#include <float.h>
-
 #include "kernels/cpu/i8.h"
 #include "kernels/cpu/v16.h"
 

@@ -1,6 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <float.h>
-
 #include "kernels/cpu/i8.h"
 #include "kernels/cpu/v16.h"
 

@@ -2,8 +2,6 @@
  * The instruction multiplies unsigned by signed: weights are raised by 128, and 128 times the sum of the row's group
  * is taken off again. */
 #define V16_AVX512
-#include <float.h>
-
 #include "kernels/cpu/i8.h"
 #include "kernels/cpu/v16.h"
 
