@@ -146,6 +146,7 @@ static void add_rank(struct argv *a, const struct phx_replica *r)
     if (c->engine_isa[0] != '\0')
         add_pair(a, "--isa", c->engine_isa);
     add_pair(a, "--compute", c->engine_compute);
+    add_pair(a, "--dtype", c->engine_dtype);
     if (c->engine_threads > 0)
         add_number(a, "--threads", c->engine_threads);
     add_share(a, r);

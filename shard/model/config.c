@@ -398,3 +398,8 @@ int phx_model_config_load(const char *dir, const struct phx_checkpoint *checkpoi
     phx_mem_free(generation);
     return rc;
 }
+
+void phx_model_config_quantise(struct phx_model_config *config)
+{
+    config->dtype = PHX_DTYPE_I8;
+}

@@ -47,7 +47,7 @@ struct phx_model_config {
     bool                   has_attn_bias; /* q, k, v and o */
     bool                   has_mlp_bias;
     bool                   has_sinks;
-    enum phx_dtype         dtype;        /* of the dense weights as stored: F32, BF16, F16 */
+    enum phx_dtype         dtype;        /* of the dense weights as packed: F32, BF16, F16, or I8 */
     enum phx_dtype         expert_dtype; /* MXFP4 or a plain one; resolved from the tensors */
     int32_t                n_stop_ids;
     int32_t                stop_ids[PHX_EOS_IDS_MAX]; /* union of both files */
@@ -61,6 +61,10 @@ struct phx_checkpoint;
  * shape questions) decides the stored dtypes and whether experts are packed.  Errors name file and key. */
 int phx_model_config_load(const char *dir, const struct phx_checkpoint *checkpoint,
                           struct phx_model_config *config, struct phx_err *err) PHX_CHECKED;
+
+/* Weights are quantised to int8 while they are packed: attention, dense ffn, embedding and head.  Experts, router,
+ * norms, biases and sinks stay as they are. */
+void phx_model_config_quantise(struct phx_model_config *config);
 
 /* The same from text, for tests and fuzzing. */
 int phx_model_config_parse(const char *json, size_t size, struct phx_model_config *config,

@@ -67,6 +67,12 @@ static struct phx_weight_desc whole(enum phx_dtype dtype, int32_t n, int32_t k, 
     return desc;
 }
 
+/* A dense matrix as its tensor has it, or quantised. */
+static enum phx_dtype packed_as(const struct loader *l, enum phx_dtype own)
+{
+    return l->config->dtype == PHX_DTYPE_I8 ? PHX_DTYPE_I8 : own;
+}
+
 static struct phx_weight_desc sliced(enum phx_dtype dtype, int32_t n, int32_t k, int32_t n_experts,
                                      int32_t n_slices, const int32_t *slice_end)
 {
@@ -94,7 +100,7 @@ static int load_qkv(struct loader *l, struct phx_err *err)
         dtype = phx_pack_wider(dtype, phx_pack_dtype(find(l, name[i][0])));
         n += count(heads[i]) * c->head_dim;
     }
-    struct phx_weight_desc desc = whole(dtype, n, c->dim, 1);
+    struct phx_weight_desc desc = whole(packed_as(l, dtype), n, c->dim, 1);
     int code = phx_pack_create(&l->packer, "self_attn.{q,k,v}_proj", &desc, &w->attn_qkv, err);
     if (code == 0 && c->has_attn_bias)
         code = phx_pack_alloc(&l->packer, "self_attn.{q,k,v}_proj.bias", 1, n, &w->attn_qkv_bias, err);
@@ -116,7 +122,7 @@ static int load_attention(struct loader *l, struct phx_err *err)
     struct phx_layer              *w = l->layer;
     const struct phx_ckpt_tensor  *out = find(l, "self_attn.o_proj.weight");
     int32_t                        k = count(part->heads) * c->head_dim;
-    struct phx_weight_desc desc = sliced(phx_pack_dtype(out), c->dim, k, 1, part->n_slices,
+    struct phx_weight_desc desc = sliced(packed_as(l, phx_pack_dtype(out)), c->dim, k, 1, part->n_slices,
                                          part->attn_slice_end);
     int code = load_vector(l, "input_layernorm.weight", 0, c->dim, &w->attn_norm, err);
     if (code == 0)
@@ -162,9 +168,9 @@ static int load_dense(struct loader *l, struct phx_err *err)
     const struct phx_ckpt_tensor  *down = find(l, "mlp.down_proj.weight");
     int32_t                        n = count(part->ffn), first = part->ffn.first;
     struct phx_weight_desc gate_up_desc =
-        whole(phx_pack_wider(phx_pack_dtype(gate), phx_pack_dtype(up)), 2 * n, c->dim, 1);
-    struct phx_weight_desc down_desc = sliced(phx_pack_dtype(down), c->dim, n, 1, part->n_slices,
-                                              part->ffn_slice_end);
+        whole(packed_as(l, phx_pack_wider(phx_pack_dtype(gate), phx_pack_dtype(up))), 2 * n, c->dim, 1);
+    struct phx_weight_desc down_desc = sliced(packed_as(l, phx_pack_dtype(down)), c->dim, n, 1,
+                                              part->n_slices, part->ffn_slice_end);
     int code = phx_pack_create(&l->packer, "mlp.{gate,up}_proj", &gate_up_desc, &w->gate_up, err);
     if (code == 0)
         code = pack_rows(l, w->gate_up, gate, first, n, 0, err);
@@ -280,7 +286,7 @@ static int load_vocabulary(struct loader *l, const char *name, struct phx_weight
     const struct phx_ckpt_tensor *t = phx_checkpoint_find(l->checkpoint, name);
     int32_t                       n = count(l->part->vocab);
     phx_assert(t != NULL);
-    struct phx_weight_desc desc = whole(phx_pack_dtype(t), n, l->config->dim, 1);
+    struct phx_weight_desc desc = whole(packed_as(l, phx_pack_dtype(t)), n, l->config->dim, 1);
     int code = phx_pack_create(&l->packer, name, &desc, out, err);
     return code != 0 ? code : pack_rows(l, *out, t, l->part->vocab.first, n, 0, err);
 }

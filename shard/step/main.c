@@ -13,7 +13,7 @@
 #include "shard/step/step.h"
 
 enum {
-    OPT_MODEL = 256, OPT_MODEL_KEY, OPT_TP, OPT_PP, OPT_BACKEND, OPT_ISA, OPT_COMPUTE, OPT_THREADS, OPT_KV_DTYPE, OPT_KV_BLOCKS,
+    OPT_MODEL = 256, OPT_MODEL_KEY, OPT_TP, OPT_PP, OPT_BACKEND, OPT_ISA, OPT_COMPUTE, OPT_DTYPE, OPT_THREADS, OPT_KV_DTYPE, OPT_KV_BLOCKS,
     OPT_KV_MEMORY, OPT_BLOCK_TOKENS, OPT_MAX_SEQS, OPT_MAX_ROWS, OPT_MAX_CONTEXT, OPT_JOIN, OPT_TOKEN,
     OPT_CA, OPT_CERT, OPT_KEY, OPT_REPLICA, OPT_NO_PREFIX, OPT_SPECULATE, OPT_LOG_LEVEL, OPT_SHARE, OPT_SCRIPT
 };
@@ -26,6 +26,7 @@ static const struct argp_option options[] = {
     {"backend", OPT_BACKEND, "NAME", 0, "cpu or cuda (default cpu)", 0},
     {"isa", OPT_ISA, "NAME", 0, "auto, ref, avx2, avx512 or amx", 0},
     {"compute", OPT_COMPUTE, "T", 0, "f32 or bf16 (default f32)", 0},
+    {"dtype", OPT_DTYPE, "T", 0, "auto, or int8: dense weights are quantised (default auto)", 0},
     {"threads", OPT_THREADS, "N", 0, "threads of this rank (default: the cores of its share of the machine)", 0},
     {"share", OPT_SHARE, "I/N", 0, "this replica is number I, from 0, of N on its machines (default 0/1)", 0},
     {"kv-dtype", OPT_KV_DTYPE, "T", 0, "f32 or bf16 (default f32)", 0},
@@ -131,6 +132,11 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         if (strcmp(arg, "off") != 0 && strcmp(arg, "lookup") != 0)
             argp_error(state, "--speculate: off or lookup");
         o->draft_rows = strcmp(arg, "lookup") == 0 ? PHX_STEP_DRAFT_ROWS : 0;
+        return 0;
+    case OPT_DTYPE:
+        if (strcmp(arg, "auto") != 0 && strcmp(arg, "int8") != 0)
+            argp_error(state, "--dtype: auto or int8");
+        o->is_int8 = strcmp(arg, "int8") == 0;
         return 0;
     case OPT_COMPUTE:
         if (strcmp(arg, "f32") != 0 && strcmp(arg, "bf16") != 0)

@@ -203,6 +203,8 @@ int phx_step_open(const struct phx_step_options *options, struct phx_step *s, st
         rc = phx_model_config_load(options->model_dir, s->checkpoint, &s->config, err);
     if (rc != 0)
         return rc;
+    if (options->is_int8)
+        phx_model_config_quantise(&s->config);
     s->max_context = options->max_context > 0 ? options->max_context : s->config.max_position;
     if (options->max_context == 0 && s->max_context > CONTEXT_DEFAULT_MAX)
         s->max_context = CONTEXT_DEFAULT_MAX;

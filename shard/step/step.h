@@ -28,6 +28,7 @@ struct phx_step_options {
     int32_t        tp, pp;
     const char    *backend, *isa;
     enum phx_compute compute;
+    bool             is_int8; /* dense weights are quantised */
     int32_t        n_threads;       /* 0 = the cores of this rank's share of its machine */
     int32_t        share, n_shares; /* this replica is the share-th of n_shares on its machines */
     enum phx_dtype kv_dtype;

@@ -53,6 +53,8 @@ static double dtype_bytes(enum phx_dtype dtype)
         return 4;
     case PHX_DTYPE_MXFP4:
         return 17.0 / PHX_MX_BLOCK;
+    case PHX_DTYPE_I8:
+        return 1 + 4.0 / PHX_I8_GROUP;
     default:
         return 2;
     }
@@ -82,7 +84,7 @@ static struct phx_bench_rank facts_of(const struct phx_rank *r)
     f.resident_bytes = status_bytes("/proc/self/status", "VmRSS:");
     f.peak_bytes = status_bytes("/proc/self/status", "VmHWM:");
     f.huge_bytes = status_bytes("/proc/self/smaps_rollup", "AnonHugePages:");
-    f.token_bytes = (layers * (attention + router) + head) * dtype_bytes(c->dtype) +
+    f.token_bytes = (layers * attention + head) * dtype_bytes(c->dtype) + layers * router * 4 +
                     layers * ffn * dtype_bytes(ffn_dtype);
     f.token_macs = layers * (attention + router + ffn);
     f.context_bytes = layers * 2 * count(p->kv_heads) * c->head_dim * dtype_bytes(r->options->kv_dtype);

@@ -200,6 +200,8 @@ int phx_ranks_run(const struct phx_ranks_options *o, phx_rank_fn body, void *ctx
         return code;
     w.parts = phx_mem_calloc((size_t)o->tp * (size_t)o->pp, sizeof *w.parts);
     code = phx_model_config_load(o->dir, w.checkpoint, &w.config, err);
+    if (code == 0 && o->is_int8)
+        phx_model_config_quantise(&w.config);
     if (code == 0 && o->max_context > w.config.max_position)
         code = phx_fail(err, PHX_E_INVALID, "%d positions are needed, the model has %d", o->max_context,
                         w.config.max_position);

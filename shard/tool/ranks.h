@@ -19,6 +19,7 @@ struct phx_ranks_options {
     bool                is_in_mpi; /* this process is one rank of the MPI job */
     const char         *backend, *isa;
     enum phx_compute    compute;
+    bool                is_int8;   /* dense weights are quantised */
     int32_t             n_threads; /* per rank; 0 = the allowed cores shared out */
     enum phx_dtype      kv_dtype;
     int32_t             n_blocks, block_tokens;

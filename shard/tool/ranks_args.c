@@ -6,7 +6,7 @@
 #include "shard/tool/ranks.h"
 #include "shard/tool/tool.h"
 
-enum { OPT_TP = 0x100, OPT_PP, OPT_COMM, OPT_BACKEND, OPT_ISA, OPT_COMPUTE, OPT_KV, OPT_IN_MPI };
+enum { OPT_TP = 0x100, OPT_PP, OPT_COMM, OPT_BACKEND, OPT_ISA, OPT_COMPUTE, OPT_DTYPE, OPT_KV, OPT_IN_MPI };
 
 static const struct argp_option options[] = {
     {"tp", OPT_TP, "N", 0, "ranks that share every layer (1)", 0},
@@ -16,6 +16,7 @@ static const struct argp_option options[] = {
     {"isa", OPT_ISA, "NAME", 0, "ref, avx2, avx512, amx or auto", 0},
     {"compute", OPT_COMPUTE, "f32|bf16", 0, "activations in products with bf16 and MXFP4 weights", 0},
     {"threads", 't', "N", 0, "threads per rank (the allowed cores, shared out)", 0},
+    {"dtype", OPT_DTYPE, "auto|int8", 0, "dense weights as they are, or quantised while loading", 0},
     {"kv-dtype", OPT_KV, "f32|bf16", 0, "storage of keys and values (f32)", 0},
     {"in-mpi", OPT_IN_MPI, NULL, OPTION_HIDDEN, NULL, 0},
     {NULL, 0, NULL, 0, NULL, 0},
@@ -85,6 +86,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case OPT_COMPUTE:
         set_compute(o, arg, state);
+        break;
+    case OPT_DTYPE:
+        if (strcmp(arg, "auto") != 0 && strcmp(arg, "int8") != 0)
+            argp_error(state, "--dtype must be auto or int8");
+        o->is_int8 = strcmp(arg, "int8") == 0;
         break;
     case OPT_KV:
         set_kv_dtype(o, arg, state);

@@ -89,9 +89,10 @@ static void the_partition_counts_what_is_allocated(void **state)
 {
     (void)state;
     for (int32_t i = 0; i < CASES; i++)
-        for (int32_t j = 0; j < 4; j++) {
+        for (int32_t j = 0; j < 8; j++) {
             struct golden            g = golden_load(case_names[i]);
-            struct phx_ranks_options o = harness_options(&g, 1 + j % 2, 1 + j / 2);
+            struct phx_ranks_options o = harness_options(&g, 1 + j % 2, 1 + j / 2 % 2);
+            o.is_int8 = j >= 4;
             struct phx_err           err = {0};
             if (phx_ranks_run(&o, count_memory, (void *)(uintptr_t)case_names[i], &err) != 0)
                 fail_msg("%s", err.text);

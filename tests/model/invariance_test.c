@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -201,15 +202,18 @@ static double mean_error(const float *a, const float *b, size_t n)
 }
 
 /* The same answer from every layout, and close to that of exact products. */
-static void rounded_case(const struct golden *g, const float *want, const char *name)
+static void mode_case(const struct golden *g, const float *want, const char *name)
 {
     struct phx_ranks_options o = harness_options(g, 1, 1);
     o.compute = PHX_COMPUTE_F32;
+    o.is_int8 = false;
     float *exact = harness_text(g, &o, g->T);
     double error = mean_error(want, exact, (size_t)g->T * (size_t)g->V);
-    print_message("%s: rounded products change the logits by %.4f (root of mean squares)\n", name, error);
-    if (!(error < 0.1))
-        fail_msg("%s: rounded products change the logits by %g", name, error);
+    print_message("%s: %s changes the logits by %.4f (root of mean squares)\n", name,
+                  harness_is_int8 ? "int8" : "rounding", error);
+    /* a mixture of tiny random experts changes its choice easily */
+    if (!(error < (strncmp(name, "gpt-oss", 7) != 0 ? 0.05 : harness_is_int8 ? 0.5 : 0.1)))
+        fail_msg("%s: the logits change by %g", name, error);
     for (int32_t tp = 1; tp <= 4; tp *= 2)
         for (int32_t pp = 1; pp <= 2; pp++) {
             char what[96];
@@ -220,10 +224,10 @@ static void rounded_case(const struct golden *g, const float *want, const char *
     phx_mem_free(exact);
 }
 
-static void rounded_products_are_close_and_just_as_invariant(void **state)
+static void a_faster_mode_is_close_and_just_as_invariant(void **state)
 {
     (void)state;
-    each_case(rounded_case);
+    each_case(mode_case);
 }
 
 int main(void)
@@ -236,8 +240,8 @@ int main(void)
         cmocka_unit_test(blocks_of_32_positions_change_no_bit),
         cmocka_unit_test(a_bf16_cache_is_close_and_just_as_invariant),
     };
-    const struct CMUnitTest rounded[] = {
-        cmocka_unit_test(rounded_products_are_close_and_just_as_invariant),
+    const struct CMUnitTest modes[] = {
+        cmocka_unit_test(a_faster_mode_is_close_and_just_as_invariant),
         cmocka_unit_test(chunks_change_no_bit),
         cmocka_unit_test(instruction_sets_and_threads_change_no_bit),
         cmocka_unit_test(batch_neighbours_and_block_order_change_no_bit),
@@ -245,5 +249,7 @@ int main(void)
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
 
     harness_compute = PHX_COMPUTE_BF16;
-    return rc + cmocka_run_group_tests(rounded, NULL, NULL);
+    rc += cmocka_run_group_tests(modes, NULL, NULL);
+    harness_is_int8 = true;
+    return rc + cmocka_run_group_tests(modes, NULL, NULL);
 }
