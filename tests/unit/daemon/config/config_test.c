@@ -94,7 +94,7 @@ static void numbers_are_taken_at_their_bounds_only(void **state)
     refuse(BASE "cluster:\n  tp:\n", PHX_E_INVALID, "cluster.tp: ''");
     refuse(BASE "http:\n  body_max_bytes: 1023\n", PHX_E_INVALID, "body_max_bytes");
     refuse(BASE "engine:\n  block_tokens: 17\n", PHX_E_INVALID, "16 or 32");
-    refuse(BASE "engine:\n  dtype: int8\n", PHX_E_INVALID, "not one of auto");
+    refuse(BASE "engine:\n  dtype: int3\n", PHX_E_INVALID, "not one of auto|int8");
     refuse(BASE "engine:\n  isa: avx\n", PHX_E_INVALID, "auto|ref|avx2|avx512|amx");
     refuse(BASE "engine:\n  prefix_cache: yes\n", PHX_E_INVALID, "true or false");
 }
