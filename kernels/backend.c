@@ -203,13 +203,24 @@ static void traced(struct phx_backend *b, const char *op, struct phx_tensor out)
 
 /* ---- weights --------------------------------------------------------------------------------- */
 
+/* Only widening, exact conversions; and quantisation. */
+static bool can_store(enum phx_dtype from, enum phx_dtype to)
+{
+    bool is_f8 = from == PHX_DTYPE_F8_E4M3 || from == PHX_DTYPE_F8_E5M2;
+
+    if (to == PHX_DTYPE_F32 || to == PHX_DTYPE_I8)
+        return from == PHX_DTYPE_F32 || from == PHX_DTYPE_BF16 || from == PHX_DTYPE_F16 || is_f8;
+    if (to == PHX_DTYPE_BF16)
+        return from == PHX_DTYPE_BF16 || is_f8;
+    return from == to && (to == PHX_DTYPE_F16 || to == PHX_DTYPE_MXFP4);
+}
+
 static const char *find_desc_fault(const struct phx_weight_desc *d)
 {
     int32_t  k = 0;
     uint64_t bytes;
 
-    if (d->dtype != PHX_DTYPE_F32 && d->dtype != PHX_DTYPE_BF16 && d->dtype != PHX_DTYPE_F16 &&
-        d->dtype != PHX_DTYPE_MXFP4 && d->dtype != PHX_DTYPE_I8)
+    if (!can_store(d->dtype, d->dtype) && d->dtype != PHX_DTYPE_I8)
         return "dtype cannot be stored";
     if (d->dtype == PHX_DTYPE_I8 && d->n_experts != 1)
         return "I8 stores one matrix, not a stack of experts";
@@ -273,18 +284,6 @@ void phx_weight_destroy(struct phx_backend *b, struct phx_weight *w)
 const struct phx_weight_desc *phx_weight_describe(const struct phx_weight *w)
 {
     return &w->desc;
-}
-
-/* Only widening, exact conversions; and quantisation. */
-static bool can_store(enum phx_dtype from, enum phx_dtype to)
-{
-    bool is_f8 = from == PHX_DTYPE_F8_E4M3 || from == PHX_DTYPE_F8_E5M2;
-
-    if (to == PHX_DTYPE_F32 || to == PHX_DTYPE_I8)
-        return from == PHX_DTYPE_F32 || from == PHX_DTYPE_BF16 || from == PHX_DTYPE_F16 || is_f8;
-    if (to == PHX_DTYPE_BF16)
-        return from == PHX_DTYPE_BF16 || is_f8;
-    return from == to;
 }
 
 void phx_weight_pack(struct phx_backend *b, struct phx_weight *w,
