@@ -11,7 +11,7 @@ from typing import Callable, Optional
 LLAMA, OSS = "llama-3.2-1b", "gpt-oss-small"
 KV = ["--kv-dtype", "bf16"]  # as many bytes as the other's f16
 BF16 = [("--compute", "bf16")]
-INT8 = [("--dtype", "int8")]
+INT8 = [("--dtype", "int8"), ("--compute", "bf16")]
 
 # Weights that llama.cpp reads per decoded token of the gpt-oss shape: 12 layers of 4 experts (17 bytes for 32
 # weights), attention (34 bytes for 32) and router (4 bytes each), and the output layer.
