@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/step/plan_wire.h"
 
+#include <stddef.h>
 #include <string.h>
 
 #include "rpc/base/mem.h"
@@ -48,29 +49,50 @@ void phx_plan_encoder_destroy(struct phx_plan_encoder *e)
     phx_mem_free(e);
 }
 
-static void put_u32(struct phx_buf *out, uint32_t v)
+/* Words go to memory that was reserved for all of a sequence: a step writes thousands of them. */
+static int32_t *put(int32_t *at, const void *data, size_t size)
 {
-    phx_buf_put(out, &v, sizeof(v));
+    if (size > 0)
+        memcpy(at, data, size);
+    return at + size / sizeof(*at);
 }
 
-static void put_i32(struct phx_buf *out, int32_t v)
+static int32_t *put_ints(int32_t *at, const int32_t *list, int32_t n)
 {
-    phx_buf_put(out, &v, sizeof(v));
+    if (n == 1) {
+        *at = *list;
+        return at + 1;
+    }
+    return put(at, list, (size_t)n * sizeof(*list));
 }
 
-static void put_sampling(struct phx_buf *out, const struct phx_sampling *s)
+static int32_t *put_sampling(int32_t *at, const struct phx_sampling *s)
 {
-    phx_buf_put(out, &s->temperature, 4);
-    phx_buf_put(out, &s->top_p, 4);
-    phx_buf_put(out, &s->min_p, 4);
-    phx_buf_put(out, &s->presence_penalty, 4);
-    phx_buf_put(out, &s->frequency_penalty, 4);
-    phx_buf_put(out, &s->repetition_penalty, 4);
-    put_i32(out, s->top_k);
-    phx_buf_put(out, &s->seed, 8);
-    put_i32(out, s->n_logprobs);
-    put_i32(out, s->n_bias);
-    phx_buf_put(out, s->bias, (size_t)s->n_bias * sizeof(*s->bias));
+    at = put(at, &s->temperature, 4);
+    at = put(at, &s->top_p, 4);
+    at = put(at, &s->min_p, 4);
+    at = put(at, &s->presence_penalty, 4);
+    at = put(at, &s->frequency_penalty, 4);
+    at = put(at, &s->repetition_penalty, 4);
+    *at++ = s->top_k;
+    at = put(at, &s->seed, 8);
+    *at++ = s->n_logprobs;
+    *at++ = s->n_bias;
+    return put(at, s->bias, (size_t)s->n_bias * sizeof(*s->bias));
+}
+
+static size_t bytes_of(const struct phx_plan_seq *p, const struct phx_sched_seq_info *info, int32_t n_tokens,
+                       int32_t n_blocks)
+{
+    size_t n = SEQ_BYTES + ((size_t)n_tokens + (size_t)n_blocks) * sizeof(int32_t);
+
+    if (p->n_checked > 0)
+        n += sizeof(int32_t);
+    if (p->n_drafts > 0)
+        n += sizeof(int32_t) + (size_t)p->n_drafts * sizeof(int32_t);
+    if (p->is_new)
+        n += NEW_BYTES + (size_t)info->sampling->n_bias * sizeof(struct phx_bias);
+    return n;
 }
 
 static void put_seq(struct phx_plan_encoder *e, const struct phx_sched *sched,
@@ -78,30 +100,34 @@ static void put_seq(struct phx_plan_encoder *e, const struct phx_sched *sched,
 {
     struct phx_sched_seq_info info;
     struct known             *known = &e->slots[p->slot];
+    int32_t                   n_tokens, n_blocks, *at;
 
     phx_assert(phx_sched_info(sched, p->slot, &info));
     if (p->is_new)
         *known = (struct known){0, 0};
-    put_i32(out, p->slot);
-    put_u32(out, (p->is_new ? FLAG_NEW : 0u) | (p->is_sampled ? FLAG_SAMPLED : 0u) |
-                     (p->n_checked > 0 ? FLAG_CHECKED : 0u) | (p->n_drafts > 0 ? FLAG_GUESSED : 0u));
-    put_i32(out, p->pos);
-    put_i32(out, p->n_rows);
+    n_tokens = info.n_tokens - known->n_tokens;
+    n_blocks = p->n_blocks - known->n_blocks;
+    at = phx_buf_extend(out, bytes_of(p, &info, n_tokens, n_blocks));
+    if (at == NULL)
+        return; /* the buffer is over, which whoever owns it looks for */
+    *at++ = p->slot;
+    *at++ = (p->is_new ? FLAG_NEW : 0) | (p->is_sampled ? FLAG_SAMPLED : 0) |
+            (p->n_checked > 0 ? FLAG_CHECKED : 0) | (p->n_drafts > 0 ? FLAG_GUESSED : 0);
+    *at++ = p->pos;
+    *at++ = p->n_rows;
     if (p->n_checked > 0)
-        put_i32(out, p->n_checked);
+        *at++ = p->n_checked;
     if (p->n_drafts > 0) {
-        put_i32(out, p->n_drafts);
-        phx_buf_put(out, p->tokens + p->n_rows - p->n_drafts, (size_t)p->n_drafts * sizeof(int32_t));
+        *at++ = p->n_drafts;
+        at = put_ints(at, p->tokens + p->n_rows - p->n_drafts, p->n_drafts);
     }
-    put_i32(out, info.n_tokens - known->n_tokens);
-    phx_buf_put(out, info.tokens + known->n_tokens,
-                (size_t)(info.n_tokens - known->n_tokens) * sizeof(int32_t));
-    put_i32(out, p->n_blocks - known->n_blocks);
-    phx_buf_put(out, p->blocks + known->n_blocks,
-                (size_t)(p->n_blocks - known->n_blocks) * sizeof(int32_t));
+    *at++ = n_tokens;
+    at = put_ints(at, info.tokens + known->n_tokens, n_tokens);
+    *at++ = n_blocks;
+    at = put_ints(at, p->blocks + known->n_blocks, n_blocks);
     if (p->is_new) {
-        put_i32(out, info.n_prompt);
-        put_sampling(out, info.sampling);
+        *at++ = info.n_prompt;
+        at = put_sampling(at, info.sampling);
     }
     *known = (struct known){info.n_tokens, p->n_blocks};
 }
@@ -109,11 +135,15 @@ static void put_seq(struct phx_plan_encoder *e, const struct phx_sched *sched,
 static void put_header(struct phx_buf *out, enum phx_plan_kind kind, uint64_t step, int32_t n_seqs,
                        int32_t n_rows)
 {
-    put_u32(out, MAGIC);
-    put_u32(out, (uint32_t)kind);
-    phx_buf_put(out, &step, sizeof(step));
-    put_i32(out, n_seqs);
-    put_i32(out, n_rows);
+    int32_t *at = phx_buf_extend(out, HEADER_BYTES);
+
+    if (at == NULL)
+        return;
+    at = put(at, &MAGIC, sizeof(MAGIC));
+    *at++ = (int32_t)kind;
+    at = put(at, &step, sizeof(step));
+    *at++ = n_seqs;
+    *at = n_rows;
 }
 
 void phx_plan_encode(struct phx_plan_encoder *e, const struct phx_sched *sched,
@@ -170,7 +200,7 @@ static bool fail(struct reader *r, const char *field)
     return false;
 }
 
-static bool get(struct reader *r, void *out, size_t size, const char *field)
+static inline bool get(struct reader *r, void *out, size_t size, const char *field)
 {
     if (r->code != 0 || r->left < size)
         return fail(r, field);
@@ -180,7 +210,7 @@ static bool get(struct reader *r, void *out, size_t size, const char *field)
     return true;
 }
 
-static bool get_int(struct reader *r, int32_t *out, int32_t min, int32_t max, const char *field)
+static inline bool get_int(struct reader *r, int32_t *out, int32_t min, int32_t max, const char *field)
 {
     return get(r, out, sizeof(*out), field) && ((*out >= min && *out <= max) || fail(r, field));
 }
@@ -251,7 +281,7 @@ static bool get_seq(struct phx_plan_decoder *d, struct reader *r, struct phx_wir
     const struct phx_plan_limits *l = &d->limits;
     uint32_t                      flags;
 
-    memset(s, 0, sizeof(*s));
+    memset(s, 0, offsetof(struct phx_wire_seq, sampling)); /* which is filled in, when new */
     if (!get_int(r, &s->slot, 0, l->max_seqs - 1, "slot") || !get(r, &flags, 4, "flags") ||
         (flags & ~(uint32_t)FLAGS) != 0)
         return fail(r, "flags");

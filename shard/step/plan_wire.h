@@ -50,7 +50,7 @@ struct phx_wire_plan {
 struct phx_plan_encoder;
 struct phx_plan_encoder *phx_plan_encoder_create(const struct phx_plan_limits *limits);
 void                     phx_plan_encoder_destroy(struct phx_plan_encoder *e);
-/* Appends the bytes of a plan to out. */
+/* Appends the bytes of a plan to out, where a multiple of 4 bytes is before them. */
 void phx_plan_encode(struct phx_plan_encoder *e, const struct phx_sched *sched,
                      const struct phx_plan *plan, struct phx_buf *out);
 void phx_plan_encode_stop(struct phx_buf *out);
