@@ -208,11 +208,11 @@ static bool can_store(enum phx_dtype from, enum phx_dtype to)
 {
     bool is_f8 = from == PHX_DTYPE_F8_E4M3 || from == PHX_DTYPE_F8_E5M2;
 
+    if (from == to)
+        return !is_f8 && to != PHX_DTYPE_NONE && to != PHX_DTYPE_F64 && to != PHX_DTYPE_I32;
     if (to == PHX_DTYPE_F32 || to == PHX_DTYPE_I8)
         return from == PHX_DTYPE_F32 || from == PHX_DTYPE_BF16 || from == PHX_DTYPE_F16 || is_f8;
-    if (to == PHX_DTYPE_BF16)
-        return from == PHX_DTYPE_BF16 || is_f8;
-    return from == to && (to == PHX_DTYPE_F16 || to == PHX_DTYPE_MXFP4);
+    return to == PHX_DTYPE_BF16 && is_f8;
 }
 
 static const char *find_desc_fault(const struct phx_weight_desc *d)
@@ -220,7 +220,7 @@ static const char *find_desc_fault(const struct phx_weight_desc *d)
     int32_t  k = 0;
     uint64_t bytes;
 
-    if (!can_store(d->dtype, d->dtype) && d->dtype != PHX_DTYPE_I8)
+    if (!can_store(d->dtype, d->dtype))
         return "dtype cannot be stored";
     if (d->dtype == PHX_DTYPE_I8 && d->n_experts != 1)
         return "I8 stores one matrix, not a stack of experts";
@@ -290,6 +290,7 @@ void phx_weight_pack(struct phx_backend *b, struct phx_weight *w,
                      const struct phx_weight_source *source)
 {
     const struct phx_weight_desc *d = &w->desc;
+    bool has_scales = source->dtype == PHX_DTYPE_MXFP4 || source->dtype == PHX_DTYPE_I8;
 
     if (b->has_failed)
         return;
@@ -301,7 +302,7 @@ void phx_weight_pack(struct phx_backend *b, struct phx_weight *w,
         (void)fail(b, "weight_pack: expert %d rows %d+%d are not of [%d][%d]", source->expert,
                    source->first_row, source->n_rows, d->n_experts, d->n);
     else if (source->n_rows > 0 &&
-             (source->data == NULL || (d->dtype == PHX_DTYPE_MXFP4 && source->scale == NULL)))
+             (source->data == NULL || (has_scales && source->scale == NULL)))
         (void)fail(b, "weight_pack: no source data");
     else
         b->ops->weight_pack(b->device, w->impl, source);

@@ -124,7 +124,7 @@ struct phx_weight_source {
     enum phx_dtype dtype;
     int64_t        row_stride;
     int64_t        k_stride;
-    const uint8_t *scale;
+    const uint8_t *scale; /* MXFP4: bytes; I8: float32 of any alignment, one per group of the row */
     int64_t        scale_row_stride;
     int32_t        expert;
     int32_t        first_row;
@@ -133,9 +133,16 @@ struct phx_weight_source {
 
 /* Packs with the whole thread team; widening conversions are exact, F32 -> BF16 is refused.  Stored as I8, each
  * row is cut into groups of PHX_I8_GROUP k from the beginning of each K-slice, w = scale * q with
- * scale = largest |w| / 127 and q the nearest of -127..127. */
+ * scale = largest |w| / 127 and q the nearest of -127..127; an I8 source (values of a row adjacent, k_stride unused;
+ * one scale per group of its row at scale + row * scale_row_stride) is taken as it is. */
 void phx_weight_pack(struct phx_backend *b, struct phx_weight *w,
                      const struct phx_weight_source *source);
+
+/* Groups of a row of a matrix that is stored as I8: those of slice 0, then of slice 1, ... */
+int32_t phx_i8_groups(const struct phx_weight_desc *desc);
+/* What packing as I8 makes of a source of floats: values [n_rows][k], scales [n_rows][groups].  Pure, host memory. */
+void phx_i8_quantise(const struct phx_weight_desc *desc, const struct phx_weight_source *source, int8_t *values,
+                     float *scales);
 
 /* ---- key/value cache ------------------------------------------------------------------------ */
 

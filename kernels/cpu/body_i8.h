@@ -22,29 +22,60 @@ static float largest_size(const float *x, int32_t n)
     return v16_sum(strange) == 0.0f ? v16_largest(top) : NAN;
 }
 
+/* NaN when there is one among them, or an infinity. */
+static float find_scale(const float *x, int32_t n)
+{
+    float top = largest_size(x, n);
+
+    return top < 0x1p-100f ? 0.0f : top / 127.0f;
+}
+
+static float find_inverse(float scale)
+{
+    return scale > 0.0f ? 1.0f / scale : 0.0f;
+}
+
+/* The values' sum as result.  Adding 1.5 * 2^23 rounds to an integer, ties to even; the sizes are at most 127 and an
+ * ulp. */
+INLINE int32_t quantise_values(signed char *to, const float *x, int32_t n, float inverse)
+{
+    int32_t total = 0;
+
+    if (inverse == 0.0f)
+        memset(to, 0, (size_t)n);
+    else
+        for (int32_t k = 0; k < n; k++) {
+            int32_t q = (int32_t)((x[k] * inverse + 12582912.0f) - 12582912.0f);
+
+            to[k] = (signed char)q;
+            total += q;
+        }
+    return total;
+}
+
+static float quantise_group(signed char *to, const float *x, int32_t n)
+{
+    float scale = find_scale(x, n);
+
+    (void)quantise_values(to, x, n, find_inverse(scale));
+    return scale;
+}
+
 /* n of the group's k are there; to: its blocks, TILE_BYTES apart. */
 static void quantise_part(signed char *to, const float *x, int32_t n, int32_t n_blocks, float *scale, int32_t *sum)
 {
-    float   top = largest_size(x, n), inverse;
+    float   inverse;
     int32_t total = 0;
 
-    *scale = top < 0x1p-100f ? 0.0f : top / 127.0f; /* NaN stays */
-    inverse = *scale > 0.0f ? 1.0f / *scale : 0.0f;
+    *scale = find_scale(x, n);
+    inverse = find_inverse(*scale);
     for (int32_t b = 0; b < n_blocks; b++) {
         signed char *block = to + (size_t)b * I8_TILE_BYTES;
-        const float *from = x + b * I8_BLOCK_K;
         int32_t      m = n - b * I8_BLOCK_K < I8_BLOCK_K ? n - b * I8_BLOCK_K : I8_BLOCK_K;
 
-        memset(block, 0, I8_ROW_BYTES);
-        if (inverse == 0.0f)
-            continue;
-        for (int32_t k = 0; k < m; k++) {
-            /* adding 1.5 * 2^23 rounds to an integer, ties to even; the sizes are at most 127 and an ulp */
-            int32_t q = (int32_t)((from[k] * inverse + 12582912.0f) - 12582912.0f);
-
-            block[k] = (signed char)q;
-            total += q;
-        }
+        if (m < I8_BLOCK_K)
+            memset(block, 0, I8_ROW_BYTES);
+        total += quantise_values(block, x + b * I8_BLOCK_K, m, inverse);
     }
     *sum = total;
 }
@@ -183,4 +214,4 @@ static void matmul_i8(const struct matmul_job *job, const struct i8_rows *rows, 
     }
 }
 
-const struct i8_isa I8_TABLE = {quantise, matmul_i8};
+const struct i8_isa I8_TABLE = {quantise_group, quantise, matmul_i8};

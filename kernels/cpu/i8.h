@@ -77,6 +77,8 @@ static inline const float *i8_scales(const struct cpu_weight *w, int32_t panel)
 }
 
 struct i8_isa {
+    /* n values (of a weight's group), their scale as result */
+    float (*quantise_group)(signed char *to, const float *x, int32_t n);
     /* units: row blocks */
     void (*quantise)(const struct i8_rows *rows, int32_t first, int32_t end);
     /* job->x is not read; panels [first, end) */

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels/cpu/isa.h"
+#include "kernels/cpu/weight.h"
 #include "kernels/memory.h"
 
 enum { CACHE_LINE = 64, STAGE_K = 64, TAME_SCALE_MIN = 127 - 40, TAME_SCALE_MAX = 127 + 40 };
@@ -135,12 +135,6 @@ static size_t size_of(enum phx_dtype dtype)
         return 1;
     return dtype == PHX_DTYPE_F32 ? 4 : 2;
 }
-
-struct pack_job {
-    struct cpu_weight              *w;
-    const struct phx_weight_source *source;
-    float                           f8[256]; /* what the bytes of an 8-bit source mean */
-};
 
 /* ---- from anything to rows of stored elements ------------------------------------------------ */
 
@@ -300,9 +294,8 @@ static void pack_panel_mxfp4(const struct pack_job *job, unsigned char *panel, i
         __atomic_store_n(&job->w->is_wild, true, __ATOMIC_RELAXED);
 }
 
-/* n floats of each row from k on. */
-static void read_floats(const struct pack_job *job, float out[LANES][PHX_I8_GROUP], const unsigned char *const *rows,
-                        int32_t n_lanes, int32_t k, int32_t n)
+void phx_weight_floats(const struct pack_job *job, float *out, int64_t out_stride, const unsigned char *const *rows,
+                       int32_t n_lanes, int32_t k, int32_t n)
 {
     enum phx_dtype source = job->source->dtype;
     struct stage   stage;
@@ -319,45 +312,7 @@ static void read_floats(const struct pack_job *job, float out[LANES][PHX_I8_GROU
         else
             fill_as(PHX_DTYPE_F8_E4M3, PHX_DTYPE_F32, job, &stage, &t);
         for (int32_t i = 0; i < n_lanes; i++)
-            memcpy(out[i] + j, stage.row[i], (size_t)t.n * sizeof(float));
-    }
-}
-
-/* A group of one row: its scale, and its values every 64 bytes, four by four. */
-static float quantise_group(unsigned char *to, const float *x, int32_t n)
-{
-    float top = 0.0f, scale, inverse;
-
-    for (int32_t k = 0; k < n; k++)
-        top = fabsf(x[k]) > top || isnan(x[k]) ? fabsf(x[k]) : top;
-    scale = top / 127.0f;
-    inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
-    for (int32_t k = 0; k < n; k++) {
-        float q = rintf(x[k] * inverse);
-
-        to[(size_t)(k / 4) * LANES * 4 + (size_t)(k % 4)] =
-            (unsigned char)(int8_t)(q > 127.0f ? 127.0f : q < -127.0f ? -127.0f : q == q ? q : 0.0f);
-    }
-    return scale;
-}
-
-static void pack_panel_i8(const struct pack_job *job, unsigned char *panel, const unsigned char *const *rows,
-                          int32_t lane_first, int32_t n_lanes)
-{
-    const struct cpu_weight *w = job->w;
-    float                   *scales = (float *)(void *)(panel + (size_t)w->units * LANES * I8_BLOCK_K);
-    float                    x[LANES][PHX_I8_GROUP];
-    int32_t                  group = 0;
-
-    for (int32_t s = 0, k = 0; s < w->desc.n_slices; s++) {
-        unsigned char *to = panel + (size_t)w->slice_begin[s] * LANES * I8_BLOCK_K + (size_t)lane_first * 4;
-
-        for (int32_t n; k < w->desc.slice_end[s]; k += n, group++, to += (size_t)LANES * PHX_I8_GROUP) {
-            n = w->desc.slice_end[s] - k < PHX_I8_GROUP ? w->desc.slice_end[s] - k : PHX_I8_GROUP;
-            read_floats(job, x, rows, n_lanes, k, n);
-            for (int32_t i = 0; i < n_lanes; i++)
-                scales[group * LANES + lane_first + i] = quantise_group(to + (size_t)i * 4, x[i], n);
-        }
+            memcpy(out + i * out_stride + j, stage.row[i], (size_t)t.n * sizeof(float));
     }
 }
 
@@ -385,22 +340,30 @@ static void pack_panels(void *ctx, int32_t member, int32_t first, int32_t end)
         if (w->desc.dtype == PHX_DTYPE_MXFP4)
             pack_panel_mxfp4(job, panel, row, begin - n0, n_lanes);
         else if (w->desc.dtype == PHX_DTYPE_I8)
-            pack_panel_i8(job, panel, rows, begin - n0, n_lanes);
+            phx_weight_pack_i8(job, panel, rows, row, begin - n0, n_lanes);
         else
             pack_panel(job, panel, rows, begin - n0, n_lanes);
     }
 }
 
+void phx_weight_open_job(struct pack_job *job, const struct isa *isa, const struct phx_weight_source *source)
+{
+    bool is_f8 = source->dtype == PHX_DTYPE_F8_E4M3 || source->dtype == PHX_DTYPE_F8_E5M2;
+
+    *job = (struct pack_job){.source = source, .i8 = phx_i8_pick(isa)};
+    for (int i = 0; is_f8 && i < 256; i++)
+        job->f8[i] = f8_to_float((uint8_t)i, source->dtype == PHX_DTYPE_F8_E5M2);
+}
+
 void phx_cpu_weight_pack(void *device, void *weight, const struct phx_weight_source *source)
 {
     struct cpu_device *d = device;
-    struct pack_job    job = {.w = weight, .source = source};
+    struct pack_job    job;
     int32_t            panel_first = source->first_row / LANES;
     int32_t            panel_end = (source->first_row + source->n_rows + LANES - 1) / LANES;
 
-    if (size_of(source->dtype) == 1)
-        for (int i = 0; i < 256; i++)
-            job.f8[i] = f8_to_float((uint8_t)i, source->dtype == PHX_DTYPE_F8_E5M2);
+    phx_weight_open_job(&job, d->isa, source);
+    job.w = weight;
     if (source->n_rows > 0)
         phx_team_run(d->team, panel_end - panel_first, pack_panels, &job);
 }
@@ -435,20 +398,6 @@ static void read_row_bf16(const struct cpu_weight *w, const unsigned char *panel
         }
 }
 
-static void read_row_i8(const struct cpu_weight *w, const unsigned char *panel, size_t lane, float *out)
-{
-    const float *scales = (const float *)(const void *)(panel + (size_t)w->units * LANES * I8_BLOCK_K);
-
-    for (int32_t s = 0, k = 0, k0 = 0; s < w->desc.n_slices; k0 = k, s++) {
-        const unsigned char *from = panel + (size_t)w->slice_begin[s] * LANES * I8_BLOCK_K + lane * 4;
-        const float         *scale = scales + (s > 0 ? w->group_end[s - 1] : 0) * LANES + lane;
-
-        for (; k < w->desc.slice_end[s]; k++)
-            out[k] = (float)(int8_t)from[(size_t)((k - k0) / 4) * LANES * 4 + (size_t)((k - k0) % 4)] *
-                     scale[(k - k0) / PHX_I8_GROUP * LANES];
-    }
-}
-
 void phx_cpu_weight_row(const struct cpu_weight *w, int32_t row, float *out)
 {
     const unsigned char *panel = w->data + (size_t)(row / LANES) * w->panel_bytes;
@@ -460,7 +409,7 @@ void phx_cpu_weight_row(const struct cpu_weight *w, int32_t row, float *out)
         return;
     }
     if (w->desc.dtype == PHX_DTYPE_I8) {
-        read_row_i8(w, panel, lane, out);
+        phx_weight_read_i8(w, panel, lane, out);
         return;
     }
     for (size_t k = 0; k < (size_t)w->desc.k; k++)

@@ -261,11 +261,67 @@ static void rows_read_back_are_close(void **state)
     }
 }
 
+/* What phx_i8_quantise() makes, packed as it is, gives the bits of packing floats. */
+static void quantised_rows_pack_to_the_same_bits(void **state)
+{
+    static const struct shape s = {5, 37, 1500, 3};
+    struct phx_weight_desc    desc = {.dtype = PHX_DTYPE_I8, .n = 37, .k = 1500, .n_experts = 1, .n_slices = 3};
+    float  *x = take(5 * 1500, 4), *w = take(37 * 1500, 4), *scales;
+    float   plain[5 * 37], again[5 * 37];
+    int8_t *values = take(37 * 1500, 1);
+    int32_t groups;
+    int     cursor = 0;
+    struct phx_backend      *b;
+    struct phx_weight_source floats = {.data = w, .dtype = PHX_DTYPE_F32, .row_stride = 1500 * 4, .k_stride = 4,
+                                       .n_rows = 37};
+
+    (void)state;
+    seed_random(36);
+    fill_random(x, 5 * 1500);
+    fill_random(w, 37 * 1500);
+    for (int32_t i = 0; i < 3; i++)
+        desc.slice_end[i] = cut(&s, i + 1);
+    groups = phx_i8_groups(&desc);
+    assert_int_equal(groups, 6); /* two of each 500 */
+    scales = take(37 * (size_t)groups + 1, 4);
+    phx_i8_quantise(&desc, &floats, values, scales);
+    while ((b = next_backend(&cursor)) != NULL) {
+        struct phx_weight       *packed = phx_weight_create(b, &desc);
+        struct phx_weight_source ready = {.data = values, .dtype = PHX_DTYPE_I8, .row_stride = 1500,
+                                          .scale = (const uint8_t *)scales, .scale_row_stride = groups * 4};
+
+        for (int32_t first = 0; first < 37; first += ready.n_rows) {
+            ready.first_row = first;
+            ready.n_rows = first == 0 ? 9 : 28;
+            ready.data = values + first * 1500;
+            ready.scale = (const uint8_t *)(scales + first * groups);
+            phx_weight_pack(b, packed, &ready);
+        }
+        phx_matmul(b, phx_view(again, 5, 37), phx_view(x, 5, 1500), packed, phx_view(NULL, 1, 37));
+        expect_ok(b);
+        phx_weight_destroy(b, packed);
+        packed = make_weight(b, w, &s, 0, 3);
+        phx_matmul(b, phx_view(plain, 5, 37), phx_view(x, 5, 1500), packed, phx_view(NULL, 1, 37));
+        expect_ok(b);
+        assert_memory_equal(plain, again, sizeof(plain));
+        ready.scale = NULL;
+        phx_weight_pack(b, packed, &ready);
+        assert_int_equal(phx_backend_sync(b, NULL), -1);
+        phx_weight_destroy(b, packed);
+        phx_backend_close(b);
+    }
+    drop(x);
+    drop(w);
+    drop(scales);
+    drop(values);
+}
+
 const struct CMUnitTest i8_tests[] = {
     cmocka_unit_test(every_path_gives_what_is_defined),
     cmocka_unit_test(a_row_alone_equals_the_row_in_a_batch),
     cmocka_unit_test(slices_of_ranks_sum_to_the_same_bits),
     cmocka_unit_test(strange_rows_stay_by_themselves),
     cmocka_unit_test(rows_read_back_are_close),
+    cmocka_unit_test(quantised_rows_pack_to_the_same_bits),
 };
 const size_t n_i8_tests = sizeof(i8_tests) / sizeof(i8_tests[0]);
