@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/model/pack.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "rpc/base/mem.h"
@@ -16,6 +17,8 @@ enum phx_dtype phx_pack_dtype(const struct phx_ckpt_tensor *t)
         return PHX_DTYPE_BF16;
     case PHX_CKPT_F16:
         return PHX_DTYPE_F16;
+    case PHX_CKPT_I8:
+        return PHX_DTYPE_I8;
     default:
         return PHX_DTYPE_NONE;
     }
@@ -99,6 +102,11 @@ static struct piece piece_out_in(const struct phx_rect *r, int32_t from, int32_t
         .size_bytes = (uint64_t)((last - first + 1) * ld * es),
         .useful_bytes = (uint64_t)((int64_t)(to - from) * r->n_k * es),
     };
+    if (r->scales != NULL) { /* of int8 values */
+        int64_t groups = r->scales->dim[1];
+        p.source.scale = r->scales->data + (first * groups + r->group) * (int64_t)sizeof(float);
+        p.source.scale_row_stride = r->row_step * groups * (int64_t)sizeof(float);
+    }
     return p;
 }
 
@@ -149,6 +157,24 @@ static int check_scales(const struct phx_rect *r, const struct phx_weight_source
     return 0;
 }
 
+/* No negative ones, no infinity, no NaN. */
+static int check_float_scales(const struct phx_rect *r, const struct phx_weight_source *source,
+                              struct phx_err *err)
+{
+    int64_t n = r->scales->dim[1] - r->group; /* of a row from the first one used on */
+    for (int32_t i = 0; i < source->n_rows; i++)
+        for (int64_t g = 0; g < n; g++) {
+            float scale;
+            memcpy(&scale, source->scale + i * source->scale_row_stride + g * (int64_t)sizeof scale,
+                   sizeof scale);
+            if (!(scale >= 0 && scale < INFINITY))
+                return phx_fail(err, PHX_E_FORMAT, "tensor %s: group %lld of row %lld has a scale that is no size",
+                                r->scales->name, (long long)(r->group + g),
+                                (long long)(r->row + (int64_t)i * r->row_step));
+        }
+    return 0;
+}
+
 /* Rows at a time: all where the source is not row-major, else whole panels of about chunk_bytes. */
 static int32_t chunk_rows(const struct phx_packer *p, const struct phx_rect *r)
 {
@@ -176,7 +202,9 @@ int phx_pack_rect(struct phx_packer *p, struct phx_weight *w, const struct phx_r
             phx_ahead_add(p->ahead, r->tensor, piece.offset, piece.size_bytes);
             continue;
         }
-        int code = r->lie == PHX_LIE_BLOCKS ? check_scales(r, &piece.source, err) : 0;
+        int code = r->lie == PHX_LIE_BLOCKS ? check_scales(r, &piece.source, err)
+                   : r->scales != NULL      ? check_float_scales(r, &piece.source, err)
+                                            : 0;
         if (code != 0)
             return code;
         phx_weight_pack(p->backend, w, &piece.source);

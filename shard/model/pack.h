@@ -29,7 +29,8 @@ enum phx_lie {
  * rows dst_row ... of the packed weight, all of its k. */
 struct phx_rect {
     const struct phx_ckpt_tensor *tensor;
-    const struct phx_ckpt_tensor *scales; /* PHX_LIE_BLOCKS only */
+    const struct phx_ckpt_tensor *scales; /* of PHX_LIE_BLOCKS, and of int8 values */
+    int32_t                       group;  /* int8 values: the group in which k lies, its first */
     enum phx_lie                  lie;
     int32_t                       expert;
     int32_t                       row, row_step, n_rows;

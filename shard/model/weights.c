@@ -33,6 +33,36 @@ static const struct phx_ckpt_tensor *find(const struct loader *l, const char *na
     return t;
 }
 
+/* The scales of a matrix that lies as int8; NULL when it does not. */
+static const struct phx_ckpt_tensor *find_scales(const struct loader *l, const struct phx_ckpt_tensor *t)
+{
+    char name[PHX_CKPT_NAME_MAX + 16];
+    if (t->dtype != PHX_CKPT_I8)
+        return NULL;
+    (void)snprintf(name, sizeof name, "%s_scales", t->name);
+    const struct phx_ckpt_tensor *scales = phx_checkpoint_find(l->checkpoint, name);
+    phx_assert(scales != NULL); /* by the inventory */
+    return scales;
+}
+
+/* The group of a quantised matrix that begins at k. */
+static int find_group(const struct loader *l, const struct phx_ckpt_tensor *t, int32_t k, int32_t *group,
+                      struct phx_err *err)
+{
+    struct phx_weight_desc desc;
+    *group = 0;
+    if (t->dtype != PHX_CKPT_I8 || !phx_inventory_quantised(l->config, t->name, &desc))
+        return 0;
+    if (!l->part->is_layout_invariant)
+        return phx_fail(err, PHX_E_UNSUPPORTED, "tensor %s: its groups fit tp 1, 2, 4 and 8, not %d", t->name,
+                        l->part->tp_size);
+    while (desc.n_slices > 1 && desc.slice_end[desc.n_slices - 1] > k)
+        desc.n_slices--;
+    if (desc.slice_end[desc.n_slices - 1] <= k)
+        *group = phx_i8_groups(&desc);
+    return 0;
+}
+
 /* ---- small pieces --------------------------------------------------------------------------- */
 
 static int load_vector(struct loader *l, const char *name, int32_t first, int32_t n,
@@ -46,8 +76,8 @@ static int load_vector(struct loader *l, const char *name, int32_t first, int32_
 static int pack_rows(struct loader *l, struct phx_weight *w, const struct phx_ckpt_tensor *t,
                      int32_t first, int32_t n, int32_t dst_row, struct phx_err *err)
 {
-    struct phx_rect r = {.tensor = t, .lie = PHX_LIE_OUT_IN, .row = first, .row_step = 1,
-                         .n_rows = n, .k = 0, .n_k = (int32_t)t->dim[1], .dst_row = dst_row};
+    struct phx_rect r = {.tensor = t, .scales = find_scales(l, t), .lie = PHX_LIE_OUT_IN, .row = first,
+                         .row_step = 1, .n_rows = n, .k = 0, .n_k = (int32_t)t->dim[1], .dst_row = dst_row};
     return phx_pack_rect(&l->packer, w, &r, err);
 }
 
@@ -55,9 +85,10 @@ static int pack_rows(struct loader *l, struct phx_weight *w, const struct phx_ck
 static int pack_columns(struct loader *l, struct phx_weight *w, const struct phx_ckpt_tensor *t,
                         int32_t first, int32_t n, struct phx_err *err)
 {
-    struct phx_rect r = {.tensor = t, .lie = PHX_LIE_OUT_IN, .row = 0, .row_step = 1,
-                         .n_rows = (int32_t)t->dim[0], .k = first, .n_k = n};
-    return phx_pack_rect(&l->packer, w, &r, err);
+    struct phx_rect r = {.tensor = t, .scales = find_scales(l, t), .lie = PHX_LIE_OUT_IN, .row = 0,
+                         .row_step = 1, .n_rows = (int32_t)t->dim[0], .k = first, .n_k = n};
+    int code = find_group(l, t, first, &r.group, err);
+    return code != 0 ? code : phx_pack_rect(&l->packer, w, &r, err);
 }
 
 static struct phx_weight_desc whole(enum phx_dtype dtype, int32_t n, int32_t k, int32_t n_experts)

@@ -67,6 +67,24 @@ void phx_tool_progress_end(struct phx_tool_progress *p)
         fprintf(stderr, "\r\033[K");
 }
 
+int phx_tool_write_at(int fd, const void *data, size_t size, uint64_t offset)
+{
+    const uint8_t *from = data;
+
+    while (size > 0) {
+        ssize_t n = pwrite(fd, from, size, (off_t)offset);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return -1;
+        from += n;
+        size -= (size_t)n;
+        offset += (uint64_t)n;
+    }
+    return 0;
+}
+
 void phx_tool_format_bytes(uint64_t bytes, char text[24])
 {
     static const char *const unit[] = {"B", "kB", "MB", "GB", "TB"};
