@@ -301,8 +301,7 @@ void phx_weight_pack(struct phx_backend *b, struct phx_weight *w,
              source->n_rows < 0 || source->n_rows > d->n - source->first_row)
         (void)fail(b, "weight_pack: expert %d rows %d+%d are not of [%d][%d]", source->expert,
                    source->first_row, source->n_rows, d->n_experts, d->n);
-    else if (source->n_rows > 0 &&
-             (source->data == NULL || (has_scales && source->scale == NULL)))
+    else if (source->n_rows > 0 && (source->data == NULL || (has_scales && source->scale == NULL)))
         (void)fail(b, "weight_pack: no source data");
     else
         b->ops->weight_pack(b->device, w->impl, source);
