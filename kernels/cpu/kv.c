@@ -104,8 +104,9 @@ static void write_tiled_row(struct cpu_kv *kv, int32_t layer, int32_t block, int
         uint16_t *keys = (uint16_t *)(void *)kv->k + base + (size_t)sub * SUB_TOKENS * padded_dim + (size_t)in * 32;
         uint16_t *values = (uint16_t *)(void *)kv->v + base + (size_t)offset;
 
-        for (size_t d = 0; d < head_dim; d++)
-            keys[d / 32 * 32 * SUB_TOKENS + d % 32] = float_to_bf16(k[d]);
+        for (size_t d = 0; d < head_dim; d += 32)
+            for (size_t i = 0; i < 32 && d + i < head_dim; i++)
+                keys[d * SUB_TOKENS + i] = float_to_bf16(k[d + i]);
         for (size_t d = 0; d < head_dim; d++)
             values[d * block_tokens] = float_to_bf16(v[d]);
         k += head_dim;

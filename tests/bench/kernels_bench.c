@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * kernels_bench [threads [isa [filter]]]: bytes and operations per second of each op that matters, as JSON,
+ * kernels_bench [threads [isa [filter [f32 | bf16]]]]: bytes and operations per second of each op that matters, as JSON,
  * each beside the read bandwidth and the multiply-adds that the same cores reached in the same second.
  * Shapes are those of published models; nothing in kernels/ is tuned to them. */
 #include <stdio.h>
@@ -347,6 +347,8 @@ int main(int argc, char **argv)
 {
     struct phx_backend_options options = {.isa = argc > 2 ? argv[2] : NULL,
                                           .n_threads = argc > 1 ? atoi(argv[1]) : 0,
+                                          .compute = argc > 4 && strcmp(argv[4], "bf16") == 0 ? PHX_COMPUTE_BF16
+                                                                                              : PHX_COMPUTE_F32,
                                           .is_pinned = true};
     char         why[240];
     struct bench s = {.filter = argc > 3 ? argv[3] : NULL, .is_first = true};
@@ -375,7 +377,11 @@ int main(int argc, char **argv)
     bench_attention(&s, 64, 8, 64, 1, 4096, 0, PHX_DTYPE_F32);
     bench_attention(&s, 64, 8, 64, ROWS_MAX, 2048, 0, PHX_DTYPE_F32);
     bench_attention(&s, 64, 8, 64, ROWS_MAX, 2048, 128, PHX_DTYPE_F32);
-    bench_attention(&s, 32, 8, 64, ROWS_MAX, 2048, 0, PHX_DTYPE_BF16);
+    bench_attention(&s, 32, 8, 64, ROWS_MAX, 512, 0, PHX_DTYPE_BF16);
+    bench_attention(&s, 32, 8, 64, ROWS_MAX, 4096, 0, PHX_DTYPE_BF16);
+    bench_attention(&s, 32, 8, 64, 1, 4096, 0, PHX_DTYPE_BF16);
+    bench_attention(&s, 64, 8, 64, ROWS_MAX, 2048, 128, PHX_DTYPE_BF16);
+    bench_attention(&s, 24, 8, 128, ROWS_MAX, 2048, 0, PHX_DTYPE_BF16);
     bench_attention(&s, 24, 8, 128, 1, 4096, 0, PHX_DTYPE_F32);
     bench_attention(&s, 32, 32, 128, 1, 4096, 0, PHX_DTYPE_F32);
     bench_attention(&s, 32, 32, 128, ROWS_MAX, 2048, 0, PHX_DTYPE_F32);
