@@ -16,8 +16,8 @@ enum {
     BLOCK_PARTS = 2,
     BLOCK_TOKENS = PART_TOKENS * BLOCK_PARTS,
     BLOCK_SUBS = BLOCK_TOKENS / SUB_TOKENS,
-    UNIT_TILES = 4,                    /* of 16 queries: what passes a block together */
-    UNIT_DIMS = 512,                   /* tiles * head_dim */
+    UNIT_TILES = 8,                    /* of 16 queries: what passes a block together */
+    UNIT_DIMS = 1024,                  /* tiles * head_dim */
     PAIR_TILES = 2,
     MATRIX_BYTES = 1024                /* 16 rows of 16 pairs of bf16 */
 };
@@ -27,6 +27,7 @@ struct query_tile {
     float          m[LANES], l[LANES];
     int32_t        first[LANES], last[LANES]; /* visible positions */
     int32_t        first_min, first_max, last_min, last_max;
+    int32_t        n; /* lanes that are there */
     unsigned char *q;   /* [Dh / 32] B tiles: 16 pairs of d x 16 lanes */
     float         *acc; /* [Dh][16] */
 };
@@ -111,6 +112,7 @@ static void open_lanes(struct query_unit *u, struct query_tile *t, const struct 
 
     t->first_min = t->last_min = INT32_MAX;
     t->first_max = t->last_max = 0;
+    t->n = u->n - from < LANES ? u->n - from : LANES;
     for (int32_t i = 0; i < LANES; i++) {
         int32_t at = from + i < u->n ? from + i : u->n - 1;
         int32_t row = u->row + at / u->n_heads, head = u->head + at % u->n_heads;
@@ -504,13 +506,24 @@ static int64_t cost_of_unit(const struct attention_job *job, const struct query_
     return (int64_t)(visible / BLOCK_TOKENS + 2) * ((u->n_rows * u->n_heads + LANES - 1) / LANES + 1);
 }
 
+/* Large units read a block once for many queries, small ones leave every share enough of them. */
+static int32_t count_queries(const struct attention_job *job, int32_t n_shares)
+{
+    int32_t key_dims = (job->kv->desc.head_dim + 31) / 32 * 32;
+    int32_t tiles = UNIT_DIMS / key_dims < UNIT_TILES ? UNIT_DIMS / key_dims : UNIT_TILES;
+    int64_t all = (int64_t)job->args->q.dim[0] * job->args->n_heads / LANES;
+
+    while (tiles > PAIR_TILES && all < (int64_t)tiles * n_shares * 8)
+        tiles /= 2;
+    return tiles * LANES;
+}
+
 /* As visit_tiles: runs the units whose cost begins in [begin, end), returns the cost of all. */
-static int64_t visit_units(const struct attention_job *job, struct query_unit *u, int64_t begin, int64_t end)
+static int64_t visit_units(const struct attention_job *job, struct query_unit *u, int32_t queries, int64_t begin,
+                           int64_t end)
 {
     const struct phx_attention_args *a = job->args;
-    int32_t key_dims = (job->kv->desc.head_dim + 31) / 32 * 32;
-    int32_t queries = UNIT_DIMS / key_dims < UNIT_TILES ? UNIT_DIMS / key_dims * LANES : UNIT_TILES * LANES;
-    int64_t cost = 0;
+    int64_t                          cost = 0;
 
     for (u->seq = 0; u->seq < a->spans->n_seqs; u->seq++)
         for (u->head = 0; u->head < a->n_heads; u->head += u->n_heads) {
@@ -535,8 +548,9 @@ static void attend_share(const struct attention_job *job, int32_t first, int32_t
 {
     struct query_unit u;
     unsigned          mode = enter_matrix_mode();
-    int64_t           total = visit_units(job, &u, 0, 0);
+    int32_t           queries = count_queries(job, n_shares);
+    int64_t           total = visit_units(job, &u, queries, 0, 0);
 
-    (void)visit_units(job, &u, total * first / n_shares, total * end / n_shares);
+    (void)visit_units(job, &u, queries, total * first / n_shares, total * end / n_shares);
     leave_matrix_mode(mode);
 }

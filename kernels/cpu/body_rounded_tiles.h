@@ -3,9 +3,9 @@
  * lanes, c += (even chain + odd chain), as the matrix unit sums. */
 
 #if defined(V16_AVX512)
-enum { CHAIN_ROWS = 8 }; /* whose two chains fit the registers */
+enum { CHAIN_ROWS = 8, FEW_TOGETHER = 4 }; /* whose two chains fit the registers */
 #else
-enum { CHAIN_ROWS = 2 };
+enum { CHAIN_ROWS = 2, FEW_TOGETHER = 2 };
 #endif
 
 /* A tile of bf16 pairs as floats: per row 16 even ones, then 16 odd ones. */
@@ -40,34 +40,90 @@ static void multiply_tile(float *c, float (*a)[2 * LANES], const unsigned char *
     }
 }
 
+enum { FEW_LANES = 4 };
+
+/* The same for the first few lanes only: rows become lanes, and back. */
+static void multiply_few(float *c, const unsigned char *a, const unsigned char *b)
+{
+    float                      wide[LANES][2 * LANES];
+    _Alignas(64) unsigned char rows[MATRIX_BYTES];
+    v16                        r[LANES];
+
+    for (int i = 0; i < LANES; i++)
+        r[i] = v16_load((const float *)(const void *)(a + i * 64));
+    v16_transpose(r);
+    for (int i = 0; i < LANES; i++)
+        v16_store((float *)(void *)(rows + i * 64), r[i]);
+    widen_tile(wide, b);
+    for (int q = 0; q < FEW_LANES; q += FEW_TOGETHER) {
+        v16 even[FEW_TOGETHER], odd[FEW_TOGETHER];
+
+        for (int i = 0; i < FEW_TOGETHER; i++)
+            even[i] = odd[i] = v16_zero();
+        for (int j = 0; j < LANES; j++) {
+            v16 low = v16_load_bf16_low(rows + j * 64), high = v16_load_bf16_high(rows + j * 64);
+
+            for (int i = 0; i < FEW_TOGETHER; i++) {
+                even[i] = v16_fma(v16_set(wide[j][q + i]), low, even[i]);
+                odd[i] = v16_fma(v16_set(wide[j][LANES + q + i]), high, odd[i]);
+            }
+        }
+        for (int i = 0; i < FEW_TOGETHER; i++)
+            r[q + i] = v16_add(even[i], odd[i]);
+    }
+    for (int i = FEW_LANES; i < LANES; i++)
+        r[i] = v16_zero();
+    v16_transpose(r);
+    for (int i = 0; i < LANES; i++)
+        v16_store(c + i * LANES, v16_add(v16_load(c + i * LANES), r[i]));
+}
+
+/* a times what each tile of the step has at b[i], into c[i]. */
+static void multiply_step(const struct pair_step *step, float *const *c, const unsigned char *a,
+                          const unsigned char *const *b)
+{
+    float wide[LANES][2 * LANES];
+
+    if (step->n == 1 && step->tile[0]->n <= FEW_LANES) {
+        multiply_few(c[0], a, b[0]);
+        return;
+    }
+    widen_tile(wide, a);
+    for (int32_t i = 0; i < step->n; i++)
+        multiply_tile(c[i], wide, b[i]);
+}
+
 static void score_part(struct query_unit *u, const struct pair_step *step, const unsigned char *low,
                        const unsigned char *high, int32_t part)
 {
-    const unsigned char *const keys[2] = {low, high};
-    float                      wide[LANES][2 * LANES];
-
     for (int h = 0; h < 2; h++) {
-        int32_t row = part * PART_TOKENS + h * SUB_TOKENS;
+        const unsigned char *keys = h == 0 ? low : high, *q[PAIR_TILES];
+        float               *s[PAIR_TILES];
 
-        for (int32_t i = 0; i < step->n; i++)
-            memset(u->s[i][row], 0, SUB_TOKENS * sizeof(u->s[i][row]));
+        for (int32_t i = 0; i < step->n; i++) {
+            s[i] = u->s[i][part * PART_TOKENS + h * SUB_TOKENS];
+            memset(s[i], 0, SUB_TOKENS * LANES * sizeof(float));
+        }
         for (int32_t k = 0; k < u->key_blocks; k++) {
-            widen_tile(wide, keys[h] + (size_t)k * MATRIX_BYTES);
             for (int32_t i = 0; i < step->n; i++)
-                multiply_tile(u->s[i][row], wide, step->tile[i]->q + (size_t)k * MATRIX_BYTES);
+                q[i] = step->tile[i]->q + (size_t)k * MATRIX_BYTES;
+            multiply_step(step, s, keys + (size_t)k * MATRIX_BYTES, q);
         }
     }
 }
 
 static void add_parts(struct query_unit *u, const struct pair_step *step, const struct position_block *b,
-                       int32_t first, int32_t end)
+                      int32_t first, int32_t end)
 {
-    float wide[LANES][2 * LANES];
-
     for (int32_t d = 0; d < u->dim_tiles; d++)
         for (int32_t part = first; part < end; part++) {
-            widen_tile(wide, (const unsigned char *)b->part[part] + (size_t)d * MATRIX_BYTES);
-            for (int32_t i = 0; i < step->n; i++)
-                multiply_tile(step->tile[i]->acc + d * LANES * LANES, wide, u->p[i][part]);
+            const unsigned char *p[PAIR_TILES];
+            float               *acc[PAIR_TILES];
+
+            for (int32_t i = 0; i < step->n; i++) {
+                p[i] = u->p[i][part];
+                acc[i] = step->tile[i]->acc + d * LANES * LANES;
+            }
+            multiply_step(step, acc, (const unsigned char *)b->part[part] + (size_t)d * MATRIX_BYTES, p);
         }
 }
