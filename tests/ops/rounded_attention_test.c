@@ -14,10 +14,10 @@ struct shape {
 };
 
 static const struct shape shapes[] = {
-    {150, 8, 2, 64, 16, 0, false, 0.125f},  {150, 8, 2, 64, 32, 0, true, 0.125f},  {97, 3, 3, 128, 32, 0, false, 0.09f},
+    {150, 4, 2, 64, 16, 0, false, 0.125f},  {150, 8, 2, 64, 32, 0, true, 0.125f},  {97, 2, 2, 128, 32, 0, false, 0.09f},
     {130, 6, 2, 24, 16, 37, true, 0.2f},    {130, 6, 2, 80, 32, 64, false, 0.11f}, {70, 5, 1, 2, 32, 1, true, 1},
-    {100, 20, 1, 40, 16, 50, false, 0.16f}, {66, 70, 1, 16, 32, 0, true, 0.25f},   {70, 2, 1, 512, 16, 0, false, 0.04f},
-    {140, 4, 4, 6, 32, 33, true, 0.4f},     {129, 16, 2, 64, 32, 128, true, 0.125f}};
+    {80, 18, 1, 40, 16, 50, false, 0.16f},  {66, 34, 1, 16, 32, 0, true, 0.25f},   {40, 1, 1, 512, 16, 0, false, 0.04f},
+    {140, 4, 4, 6, 32, 33, true, 0.4f},     {131, 8, 1, 64, 32, 128, true, 0.125f}};
 enum { N_SHAPES = sizeof(shapes) / sizeof(shapes[0]) };
 
 /* Two sequences of one layer: inputs [sequence][length][heads * dim]. */
@@ -221,7 +221,7 @@ static void rounded_attention_is_near_and_equal_on_every_path(void **state)
             run(b, s, &in, 2, s->length, s->length, got);
             expect_equal(b, s, want[0], got[0], "whole");
             expect_equal(b, s, want[1], got[1], "whole, second");
-            run(b, s, &in, 1, 19, 57, got);
+            run(b, s, &in, 1, 19, s->length - 12, got);
             expect_equal(b, s, want[0], got[0], "alone, chunks of 19, then one by one");
             run(b, s, &in, 2, 33, s->length, got);
             expect_equal(b, s, want[1], got[1], "chunks of 33");
