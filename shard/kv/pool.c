@@ -215,8 +215,11 @@ static int32_t take_block(struct phx_kv_pool *p)
 
 int phx_kv_extend(struct phx_kv_pool *p, struct phx_kv_seq *s, int32_t n_tokens)
 {
-    int32_t want = (n_tokens + p->block_tokens - 1) / p->block_tokens;
+    int32_t want;
 
+    if (n_tokens <= s->n_blocks * p->block_tokens)
+        return 0; /* as in most steps, which need no division to see it */
+    want = (n_tokens + p->block_tokens - 1) / p->block_tokens;
     if (want > s->max_blocks)
         return PHX_E_TOOBIG;
     if (want - s->n_blocks > phx_kv_available(p))

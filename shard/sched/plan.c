@@ -102,10 +102,11 @@ static void plan_decodes(struct draft *d)
     int32_t           n_slots = s->options.max_seqs, left;
 
     left = (s->n_running + s->options.n_inflight - 1) / s->options.n_inflight;
-    for (int32_t i = 0, first = s->cursor; i < n_slots && left > 0 && d->rows_left > 0; i++) {
-        int32_t     slot = (first + i) % n_slots;
+    for (int32_t i = 0, next = s->cursor; i < n_slots && left > 0 && d->rows_left > 0; i++) {
+        int32_t     slot = next;
         struct seq *seq = s->slots[slot];
 
+        next = slot + 1 < n_slots ? slot + 1 : 0;
         if (d->results_left == 0)
             return;
         if (seq == NULL || seq->is_planned || seq->n_computed != seq->n_tokens - 1)
@@ -114,7 +115,7 @@ static void plan_decodes(struct draft *d)
             continue;
         add_to_plan(d, seq, 1);
         left--;
-        s->cursor = (slot + 1) % n_slots; /* who had no turn comes first next time */
+        s->cursor = next; /* who had no turn comes first next time */
     }
 }
 

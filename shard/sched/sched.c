@@ -104,9 +104,9 @@ struct results {
  * goes on behind the last one found. */
 static int32_t find_result(struct results *r, int32_t slot)
 {
-    for (int32_t i = 0; i < r->n; i++) {
-        int32_t at = (r->next + i) % r->n;
-
+    for (int32_t i = 0, at = r->next; i < r->n; i++, at++) {
+        if (at >= r->n)
+            at = 0;
         if (r->sampled[at].slot == slot) {
             r->next = at + 1;
             return at;
