@@ -55,8 +55,8 @@ static int32_t token_at(const struct mock *m, int32_t slot, int32_t pos)
     return (int32_t)((h >> 33) % VOCAB);
 }
 
-/* The number of results of a decoded plan. */
-static int32_t answer(struct mock *m, const struct phx_wire_plan *plan)
+/* The results of a decoded plan. */
+static void answer(struct mock *m, const struct phx_wire_plan *plan)
 {
     int32_t n = 0;
 
@@ -65,9 +65,10 @@ static int32_t answer(struct mock *m, const struct phx_wire_plan *plan)
         int32_t                    end = s->pos + s->n_rows;
 
         for (int32_t at = end - s->n_drafts; s->is_sampled && at <= end; at++)
-            m->sampled[n++] = (struct phx_sampled){s->slot, token_at(m, s->slot, at)};
+            m->made.tokens[n++] = (struct phx_result_token){.slot = s->slot, .token = token_at(m, s->slot, at)};
     }
-    return n;
+    m->made.step = plan->step;
+    m->made.n_tokens = n;
 }
 
 /* ---- the head -------------------------------------------------------------------------------- */
@@ -131,6 +132,9 @@ void mock_create(struct mock *m, const struct mock_options *o)
     m->encoder = phx_plan_encoder_create(&m->limits);
     m->decoder = phx_plan_decoder_create(&m->limits);
     phx_buf_init(&m->bytes, phx_plan_max_bytes(&m->limits));
+    phx_buf_init(&m->result_bytes, phx_result_max_bytes(RESULTS));
+    m->made.tokens = phx_mem_calloc(RESULTS, sizeof(*m->made.tokens));
+    m->result.tokens = phx_mem_calloc(RESULTS, sizeof(*m->result.tokens));
     m->sampled = phx_mem_calloc(RESULTS, sizeof(*m->sampled));
     m->events = phx_mem_calloc((size_t)RESULTS + (size_t)o->n_seqs, sizeof(*m->events));
     for (int32_t i = 0; i < o->n_seqs; i++)
@@ -145,8 +149,23 @@ void mock_destroy(struct mock *m)
     phx_plan_encoder_destroy(m->encoder);
     phx_plan_decoder_destroy(m->decoder);
     phx_buf_fini(&m->bytes);
+    phx_buf_fini(&m->result_bytes);
+    phx_mem_free(m->made.tokens);
+    phx_mem_free(m->result.tokens);
     phx_mem_free(m->sampled);
     phx_mem_free(m->events);
+}
+
+/* Over the wire to the head. */
+static void take_result(struct mock *m)
+{
+    struct phx_err err = {0};
+
+    phx_buf_clear(&m->result_bytes);
+    phx_result_encode(&m->made, &m->result_bytes);
+    phx_assert(phx_result_decode(m->result_bytes.data, m->result_bytes.size, &m->limits, &m->result, &err) == 0);
+    for (int32_t i = 0; i < m->result.n_tokens; i++)
+        m->sampled[i] = (struct phx_sampled){m->result.tokens[i].slot, m->result.tokens[i].token};
 }
 
 static void take(struct mock *m, int32_t n_events)
@@ -164,8 +183,7 @@ bool mock_step(struct mock *m, struct mock_times *times)
     const struct phx_wire_plan *wire;
     const struct phx_plan      *plan;
     struct phx_err              err = {0};
-    int64_t                     at[6];
-    int32_t                     n;
+    int64_t                     at[7];
 
     at[0] = phx_clock_mono_ns();
     plan = phx_sched_plan(m->sched);
@@ -177,14 +195,14 @@ bool mock_step(struct mock *m, struct mock_times *times)
     at[2] = phx_clock_mono_ns();
     phx_assert(phx_plan_decode(m->decoder, m->bytes.data, m->bytes.size, &wire, &err) == 0);
     at[3] = phx_clock_mono_ns();
-    n = answer(m, wire);
+    answer(m, wire);
     at[4] = phx_clock_mono_ns();
-    take(m, phx_sched_complete(m->sched, m->sampled, n, 0, m->events));
+    take_result(m);
     at[5] = phx_clock_mono_ns();
-    if (times != NULL)
-        *times = (struct mock_times){at[1] - at[0], at[2] - at[1], at[3] - at[2], at[5] - at[4],
-                                     at[4] - at[3]};
+    take(m, phx_sched_complete(m->sched, m->sampled, m->result.n_tokens, 0, m->events));
+    at[6] = phx_clock_mono_ns();
     if (times != NULL) /* all but the device */
-        times->all = at[5] - at[0] - times->all;
+        *times = (struct mock_times){at[1] - at[0], at[2] - at[1], at[3] - at[2], at[5] - at[4],
+                                     at[6] - at[5], at[6] - at[0] - (at[4] - at[3])};
     return true;
 }

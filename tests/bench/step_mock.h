@@ -5,6 +5,7 @@
 #define PHX_TESTS_BENCH_STEP_MOCK_H
 
 #include "shard/step/plan_wire.h"
+#include "shard/step/stage.h"
 
 struct mock_options {
     int32_t n_seqs;
@@ -21,7 +22,8 @@ struct mock {
     struct phx_sched        *sched;
     struct phx_plan_encoder *encoder;
     struct phx_plan_decoder *decoder;
-    struct phx_buf           bytes;
+    struct phx_buf           bytes, result_bytes;
+    struct phx_result        made, result; /* by the device; as the head has decoded it */
     struct phx_sampled      *sampled;
     struct phx_sched_event  *events;
     uint64_t                 n_told, checksum; /* of all events */
@@ -29,7 +31,7 @@ struct mock {
 
 /* What one step took, ns. */
 struct mock_times {
-    int64_t plan, encode, decode, complete, all;
+    int64_t plan, encode, decode, result, complete, all;
 };
 
 /* All sequences are submitted and their prompts read. */
