@@ -29,6 +29,7 @@ struct phx_kv_pool {
     int32_t       n_free;
     struct name  *names;      /* [mask + 1], half of them free at least */
     uint32_t      mask;
+    int32_t       unnamed;    /* a used block with its hash, whose name comes with the next one; or PHX_KV_NONE */
     int32_t       lru_oldest, lru_newest, n_cached;
     uint64_t      hit_tokens, lookup_tokens, evictions;
 };
@@ -56,7 +57,7 @@ int phx_kv_pool_create(int32_t n_blocks, int32_t block_tokens, struct phx_kv_poo
     for (int32_t i = 0; i < n_blocks; i++)
         p->free_stack[i] = n_blocks - 1 - i; /* block 0 is handed out first */
     p->n_free = n_blocks;
-    p->lru_oldest = p->lru_newest = PHX_KV_NONE;
+    p->lru_oldest = p->lru_newest = p->unnamed = PHX_KV_NONE;
     *out = p;
     return 0;
 }
@@ -118,15 +119,29 @@ static int32_t find_name(const struct phx_kv_pool *p, const uint8_t hash[HASH_BY
     return p->names[place_of(p, hash)].block;
 }
 
-static void add_name(struct phx_kv_pool *p, int32_t b, const uint8_t hash[HASH_BYTES])
+/* The last sealed block gets its name. */
+static void add_name(struct phx_kv_pool *p)
 {
-    uint32_t at = place_of(p, hash);
+    int32_t  b = p->unnamed;
+    uint32_t at;
 
+    if (b == PHX_KV_NONE)
+        return;
+    p->unnamed = PHX_KV_NONE;
+    at = place_of(p, p->blocks[b].hash);
     if (p->names[at].block != PHX_KV_NONE)
         return; /* another block has that name already, this copy stays nameless */
-    p->names[at] = (struct name){word_of(hash), b};
-    memcpy(p->blocks[b].hash, hash, HASH_BYTES);
+    p->names[at] = (struct name){word_of(p->blocks[b].hash), b};
     p->blocks[b].is_named = true;
+}
+
+/* A name follows when its place has had time to come from memory. */
+static void add_name_soon(struct phx_kv_pool *p, int32_t b, const uint8_t hash[HASH_BYTES])
+{
+    __builtin_prefetch(&p->names[word_of(hash) & p->mask], 1);
+    add_name(p);
+    memcpy(p->blocks[b].hash, hash, HASH_BYTES);
+    p->unnamed = b;
 }
 
 /* Names behind it move up, so that no search ends at the gap before it has found them. */
@@ -176,6 +191,7 @@ int32_t phx_kv_match(struct phx_kv_pool *p, struct phx_kv_seq *s, const int32_t 
     int32_t n_full = (n_tokens - 1) / p->block_tokens;
 
     phx_assert(s->n_blocks == 0);
+    add_name(p);
     p->lookup_tokens += (uint64_t)n_tokens;
     for (int32_t i = 0; i < n_full && i < s->max_blocks; i++) {
         uint8_t hash[HASH_BYTES];
@@ -239,7 +255,7 @@ void phx_kv_seal(struct phx_kv_pool *p, struct phx_kv_seq *s, const int32_t *tok
         uint8_t hash[HASH_BYTES];
 
         hash_block(p, s->chain, tokens + (size_t)s->n_sealed * (size_t)p->block_tokens, hash);
-        add_name(p, s->blocks[s->n_sealed], hash);
+        add_name_soon(p, s->blocks[s->n_sealed], hash);
         memcpy(s->chain, hash, HASH_BYTES);
         s->n_sealed++;
     }
@@ -247,6 +263,7 @@ void phx_kv_seal(struct phx_kv_pool *p, struct phx_kv_seq *s, const int32_t *tok
 
 void phx_kv_release(struct phx_kv_pool *p, struct phx_kv_seq *s)
 {
+    add_name(p);
     /* from the end: the tail of a prefix is evicted before its head */
     while (s->n_blocks > 0) {
         int32_t b = s->blocks[--s->n_blocks];
