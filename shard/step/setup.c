@@ -117,7 +117,7 @@ static int check_memory(const struct phx_step *s, struct phx_err *err)
             (unsigned long long)need.other_bytes, (long long)s->room.free_bytes, s->room.source);
     if (rc == 0 && s->n_blocks < 1)
         rc = phx_fail(err, PHX_E_NOMEM,
-                      "kv memory: not one block of %llu bytes fits; raise kv_memory or free memory",
+                      "kv memory: not one block of %llu bytes fits; raise kv_memory (--kv-memory) or free memory",
                       (unsigned long long)s->parts[s->rank].kv_bytes_per_block);
     return rc;
 }
