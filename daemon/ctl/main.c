@@ -24,7 +24,7 @@ static const struct command commands[] = {
     {"content", phx_ctl_content, "read or shred what is kept; legal holds, expiry"},
     {"key", phx_ctl_key, "create, list, revoke API keys"},
     {"license", phx_ctl_license, "show, install, issue licences; count seats"},
-    {"model", phx_ctl_model, "info, verify, sign, synth, tokenize, logits of a checkpoint"},
+    {"model", phx_ctl_model, "info, verify, sign, quantize, synth, tokenize, logits of a checkpoint"},
     {"tenant", phx_ctl_tenant, "what a tenant has signed and chosen: privacy, retention, replay"},
     {"up", phx_ctl_up, "serve a checkpoint folder: writes the config on first use, runs phalanxd"},
     {"user", phx_ctl_user, "issue client certificates for users and services"},

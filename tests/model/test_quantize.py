@@ -89,6 +89,57 @@ def test_values_and_scales_are_as_documented(tmp_path):
     assert config == json.loads((source / "config.json").read_text())
 
 
+# several groups in a row and in a slice: slices of 300 columns of o_proj, and of 256 and 288 of down_proj
+WIDE = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 328, "intermediate_size": 2112,
+        "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 300,
+        "vocab_size": 288, "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+        "hidden_act": "silu", "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": False,
+        "bos_token_id": 1, "eos_token_id": 2}
+WIDE_ENDS = {"o_proj": range(0, 2401, 300), "down_proj": [66 * i // 8 * 32 for i in range(9)]}
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    base = tmp_path_factory.mktemp("wide")
+    (base / "config.json").write_text(json.dumps(WIDE))
+    tool("synth", "--config", base / "config.json", "--seed", 5, base / "source")
+    tool("quantize", base / "source", base / "new")
+    return base / "source", base / "new"
+
+
+def test_every_group_of_many_has_its_own_scale(wide):
+    source, new = wide
+    for part, groups in (("self_attn.q_proj", 2), ("self_attn.o_proj", 16), ("mlp.down_proj", 10)):
+        name = f"model.layers.1.{part}.weight"
+        about, data = tensor(source / "model.safetensors", name)
+        rows, k = about["shape"]
+        assert about["dtype"] == "BF16"
+        values = tensor(new / "model.safetensors", name)[1]
+        about, scales = tensor(new / "model.safetensors", name + "_scales")
+        assert about["shape"] == [rows, groups]
+        ends = WIDE_ENDS.get(part.split(".")[1], [0, k])
+        bounds = [(g, min(g + 256, end)) for first, end in zip(ends, ends[1:]) for g in range(first, end, 256)]
+        assert len(bounds) == groups
+        for row in (0, rows // 2, rows - 1):
+            exact = [struct.unpack("<f", b"\0\0" + data[i:i + 2])[0]
+                     for i in range(row * k * 2, (row + 1) * k * 2, 2)]
+            got = struct.unpack_from(f"<{k}b", values, row * k)
+            for g, (first, end) in enumerate(bounds):
+                scale = struct.unpack_from("<f", scales, (row * groups + g) * 4)[0]
+                assert abs(scale - max(map(abs, exact[first:end])) / 127) <= 1e-6 * scale
+                assert all(abs(exact[i] - got[i] * scale) <= 0.50001 * scale for i in range(first, end))
+
+
+@pytest.mark.parametrize("tp,pp,more", [
+    (1, 1, []), (2, 1, []), (4, 1, ["--prefill-chunk", 7]), (8, 1, []), (1, 2, ["--isa", "avx2"]),
+    (2, 2, ["--isa", "ref"])])
+def test_every_rank_finds_its_groups_among_many(tmp_path, wide, tp, pp, more):
+    source, new = wide
+    tokens = tmp_path / "tokens.json"
+    tokens.write_text(json.dumps([(7 * i + 3) % 250 for i in range(40)]))
+    assert logits(new, tokens, "--tp", tp, "--pp", pp, *more) == logits(source, tokens, "--dtype", "int8")
+
+
 def test_what_is_no_dense_matrix_stays_byte_for_byte(tmp_path):
     source, new = copy("gpt-oss-window-f32", tmp_path / "source"), tmp_path / "new"
     (source / "LICENSE").write_text("free\n")
@@ -197,6 +248,7 @@ def test_a_copy_that_is_not_whole_is_refused(tmp_path):
     begin = len(whole) - len(data) + header[name.decode()]["data_offsets"][0]
     for bad in (float("nan"), float("inf"), -1.0):
         refused(whole[:begin] + struct.pack("<f", bad) + whole[begin + 4:], "group 0 of row 0 has a scale")
+        assert name.decode() + ": group 0 of row 0 has a scale" in tool("verify", new, code=1).stderr
     file.write_bytes(whole)
     (new / "config.json").unlink()
     assert "config.json" in tool("verify", new, code=1).stderr
