@@ -6,6 +6,23 @@ enum { I8_TILE_ROWS = 4 };
 
 /* ---- rows ---------------------------------------------------------------------------------------- */
 
+static void widen(float *to, const void *from, enum phx_dtype dtype, int32_t n)
+{
+    const unsigned char *bytes = from;
+    uint16_t             last[LANES] = {0};
+    int32_t              whole = n / LANES * LANES;
+
+    for (int32_t k = 0; k < whole; k += LANES) {
+        const void *p = bytes + (size_t)k * 2;
+
+        v16_store(to + k, dtype == PHX_DTYPE_BF16 ? v16_load_bf16(p) : v16_load_f16(p));
+    }
+    if (whole < n) {
+        memcpy(last, bytes + (size_t)whole * 2, (size_t)(n - whole) * 2);
+        v16_store_n(to + whole, dtype == PHX_DTYPE_BF16 ? v16_load_bf16(last) : v16_load_f16(last), (int)(n - whole));
+    }
+}
+
 /* NaN when there is one, or an infinity. */
 static float largest_size(const float *x, int32_t n)
 {
@@ -214,4 +231,4 @@ static void matmul_i8(const struct matmul_job *job, const struct i8_rows *rows, 
     }
 }
 
-const struct i8_isa I8_TABLE = {quantise_group, quantise, matmul_i8};
+const struct i8_isa I8_TABLE = {widen, quantise_group, quantise, matmul_i8};

@@ -77,6 +77,8 @@ static inline const float *i8_scales(const struct cpu_weight *w, int32_t panel)
 }
 
 struct i8_isa {
+    /* n BF16 or F16 of any alignment as floats */
+    void (*widen)(float *to, const void *from, enum phx_dtype dtype, int32_t n);
     /* n values (of a weight's group), their scale as result */
     float (*quantise_group)(signed char *to, const float *x, int32_t n);
     /* units: row blocks */

@@ -11,12 +11,27 @@ struct group {
     float         scale[LANES];
 };
 
+/* [n_lanes][PHX_I8_GROUP]; where a row's elements are adjacent, by vectors. */
+static void take_floats(const struct pack_job *job, float *x, const unsigned char *const *rows, int32_t n_lanes,
+                        int32_t k, int32_t n)
+{
+    const struct phx_weight_source *s = job->source;
+    bool is_short = s->dtype == PHX_DTYPE_BF16 || s->dtype == PHX_DTYPE_F16;
+
+    if (!is_short || s->k_stride != 2) {
+        phx_weight_floats(job, x, PHX_I8_GROUP, rows, n_lanes, k, n);
+        return;
+    }
+    for (int32_t i = 0; i < n_lanes; i++)
+        job->i8->widen(x + (size_t)i * PHX_I8_GROUP, rows[i] + (size_t)k * 2, s->dtype, n);
+}
+
 static void take_group(struct group *g, const struct pack_job *job, const unsigned char *const *rows, int32_t n_lanes,
                        int32_t k, int32_t n)
 {
     float x[LANES][PHX_I8_GROUP];
 
-    phx_weight_floats(job, x[0], PHX_I8_GROUP, rows, n_lanes, k, n);
+    take_floats(job, x[0], rows, n_lanes, k, n);
     for (int32_t i = 0; i < n_lanes; i++) {
         g->scale[i] = job->i8->quantise_group(g->values[i], x[i], n);
         g->row[i] = g->values[i];
@@ -33,11 +48,16 @@ static void borrow_group(struct group *g, const struct phx_weight_source *source
     }
 }
 
-/* n values of a row into its lane, four by four. */
-static void put_quads(unsigned char *to, const int8_t *from, int32_t n)
+/* n values of each row into its lane, four by four: a cache line of the panel at a time. */
+static void put_quads(unsigned char *to, const struct group *g, int32_t n_lanes, int32_t n)
 {
-    for (int32_t k = 0; k < n; k += 4)
-        memcpy(to + (size_t)k * LANES, from + k, n - k < 4 ? (size_t)(n - k) : 4);
+    int32_t whole = n / 4 * 4;
+
+    for (int32_t k = 0; k < whole; k += 4)
+        for (int32_t i = 0; i < n_lanes; i++)
+            memcpy(to + (size_t)k * LANES + (size_t)i * 4, g->row[i] + k, 4);
+    for (int32_t i = 0; i < n_lanes && whole < n; i++)
+        memcpy(to + (size_t)whole * LANES + (size_t)i * 4, g->row[i] + whole, (size_t)(n - whole));
 }
 
 void phx_weight_pack_i8(const struct pack_job *job, unsigned char *panel, const unsigned char *const *rows, int32_t row,
@@ -57,10 +77,8 @@ void phx_weight_pack_i8(const struct pack_job *job, unsigned char *panel, const 
                 borrow_group(&group, job->source, row, n_lanes, k, index);
             else
                 take_group(&group, job, rows, n_lanes, k, n);
-            for (int32_t i = 0; i < n_lanes; i++) {
-                put_quads(to + (size_t)i * 4, group.row[i], n);
-                scales[index * LANES + lane_first + i] = group.scale[i];
-            }
+            put_quads(to, &group, n_lanes, n);
+            memcpy(scales + index * LANES + lane_first, group.scale, (size_t)n_lanes * sizeof(float));
         }
     }
 }
@@ -104,7 +122,7 @@ void phx_i8_quantise(const struct phx_weight_desc *desc, const struct phx_weight
         for (int32_t s = 0, k = 0; s < desc->n_slices; s++)
             for (int32_t n; k < desc->slice_end[s]; k += n) {
                 n = desc->slice_end[s] - k < PHX_I8_GROUP ? desc->slice_end[s] - k : PHX_I8_GROUP;
-                phx_weight_floats(&job, x, PHX_I8_GROUP, &from, 1, k, n);
+                take_floats(&job, x, &from, 1, k, n);
                 *scales++ = job.i8->quantise_group(values + k, x, n);
             }
     }
