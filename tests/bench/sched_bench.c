@@ -8,9 +8,10 @@
 #include <string.h>
 
 #include "rpc/base/mem.h"
+#include "allocations.h"
 #include "step_mock.h"
 
-enum { EARLY = 1000, LATE = 20000, WINDOW = 1000, MIN_CONTEXT = 1024, MAX_CONTEXT = 32768 };
+enum { EARLY = 1000, LATE = 100000, WINDOW = 1000, MIN_CONTEXT = 1024, MAX_CONTEXT = 32768 };
 
 static int compare(const void *a, const void *b)
 {
@@ -29,7 +30,7 @@ static void print_part(const char *name, int64_t *ns, const char *end)
 static void measure(struct mock *m, int32_t n_before, const char *end)
 {
     static int64_t ns[6][WINDOW];
-    uint64_t       n_allocations = mock_allocations(), n_told = m->n_told;
+    uint64_t       n_allocations = allocations_count(), n_told = m->n_told;
 
     for (int32_t i = 0; i < WINDOW; i++) {
         struct mock_times t;
@@ -42,7 +43,7 @@ static void measure(struct mock *m, int32_t n_before, const char *end)
         ns[4][i] = t.result;
         ns[5][i] = t.complete;
     }
-    n_allocations = mock_allocations() - n_allocations;
+    n_allocations = allocations_count() - n_allocations;
     printf("    {\"steps_before\": %d, \"tokens_per_step\": %.1f, \"allocations_per_step\": %.3f, \"us\": {",
            n_before, (double)(m->n_told - n_told) / WINDOW, (double)n_allocations / WINDOW);
     print_part("step", ns[0], ", ");

@@ -9,40 +9,6 @@
 
 enum { BLOCK_TOKENS = 16, MAX_ROWS = 8192, VOCAB = 128000, RESULTS = 4096 };
 
-/* ---- allocations ----------------------------------------------------------------------------- */
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *ptr, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *ptr, size_t size);
-
-static uint64_t n_allocations;
-
-void *__wrap_malloc(size_t size)
-{
-    n_allocations++;
-    return __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    n_allocations++;
-    return __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *ptr, size_t size)
-{
-    n_allocations++;
-    return __real_realloc(ptr, size);
-}
-
-uint64_t mock_allocations(void)
-{
-    return n_allocations;
-}
-
 /* ---- the device ------------------------------------------------------------------------------ */
 
 static int32_t token_at(const struct mock *m, int32_t slot, int32_t pos)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The head of a replica without a model: scheduler, plan encoder and decoder, and a device whose answers depend on
- * slot and position alone.  Link it with -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc. */
+ * slot and position alone. */
 #ifndef PHX_TESTS_BENCH_STEP_MOCK_H
 #define PHX_TESTS_BENCH_STEP_MOCK_H
 
@@ -39,8 +39,5 @@ void mock_create(struct mock *m, const struct mock_options *options);
 void mock_destroy(struct mock *m);
 /* One step of all of them; false when nothing is left to do.  times may be NULL. */
 bool mock_step(struct mock *m, struct mock_times *times);
-
-/* Calls of malloc, calloc and realloc in this process so far, those of shared libraries not counted. */
-uint64_t mock_allocations(void);
 
 #endif

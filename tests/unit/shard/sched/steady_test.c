@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "rpc/base/mem.h"
+#include "allocations.h"
 #include "step_mock.h"
 
 enum { WARM = 40, STEPS = 200 };
@@ -20,10 +21,10 @@ static uint64_t count(const struct mock_options *options, struct phx_sched_stats
     mock_create(&m, options);
     for (int32_t i = 0; i < WARM; i++)
         assert_true(mock_step(&m, NULL));
-    n = mock_allocations();
+    n = allocations_count();
     for (int32_t i = 0; i < STEPS; i++)
         assert_true(mock_step(&m, NULL));
-    n = mock_allocations() - n;
+    n = allocations_count() - n;
     phx_sched_stats(m.sched, stats);
     assert_true(phx_sched_is_consistent(m.sched));
     mock_destroy(&m);
@@ -32,11 +33,11 @@ static uint64_t count(const struct mock_options *options, struct phx_sched_stats
 
 static void test_counter_sees_allocations(void **state)
 {
-    uint64_t n = mock_allocations();
+    uint64_t n = allocations_count();
 
     (void)state;
     phx_mem_free(phx_mem_calloc(1, 1));
-    assert_int_equal(mock_allocations(), n + 1);
+    assert_int_equal(allocations_count(), n + 1);
 }
 
 static void test_decoding(void **state)
