@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "kernels/desc.h"
 #include "kernels/memory.h"
 #include "kernels/module.h"
 
@@ -107,8 +108,9 @@ static bool __attribute__((format(printf, 2, 3))) fail(struct phx_backend *b, co
 int phx_backend_sync(struct phx_backend *b, const char **what)
 {
     const char *why = NULL;
+    int         rc = b->ops->sync(b->device, &why);
 
-    if (b->ops->sync(b->device, &why) != 0)
+    if (rc != 0)
         (void)fail(b, "device: %s", why);
     if (!b->has_failed)
         return 0;
@@ -116,7 +118,18 @@ int phx_backend_sync(struct phx_backend *b, const char **what)
     memcpy(b->told, b->what, sizeof(b->told));
     if (what != NULL)
         *what = b->told;
-    return -1;
+    return rc == PHX_SYNC_LOST ? rc : -1;
+}
+
+/* The implementation knows how much memory there is. */
+static void fail_memory(struct phx_backend *b, const char *op, size_t size_bytes)
+{
+    const char *why = NULL;
+
+    if (b->ops->sync(b->device, &why) != 0)
+        (void)fail(b, "%s: %zu bytes cannot be had: %s", op, size_bytes, why);
+    else
+        (void)fail(b, "%s: %zu bytes cannot be had", op, size_bytes);
 }
 
 void *phx_backend_alloc(struct phx_backend *b, size_t size_bytes)
@@ -203,57 +216,16 @@ static void traced(struct phx_backend *b, const char *op, struct phx_tensor out)
 
 /* ---- weights --------------------------------------------------------------------------------- */
 
-/* Only widening, exact conversions; and quantisation. */
-static bool can_store(enum phx_dtype from, enum phx_dtype to)
-{
-    bool is_f8 = from == PHX_DTYPE_F8_E4M3 || from == PHX_DTYPE_F8_E5M2;
-
-    if (from == to)
-        return !is_f8 && to != PHX_DTYPE_NONE && to != PHX_DTYPE_F64 && to != PHX_DTYPE_I32;
-    if (to == PHX_DTYPE_F32 || to == PHX_DTYPE_I8)
-        return from == PHX_DTYPE_F32 || from == PHX_DTYPE_BF16 || from == PHX_DTYPE_F16 || is_f8;
-    return to == PHX_DTYPE_BF16 && is_f8;
-}
-
-static const char *find_desc_fault(const struct phx_weight_desc *d)
-{
-    int32_t  k = 0;
-    uint64_t bytes;
-
-    if (!can_store(d->dtype, d->dtype))
-        return "dtype cannot be stored";
-    if (d->dtype == PHX_DTYPE_I8 && d->n_experts != 1)
-        return "I8 stores one matrix, not a stack of experts";
-    if (d->n < 1 || d->k < 0 || d->n_experts < 1 || d->n_experts > 4096)
-        return "n, k or n_experts out of range";
-    if (d->n_slices < 1 || d->n_slices > PHX_SLICES_MAX)
-        return "n_slices must be 1 to 8";
-    for (int32_t i = 0; i < d->n_slices; i++) {
-        if (d->slice_end[i] < k)
-            return "slice ends must ascend";
-        k = d->slice_end[i];
-        if (d->dtype == PHX_DTYPE_MXFP4 && k % PHX_MX_BLOCK != 0)
-            return "MXFP4 slices must end at blocks of 32";
-    }
-    if (k != d->k)
-        return "the last slice must end at k";
-    /* 64 bytes a weight is more than any layout takes, padding of a panel included */
-    if (__builtin_mul_overflow((uint64_t)d->n + 16, ((uint64_t)d->k + 32) * 64, &bytes) ||
-        __builtin_mul_overflow(bytes, (uint64_t)d->n_experts, &bytes))
-        return "the size is absurd";
-    return NULL;
-}
-
 size_t phx_weight_bytes(const struct phx_backend *b, const struct phx_weight_desc *desc)
 {
     const struct phx_ops *ops = b != NULL ? b->ops : &phx_cpu_ops;
 
-    return find_desc_fault(desc) != NULL ? 0 : ops->weight_bytes(desc);
+    return phx_weight_find_fault(desc) != NULL ? 0 : ops->weight_bytes(desc);
 }
 
 struct phx_weight *phx_weight_create(struct phx_backend *b, const struct phx_weight_desc *desc)
 {
-    const char        *fault = find_desc_fault(desc);
+    const char        *fault = phx_weight_find_fault(desc);
     struct phx_weight *w;
 
     if (fault != NULL) {
@@ -266,7 +238,7 @@ struct phx_weight *phx_weight_create(struct phx_backend *b, const struct phx_wei
     w->desc = *desc;
     w->impl = b->ops->weight_create(b->device, desc);
     if (w->impl == NULL) {
-        (void)fail(b, "weight_create: %zu bytes cannot be had", b->ops->weight_bytes(desc));
+        fail_memory(b, "weight_create", b->ops->weight_bytes(desc));
         phx_memory_free(w);
         return NULL;
     }
@@ -294,7 +266,7 @@ void phx_weight_pack(struct phx_backend *b, struct phx_weight *w,
 
     if (b->has_failed)
         return;
-    if (!can_store(source->dtype, d->dtype))
+    if (!phx_weight_can_store(source->dtype, d->dtype))
         (void)fail(b, "weight_pack: dtype %d cannot be stored as %d exactly", (int)source->dtype,
                    (int)d->dtype);
     else if (source->expert < 0 || source->expert >= d->n_experts || source->first_row < 0 ||
@@ -309,29 +281,18 @@ void phx_weight_pack(struct phx_backend *b, struct phx_weight *w,
 
 /* ---- key/value cache ------------------------------------------------------------------------- */
 
-static bool is_kv_valid(const struct phx_kv_desc *d)
-{
-    uint64_t elements;
-
-    return d->n_layers >= 1 && d->n_blocks >= 1 && (d->block_tokens == 16 || d->block_tokens == 32) &&
-           d->kv_heads >= 1 && d->kv_heads <= 65536 && d->head_dim >= 2 && d->head_dim <= 512 &&
-           d->head_dim % 2 == 0 && (d->dtype == PHX_DTYPE_F32 || d->dtype == PHX_DTYPE_BF16) &&
-           !__builtin_mul_overflow((uint64_t)d->n_layers * (uint64_t)d->n_blocks,
-                                   (uint64_t)d->kv_heads * (uint64_t)d->head_dim * 512, &elements);
-}
-
 size_t phx_kv_bytes(const struct phx_backend *b, const struct phx_kv_desc *desc)
 {
     const struct phx_ops *ops = b != NULL ? b->ops : &phx_cpu_ops;
 
-    return is_kv_valid(desc) ? ops->kv_bytes(desc) : 0;
+    return phx_kv_is_valid(desc) ? ops->kv_bytes(desc) : 0;
 }
 
 struct phx_kv *phx_kv_create(struct phx_backend *b, const struct phx_kv_desc *desc)
 {
     struct phx_kv *kv;
 
-    if (!is_kv_valid(desc)) {
+    if (!phx_kv_is_valid(desc)) {
         (void)fail(b, "kv_create: block_tokens 16 or 32, even head_dim up to 512, F32 or BF16");
         return NULL;
     }
@@ -341,7 +302,7 @@ struct phx_kv *phx_kv_create(struct phx_backend *b, const struct phx_kv_desc *de
     kv->desc = *desc;
     kv->impl = b->ops->kv_create(b->device, desc);
     if (kv->impl == NULL) {
-        (void)fail(b, "kv_create: %zu bytes cannot be had", b->ops->kv_bytes(desc));
+        fail_memory(b, "kv_create", b->ops->kv_bytes(desc));
         phx_memory_free(kv);
         return NULL;
     }

@@ -65,6 +65,8 @@ struct phx_backend_options {
     int32_t     n_threads;   /* team size including the caller; 0 = all allowed cores */
     bool        is_pinned;   /* bind thread i to the i-th allowed core */
     int32_t     first_core;  /* offset into the allowed cores when pinned */
+    int32_t     device;      /* CUDA only: index among the visible devices */
+    bool        is_fast;     /* CUDA only: class B, products may depend on the batch */
 };
 
 /* Opens the named backend ("cpu"; "cuda" loads phalanx_cuda.so).  NULL on failure, with the reason in
@@ -77,7 +79,9 @@ const char         *phx_backend_isa(const struct phx_backend *b);  /* "avx512" *
 int32_t             phx_backend_threads(const struct phx_backend *b);
 
 /* Waits for the queue.  0, or -1 when an op failed since the last call: *what (may be NULL) then names
- * the op and the reason, valid until the next op.  The backend is usable again afterwards. */
+ * the op and the reason, valid until the next op.  The backend is usable again afterwards; not after
+ * PHX_SYNC_LOST: the device itself has failed (ECC, Xid, a fault of a kernel), only closing is left. */
+enum { PHX_SYNC_LOST = -2 };
 int phx_backend_sync(struct phx_backend *b, const char **what);
 
 /* Called after each op when set (debugging, golden dumps): op name and its output. */

@@ -6,7 +6,7 @@
 
 #include "kernels/backend.h"
 
-enum { PHX_BACKEND_ABI = 2, /* moves when a table or a meaning in it does */
+enum { PHX_BACKEND_ABI = 3, /* moves when a table or a meaning in it does */
        PHX_WHY_BYTES = 240 };
 
 struct phx_ops {
@@ -15,7 +15,7 @@ struct phx_ops {
     void *(*open)(const struct phx_backend_options *options, const char **isa, int32_t *n_threads,
                   char *why, size_t why_size);
     void (*close)(void *device);
-    /* 0, or -1 with a static reason. */
+    /* 0, or -1 or PHX_SYNC_LOST with a reason that stays until the next call. */
     int (*sync)(void *device, const char **why);
 
     void *(*alloc)(void *device, size_t size_bytes);

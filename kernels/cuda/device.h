@@ -38,10 +38,10 @@ struct cuda_spans {
 struct cuda_staging {
     unsigned char    *host, *device;
     size_t            used;
-    struct cuda_spans spans;      /* of this step, while has_spans */
-    struct cuda_spans spans_host; /* the same arrays in pinned memory */
-    int32_t           block_span; /* entries of the table that were kept per sequence */
     bool              has_spans;
+    struct cuda_spans spans;        /* of this step */
+    const int32_t    *spans_host;   /* the same block of arrays in pinned memory: row, n_rows, pos, table, ... */
+    int32_t           caller_stride; /* of the table they were made from */
 };
 
 /* Pinned memory through which bulk data passes: while one slot is on its way the next is filled. */

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The CUDA backend: its table of operations, and the one object that the module exports. */
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/kv.h"
+#include "kernels/cuda/route.h"
+#include "kernels/cuda/vector.h"
+#include "kernels/module.h"
+
+static const struct phx_ops cuda_ops = {
+    .name = "cuda",
+    .open = phx_cuda_open,
+    .close = phx_cuda_close,
+    .sync = phx_cuda_sync,
+    .alloc = phx_cuda_alloc,
+    .free = phx_cuda_free,
+    .upload = phx_cuda_upload,
+    .download = phx_cuda_download,
+    .kv_bytes = phx_cuda_kv_bytes,
+    .kv_create = phx_cuda_kv_create,
+    .kv_destroy = phx_cuda_kv_destroy,
+    .rmsnorm = phx_cuda_rmsnorm,
+    .rope = phx_cuda_rope,
+    .kv_write = phx_cuda_kv_write,
+    .moe_route = phx_cuda_moe_route,
+    .swiglu = phx_cuda_swiglu,
+    .moe_bias = phx_cuda_moe_bias,
+    .add = phx_cuda_add,
+    .add_row = phx_cuda_add_row,
+    .gather_rows = phx_cuda_gather_rows,
+};
+
+extern const struct phx_module phx_backend_module;
+__attribute__((visibility("default"))) const struct phx_module phx_backend_module = {PHX_BACKEND_ABI, phx_cuda_probe,
+                                                                                     &cuda_ops};

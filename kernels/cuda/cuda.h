@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Private to kernels/cuda: entries of the backend's table that have no header of their own. */
+#ifndef PHX_KERNELS_CUDA_CUDA_H
+#define PHX_KERNELS_CUDA_CUDA_H
+
+#include "kernels/cuda/device.h"
+
+/* 0 when some device can be used; else -1 with what is missing. */
+int phx_cuda_probe(char *why, size_t why_size);
+
+void *phx_cuda_open(const struct phx_backend_options *options, const char **isa, int32_t *n_threads, char *why,
+                    size_t why_size);
+void  phx_cuda_close(void *device);
+int   phx_cuda_sync(void *device, const char **why);
+void *phx_cuda_alloc(void *device, size_t size_bytes);
+void  phx_cuda_free(void *device, void *ptr);
+
+#endif

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/cuda/kv.h"
+
+#include "kernels/cuda/cuda.h"
+#include "kernels/memory.h"
+
+static struct cuda_kv plan_kv(const struct phx_kv_desc *desc)
+{
+    struct cuda_kv kv = {.desc = *desc};
+
+    kv.view.is_bf16 = desc->dtype == PHX_DTYPE_BF16;
+    kv.view.block_tokens = desc->block_tokens;
+    kv.view.kv_heads = desc->kv_heads;
+    kv.view.head_dim = desc->head_dim;
+    kv.view.head_stride = (int64_t)desc->block_tokens * desc->head_dim;
+    kv.view.v_offset = kv.view.head_stride * desc->kv_heads;
+    kv.view.block_stride = 2 * kv.view.v_offset;
+    kv.layer_bytes = (size_t)kv.view.block_stride * (size_t)desc->n_blocks * (kv.view.is_bf16 ? 2 : 4);
+    return kv;
+}
+
+size_t phx_cuda_kv_bytes(const struct phx_kv_desc *desc)
+{
+    return plan_kv(desc).layer_bytes * (size_t)desc->n_layers;
+}
+
+void *phx_cuda_kv_create(void *device, const struct phx_kv_desc *desc)
+{
+    struct cuda_kv *kv = phx_memory_alloc(sizeof(*kv));
+
+    if (kv == NULL)
+        return NULL;
+    *kv = plan_kv(desc);
+    kv->view.data = phx_cuda_alloc(device, phx_cuda_kv_bytes(desc)); /* zeros: what nobody wrote is no NaN */
+    if (kv->view.data == NULL) {
+        phx_memory_free(kv);
+        return NULL;
+    }
+    return kv;
+}
+
+void phx_cuda_kv_destroy(void *device, void *cache)
+{
+    struct cuda_kv *kv = cache;
+
+    phx_cuda_drop(device, kv->view.data);
+    phx_memory_free(kv);
+}
+
+void phx_cuda_kv_write(void *device, void *cache, int32_t layer, struct phx_tensor k, struct phx_tensor v,
+                       const struct phx_spans *spans)
+{
+    struct cuda_device  *d = device;
+    struct cuda_kv_write c = {.kv = cuda_kv_layer(cache, layer), .k = k.data, .v = v.data, .k_stride = k.stride0,
+                              .v_stride = v.stride0};
+
+    if (phx_cuda_spans(d, spans, &c.spans) == 0)
+        (void)phx_cuda_check(d, phx_cuda_kv_write_rows(d->stream, &c), "kv_write");
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * What a test may say about the emulated device.  The emulated phalanx_cuda.so exports the object `phx_emu`; a test
+ * gets it with dlopen() of the module beside it and dlsym().  Change it while no other thread uses the backend. */
+#ifndef PHX_TESTS_EMU_CONTROL_H
+#define PHX_TESTS_EMU_CONTROL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct phx_emu {
+    /* facts, set anew by reset() */
+    int    driver_version; /* 13000 for CUDA 13.0; 0: no driver on this host */
+    int    n_devices;
+    int    arch;           /* 90 for compute capability 9.0 */
+    int    sm_count;
+    size_t memory_bytes;
+    size_t shared_max;     /* bytes of a block */
+    /* The n-th call from now on fails, 1 being the next; 0: none. */
+    int    fail_malloc;    /* device memory */
+    int    fail_pinned;    /* pinned host memory */
+    int    fail_copy;
+    int    fail_launch;    /* refused at once; the device goes on */
+    int    die_at_launch;  /* runs into die_error, which every later call answers too (Xid, ECC) */
+    int    die_error;      /* a cudaError_t */
+    /* counted */
+    int64_t n_launches, n_copies, n_mallocs, n_syncs;
+    size_t  used_bytes, used_bytes_max, pinned_bytes;
+    /* Everything as it was at start, a dead device included; memory that is taken stays taken. */
+    void (*reset)(void);
+};
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs blocks of fibers, and does what a warp does together.
+#include "emulator.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <vector>
+
+#include "tests/emu/fiber.h"
+#include "tests/emu/grid.h"
+
+dim3 phx_emu_thread_idx, phx_emu_block_idx, phx_emu_block_dim, phx_emu_grid_dim;
+
+namespace {
+
+enum { WARP = 32, THREADS_MAX = 1024 };
+
+enum state { RUNS, WAITS_FOR_WARP, WAITS_FOR_BLOCK, IS_DONE };
+
+struct copy {
+    void       *to;
+    const void *from; // nullptr: zeros
+    int         group;
+};
+
+struct thread {
+    phx_emu_fiber     fiber;
+    dim3              idx;
+    enum state        state;
+    phx_emu_warp_op  *op;
+    void             *args;
+    std::vector<copy> copies; // not done yet
+    int               n_groups;
+};
+
+thread                       threads[THREADS_MAX];
+phx_emu_fiber                scheduler;
+int                          n_threads, current;
+const std::function<void()> *kernel;
+alignas(128) unsigned char   dynamic_shared[256 << 10];
+
+[[noreturn]] void die(const char *what)
+{
+    fprintf(stderr, "emulator: block (%u, %u, %u), thread %d: %s\n", phx_emu_block_idx.x, phx_emu_block_idx.y,
+            phx_emu_block_idx.z, current, what);
+    abort();
+}
+
+int warp_end(int first)
+{
+    return first + WARP < n_threads ? first + WARP : n_threads;
+}
+
+// To a thread, or to the scheduler (-1).
+void switch_to(int next)
+{
+    thread        *from = &threads[current];
+    int            self = current;
+    phx_emu_fiber *to = next < 0 ? &scheduler : &threads[next].fiber;
+
+    if (next >= 0) {
+        current = next;
+        phx_emu_thread_idx = threads[next].idx;
+    }
+    phx_emu_fiber_switch(&from->fiber, to, from->state == IS_DONE);
+    current = self;
+    phx_emu_thread_idx = from->idx;
+}
+
+// The thread stops here until somebody lets it run: on to the next one of its warp that can.
+void stop()
+{
+    int first = current / WARP * WARP, end = warp_end(first), n = end - first;
+
+    for (int i = 1; i < n; i++) {
+        int next = first + (current - first + i) % n;
+
+        if (threads[next].state == RUNS) {
+            switch_to(next);
+            return;
+        }
+    }
+    switch_to(-1);
+}
+
+void run_thread()
+{
+    phx_emu_fiber_arrived();
+    (*kernel)();
+    threads[current].copies.clear();
+    threads[current].state = IS_DONE;
+    stop();
+}
+
+void start_threads()
+{
+    dim3 d = phx_emu_block_dim;
+
+    for (int i = 0; i < n_threads; i++) {
+        thread &t = threads[i];
+
+        t.idx = dim3((unsigned)i % d.x, (unsigned)i / d.x % d.y, (unsigned)i / d.x / d.y);
+        t.state = RUNS;
+        t.copies.clear();
+        t.n_groups = 0;
+        phx_emu_fiber_prepare(&t.fiber, run_thread);
+    }
+}
+
+void enter_warp(int first)
+{
+    for (int i = first; i < warp_end(first); i++)
+        if (threads[i].state == RUNS) {
+            current = i;
+            phx_emu_thread_idx = threads[i].idx;
+            phx_emu_fiber_switch(&scheduler, &threads[i].fiber, false);
+            return;
+        }
+}
+
+// False when the block is done.
+bool pass_barrier()
+{
+    int n_done = 0;
+
+    for (int i = 0; i < n_threads; i++) {
+        current = i;
+        if (threads[i].state == WAITS_FOR_WARP)
+            die("waits for its warp, part of which is elsewhere");
+        n_done += threads[i].state == IS_DONE;
+    }
+    if (n_done == n_threads)
+        return false;
+    if (n_done > 0)
+        die("has ended or waits at a barrier that others have passed by");
+    for (int i = 0; i < n_threads; i++)
+        threads[i].state = RUNS;
+    return true;
+}
+
+void run_block(bool is_backwards)
+{
+    int n_warps = (n_threads + WARP - 1) / WARP;
+
+    start_threads();
+    do
+        for (int w = 0; w < n_warps; w++)
+            enter_warp((is_backwards ? n_warps - 1 - w : w) * WARP);
+    while (pass_barrier());
+}
+
+} // namespace
+
+void phx_emu_run_grid(const phx_emu_launch_shape &shape, const std::function<void()> &body, bool is_backwards)
+{
+    uint64_t n_blocks = (uint64_t)shape.grid.x * shape.grid.y * shape.grid.z;
+
+    phx_emu_grid_dim = shape.grid;
+    phx_emu_block_dim = shape.block;
+    n_threads = (int)(shape.block.x * shape.block.y * shape.block.z);
+    kernel = &body;
+    for (uint64_t i = 0; i < n_blocks; i++) {
+        uint64_t at = is_backwards ? n_blocks - 1 - i : i;
+
+        phx_emu_block_idx = dim3((unsigned)(at % shape.grid.x), (unsigned)(at / shape.grid.x % shape.grid.y),
+                                 (unsigned)(at / shape.grid.x / shape.grid.y));
+        memset(dynamic_shared, 0xff, shape.shared_bytes); // NaN: nothing may count on zeros
+        run_block(is_backwards);
+    }
+}
+
+void *phx_emu_shared()
+{
+    return dynamic_shared;
+}
+
+void phx_emu_block_barrier()
+{
+    threads[current].state = WAITS_FOR_BLOCK;
+    stop();
+}
+
+void phx_emu_warp(phx_emu_warp_op *op, void *args)
+{
+    int   first = current / WARP * WARP;
+    void *all[WARP];
+
+    if (warp_end(first) - first != WARP)
+        die("a warp of fewer than 32 threads works together");
+    threads[current].op = op;
+    threads[current].args = args;
+    threads[current].state = WAITS_FOR_WARP;
+    for (int i = first; i < first + WARP; i++) {
+        if (threads[i].state != WAITS_FOR_WARP) {
+            stop();
+            return;
+        }
+        if (threads[i].op != op)
+            die("does something else than another lane of its warp");
+        all[i - first] = threads[i].args;
+    }
+    op(all);
+    for (int i = first; i < first + WARP; i++)
+        threads[i].state = RUNS;
+}
+
+void phx_emu_warp_nothing(void *const args[32])
+{
+    (void)args;
+}
+
+void phx_emu_do_shuffle(void *const args[32])
+{
+    for (int i = 0; i < WARP; i++) {
+        phx_emu_shuffle *s = static_cast<phx_emu_shuffle *>(args[i]);
+
+        s->result = static_cast<phx_emu_shuffle *>(args[s->lane])->value;
+    }
+}
+
+uint32_t phx_ballot(bool yes)
+{
+    uint32_t mask = 0;
+
+    for (int i = 0; i < WARP; i++)
+        mask |= (uint32_t)phx_shfl((int)yes, i) << i;
+    return mask;
+}
+
+// ---- matrices
+
+namespace {
+
+struct mma {
+    float          *d;
+    const uint32_t *a, *b;
+};
+
+float half_of(uint32_t pair, int i)
+{
+    return __uint_as_float(i == 0 ? pair << 16 : pair & 0xffff0000u);
+}
+
+// Registers to matrices by the fragments of the PTX ISA, the products in double, one rounding.
+void do_mma(void *const args[32])
+{
+    float a[16][16], b[16][8];
+
+    for (int lane = 0; lane < WARP; lane++) {
+        const mma *m = static_cast<const mma *>(args[lane]);
+        int        g = lane / 4, t = lane % 4;
+
+        for (int i = 0; i < 2; i++) {
+            for (int r = 0; r < 4; r++)
+                a[g + r % 2 * 8][2 * t + r / 2 * 8 + i] = half_of(m->a[r], i);
+            for (int r = 0; r < 2; r++)
+                b[2 * t + r * 8 + i][g] = half_of(m->b[r], i);
+        }
+    }
+    for (int lane = 0; lane < WARP; lane++) {
+        const mma *m = static_cast<const mma *>(args[lane]);
+
+        for (int i = 0; i < 4; i++) {
+            int    row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+            double sum = (double)m->d[i];
+
+            for (int k = 0; k < 16; k++)
+                sum += (double)a[row][k] * (double)b[k][column];
+            m->d[i] = (float)sum;
+        }
+    }
+}
+
+struct load {
+    uint32_t   *r;
+    const void *row;
+};
+
+void do_load(void *const args[32], bool is_transposed)
+{
+    for (int lane = 0; lane < WARP; lane++)
+        for (int j = 0; j < 4; j++) {
+            uint16_t pair[2];
+
+            for (int i = 0; i < 2; i++) {
+                int         row = is_transposed ? lane % 4 * 2 + i : lane / 4;
+                int         column = is_transposed ? lane / 4 : lane % 4 * 2 + i;
+                const void *at = static_cast<const load *>(args[j * 8 + row])->row;
+
+                if (reinterpret_cast<uintptr_t>(at) % 16 != 0)
+                    die("a row of ldmatrix is not aligned to 16 bytes");
+                memcpy(&pair[i], static_cast<const char *>(at) + column * 2, 2);
+            }
+            static_cast<const load *>(args[lane])->r[j] = (uint32_t)pair[0] | (uint32_t)pair[1] << 16;
+        }
+}
+
+void do_load_plain(void *const args[32])
+{
+    do_load(args, false);
+}
+
+void do_load_transposed(void *const args[32])
+{
+    do_load(args, true);
+}
+
+} // namespace
+
+void phx_mma_bf16(float d[4], const uint32_t a[4], const uint32_t b[2])
+{
+    mma m = {d, a, b};
+
+    phx_emu_warp(do_mma, &m);
+}
+
+void phx_ldmatrix_x4(uint32_t r[4], const void *shared_row)
+{
+    load l = {r, shared_row};
+
+    phx_emu_warp(do_load_plain, &l);
+}
+
+void phx_ldmatrix_x4_trans(uint32_t r[4], const void *shared_row)
+{
+    load l = {r, shared_row};
+
+    phx_emu_warp(do_load_transposed, &l);
+}
+
+// ---- copies behind a thread's back: done when somebody waits, not before
+
+void phx_cp_async16_if(void *shared, const void *global, bool is_wanted)
+{
+    thread &t = threads[current];
+
+    if (reinterpret_cast<uintptr_t>(shared) % 16 != 0 || reinterpret_cast<uintptr_t>(global) % 16 != 0)
+        die("cp.async is not aligned to 16 bytes");
+    t.copies.push_back({shared, is_wanted ? global : nullptr, t.n_groups});
+}
+
+void phx_cp_async_commit()
+{
+    threads[current].n_groups++;
+}
+
+void phx_emu_cp_async_wait(int n)
+{
+    thread &t = threads[current];
+    size_t  kept = 0;
+
+    for (const copy &c : t.copies)
+        if (c.group >= t.n_groups - n)
+            t.copies[kept++] = c;
+        else if (c.from != nullptr)
+            memcpy(c.to, c.from, 16);
+        else
+            memset(c.to, 0, 16);
+    t.copies.resize(kept);
+}
+
+// ---- numbers
+
+float phx_f16_float(uint16_t bits)
+{
+    uint32_t sign = (uint32_t)(bits & 0x8000u) << 16, e = (bits >> 10) & 31u, m = bits & 0x3ffu;
+
+    if (e == 31)
+        return __uint_as_float(sign | 0x7f800000u | m << 13);
+    if (e == 0)
+        return __uint_as_float(sign | __float_as_uint((float)m * 0x1p-24f));
+    return __uint_as_float(sign | (e + 112u) << 23 | m << 13);
+}

@@ -1,0 +1,566 @@
+// SPDX-License-Identifier: Apache-2.0
+// The emulated CUDA runtime: device memory is host memory, streams are queues that run when somebody waits.
+#include <cuda_runtime_api.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <deque>
+#include <map>
+#include <mutex>
+#include <vector>
+
+#include "tests/emu/control.h"
+#include "tests/emu/grid.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
+struct phx_emu_stream {
+    std::deque<std::function<void()>> work;
+    uint64_t                          n_queued, n_done;
+};
+
+struct phx_emu_event {
+    phx_emu_stream *stream; // of the last record, or nullptr
+    uint64_t        at;
+};
+
+namespace {
+
+enum { QUEUE_MAX = 64, ALIGN_BYTES = 256, POISON_MAX = 4 << 20 };
+
+std::recursive_mutex        lock;
+std::map<uintptr_t, size_t> device_memory, pinned_memory;
+cudaError_t                 dead = cudaSuccess; // what killed the device
+thread_local cudaError_t    last_error = cudaSuccess;
+bool                        is_backwards;
+int                         n_running;
+
+void reset();
+
+} // namespace
+
+extern "C" __attribute__((visibility("default"))) struct phx_emu phx_emu;
+struct phx_emu phx_emu = {13000, 1, 90, 132, (size_t)4 << 30, 227 << 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, reset};
+
+namespace {
+
+using guard = std::lock_guard<std::recursive_mutex>;
+
+void reset()
+{
+    guard hold(lock);
+
+    phx_emu.driver_version = 13000;
+    phx_emu.n_devices = 1;
+    phx_emu.arch = 90;
+    phx_emu.sm_count = 132;
+    phx_emu.memory_bytes = (size_t)4 << 30;
+    phx_emu.shared_max = 227 << 10;
+    phx_emu.fail_malloc = phx_emu.fail_pinned = phx_emu.fail_copy = phx_emu.fail_launch = phx_emu.die_at_launch = 0;
+    phx_emu.n_launches = phx_emu.n_copies = phx_emu.n_mallocs = phx_emu.n_syncs = 0;
+    phx_emu.used_bytes_max = phx_emu.used_bytes;
+    dead = last_error = cudaSuccess;
+}
+
+cudaError_t answer(cudaError_t rc)
+{
+    if (rc == cudaSuccess)
+        rc = dead;
+    if (rc != cudaSuccess)
+        last_error = rc;
+    return rc;
+}
+
+bool strikes(int *n)
+{
+    return *n > 0 && --*n == 0;
+}
+
+// What the host may not touch is poison while no kernel runs, where the sanitizer can tell.
+void show_device(bool is_shown)
+{
+#if defined(__SANITIZE_ADDRESS__)
+    for (const auto &m : device_memory)
+        if (is_shown)
+            __asan_unpoison_memory_region(reinterpret_cast<void *>(m.first), m.second);
+        else
+            __asan_poison_memory_region(reinterpret_cast<void *>(m.first), m.second);
+#else
+    (void)is_shown;
+#endif
+}
+
+void run_until(phx_emu_stream *s, uint64_t end)
+{
+    if (n_running++ == 0)
+        show_device(true);
+    while (s->n_done < end && !s->work.empty()) {
+        std::function<void()> work = std::move(s->work.front());
+
+        s->work.pop_front();
+        if (dead == cudaSuccess)
+            work();
+        s->n_done++;
+    }
+    if (--n_running == 0)
+        show_device(false);
+}
+
+void run_all(phx_emu_stream *s)
+{
+    run_until(s, s->n_queued);
+}
+
+std::vector<phx_emu_stream *> streams;
+
+void run_everything()
+{
+    for (phx_emu_stream *s : streams)
+        run_all(s);
+}
+
+void enqueue(phx_emu_stream *s, std::function<void()> work)
+{
+    s->work.push_back(std::move(work));
+    s->n_queued++;
+    if (s->work.size() >= QUEUE_MAX)
+        run_all(s);
+}
+
+bool lies_in(const std::map<uintptr_t, size_t> &memory, const void *p, size_t size_bytes)
+{
+    uintptr_t at = reinterpret_cast<uintptr_t>(p);
+    auto      after = memory.upper_bound(at);
+
+    if (after == memory.begin())
+        return false;
+    --after;
+    return at - after->first <= after->second && size_bytes <= after->second - (at - after->first);
+}
+
+cudaError_t take(std::map<uintptr_t, size_t> &memory, void **ptr, size_t size_bytes)
+{
+    void  *p = nullptr;
+    size_t bytes = (size_bytes + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
+
+    if (size_bytes == 0 || posix_memalign(&p, ALIGN_BYTES, bytes) != 0)
+        return size_bytes == 0 ? cudaErrorInvalidValue : cudaErrorMemoryAllocation;
+    memset(p, 0xff, bytes < (size_t)POISON_MAX ? bytes : (size_t)POISON_MAX);
+    memory[reinterpret_cast<uintptr_t>(p)] = bytes;
+    *ptr = p;
+    return cudaSuccess;
+}
+
+cudaError_t give(std::map<uintptr_t, size_t> &memory, void *ptr, size_t *bytes)
+{
+    auto found = memory.find(reinterpret_cast<uintptr_t>(ptr));
+
+    *bytes = 0;
+    if (ptr == nullptr)
+        return cudaSuccess;
+    if (found == memory.end())
+        return cudaErrorInvalidValue;
+    run_everything(); // as cudaFree does
+    *bytes = found->second;
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_unpoison_memory_region(ptr, found->second);
+#endif
+    memory.erase(found);
+    free(ptr);
+    return cudaSuccess;
+}
+
+// Why no device can be had, or success.
+cudaError_t find_device()
+{
+    if (phx_emu.driver_version < CUDART_VERSION / 1000 * 1000)
+        return cudaErrorInsufficientDriver;
+    return phx_emu.n_devices > 0 ? cudaSuccess : cudaErrorNoDevice;
+}
+
+} // namespace
+
+// ---- errors
+
+const char *cudaGetErrorName(cudaError_t error)
+{
+    switch (error) {
+    case cudaSuccess: return "cudaSuccess";
+    case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
+    case cudaErrorECCUncorrectable: return "cudaErrorECCUncorrectable";
+    case cudaErrorIllegalAddress: return "cudaErrorIllegalAddress";
+    case cudaErrorLaunchFailure: return "cudaErrorLaunchFailure";
+    case cudaErrorInvalidValue: return "cudaErrorInvalidValue";
+    case cudaErrorInvalidConfiguration: return "cudaErrorInvalidConfiguration";
+    default: return "cudaError";
+    }
+}
+
+const char *cudaGetErrorString(cudaError_t error)
+{
+    switch (error) {
+    case cudaSuccess: return "no error";
+    case cudaErrorMemoryAllocation: return "out of memory";
+    case cudaErrorInsufficientDriver: return "CUDA driver version is insufficient for CUDA runtime version";
+    case cudaErrorNoDevice: return "no CUDA-capable device is detected";
+    case cudaErrorECCUncorrectable: return "uncorrectable ECC error encountered";
+    case cudaErrorIllegalAddress: return "an illegal memory access was encountered";
+    case cudaErrorLaunchFailure: return "unspecified launch failure";
+    case cudaErrorLaunchOutOfResources: return "too many resources requested for launch";
+    case cudaErrorInvalidValue: return "invalid argument";
+    case cudaErrorInvalidConfiguration: return "invalid configuration argument";
+    default: return "an emulated error";
+    }
+}
+
+cudaError_t cudaGetLastError(void)
+{
+    cudaError_t rc = dead != cudaSuccess ? dead : last_error;
+
+    last_error = cudaSuccess;
+    return rc;
+}
+
+cudaError_t cudaPeekAtLastError(void)
+{
+    return dead != cudaSuccess ? dead : last_error;
+}
+
+// ---- the device
+
+cudaError_t cudaDriverGetVersion(int *version)
+{
+    *version = phx_emu.driver_version;
+    return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int *version)
+{
+    *version = CUDART_VERSION;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceCount(int *n)
+{
+    cudaError_t rc = find_device();
+
+    *n = rc == cudaSuccess ? phx_emu.n_devices : 0;
+    return answer(rc);
+}
+
+cudaError_t cudaSetDevice(int device)
+{
+    if (find_device() != cudaSuccess)
+        return answer(find_device());
+    return answer(device >= 0 && device < phx_emu.n_devices ? cudaSuccess : cudaErrorInvalidDevice);
+}
+
+cudaError_t cudaGetDevice(int *device)
+{
+    *device = 0;
+    return answer(cudaSuccess);
+}
+
+cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, int device)
+{
+    if (device < 0 || device >= phx_emu.n_devices)
+        return answer(cudaErrorInvalidDevice);
+    switch (attribute) {
+    case cudaDevAttrMultiProcessorCount: *value = phx_emu.sm_count; break;
+    case cudaDevAttrComputeCapabilityMajor: *value = phx_emu.arch / 10; break;
+    case cudaDevAttrComputeCapabilityMinor: *value = phx_emu.arch % 10; break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = (int)phx_emu.shared_max; break;
+    default: return answer(cudaErrorInvalidValue);
+    }
+    return answer(cudaSuccess);
+}
+
+cudaError_t cudaDeviceGetPCIBusId(char *id, int size, int device)
+{
+    (void)snprintf(id, (size_t)size, "0000:%02X:00.0", (unsigned)device);
+    return answer(cudaSuccess);
+}
+
+cudaError_t cudaDeviceSynchronize(void)
+{
+    guard hold(lock);
+
+    run_everything();
+    return answer(cudaSuccess);
+}
+
+// ---- memory
+
+cudaError_t cudaMalloc(void **ptr, size_t size_bytes)
+{
+    guard hold(lock);
+
+    *ptr = nullptr;
+    phx_emu.n_mallocs++;
+    if (answer(cudaSuccess) != cudaSuccess)
+        return dead;
+    if (strikes(&phx_emu.fail_malloc) || phx_emu.used_bytes > phx_emu.memory_bytes ||
+        size_bytes > phx_emu.memory_bytes - phx_emu.used_bytes)
+        return answer(cudaErrorMemoryAllocation);
+    cudaError_t rc = take(device_memory, ptr, size_bytes);
+
+    if (rc == cudaSuccess)
+        phx_emu.used_bytes += device_memory[reinterpret_cast<uintptr_t>(*ptr)];
+    if (phx_emu.used_bytes > phx_emu.used_bytes_max)
+        phx_emu.used_bytes_max = phx_emu.used_bytes;
+    show_device(false);
+    return answer(rc);
+}
+
+cudaError_t cudaFree(void *ptr)
+{
+    guard       hold(lock);
+    size_t      bytes;
+    cudaError_t rc = give(device_memory, ptr, &bytes);
+
+    phx_emu.used_bytes -= bytes;
+    return answer(rc);
+}
+
+cudaError_t cudaHostAlloc(void **ptr, size_t size_bytes, unsigned flags)
+{
+    guard hold(lock);
+
+    (void)flags;
+    *ptr = nullptr;
+    if (strikes(&phx_emu.fail_pinned))
+        return answer(cudaErrorMemoryAllocation);
+    cudaError_t rc = take(pinned_memory, ptr, size_bytes);
+
+    if (rc == cudaSuccess)
+        phx_emu.pinned_bytes += pinned_memory[reinterpret_cast<uintptr_t>(*ptr)];
+    return answer(rc);
+}
+
+cudaError_t cudaFreeHost(void *ptr)
+{
+    guard       hold(lock);
+    size_t      bytes;
+    cudaError_t rc = give(pinned_memory, ptr, &bytes);
+
+    phx_emu.pinned_bytes -= bytes;
+    return answer(rc);
+}
+
+cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
+{
+    guard hold(lock);
+
+    *total_bytes = phx_emu.memory_bytes;
+    *free_bytes = phx_emu.used_bytes < phx_emu.memory_bytes ? phx_emu.memory_bytes - phx_emu.used_bytes : 0;
+    return answer(cudaSuccess);
+}
+
+// ---- copies
+
+namespace {
+
+struct rows {
+    void       *to;
+    const void *from;
+    size_t      to_stride, from_stride, row_bytes, n;
+};
+
+void copy_rows(const rows &r)
+{
+    for (size_t i = 0; i < r.n; i++)
+        memmove(static_cast<char *>(r.to) + i * r.to_stride, static_cast<const char *>(r.from) + i * r.from_stride,
+                r.row_bytes);
+}
+
+// Memory that is not pinned is read at once, and written before the call returns, as the CUDA runtime does.
+cudaError_t copy_async(rows r, enum cudaMemcpyKind kind, phx_emu_stream *s)
+{
+    size_t to_bytes = r.n == 0 ? 0 : (r.n - 1) * r.to_stride + r.row_bytes;
+    size_t from_bytes = r.n == 0 ? 0 : (r.n - 1) * r.from_stride + r.row_bytes;
+    bool   to_device = kind != cudaMemcpyDeviceToHost, from_device = kind != cudaMemcpyHostToDevice;
+
+    phx_emu.n_copies++;
+    if (strikes(&phx_emu.fail_copy))
+        return answer(cudaErrorInvalidValue);
+    if (answer(cudaSuccess) != cudaSuccess)
+        return dead;
+    if (r.n == 0 || r.row_bytes == 0)
+        return cudaSuccess;
+    if ((to_device && !lies_in(device_memory, r.to, to_bytes)) ||
+        (from_device && !lies_in(device_memory, r.from, from_bytes)))
+        return answer(cudaErrorInvalidValue);
+    if (!from_device && !lies_in(pinned_memory, r.from, from_bytes)) {
+        const char       *first = static_cast<const char *>(r.from);
+        std::vector<char> kept(first, first + from_bytes);
+
+        enqueue(s, [r, kept] {
+            rows late = r;
+
+            late.from = kept.data();
+            copy_rows(late);
+        });
+        return cudaSuccess;
+    }
+    enqueue(s, [r] { copy_rows(r); });
+    if (!to_device && !lies_in(pinned_memory, r.to, to_bytes))
+        run_all(s);
+    return answer(cudaSuccess);
+}
+
+} // namespace
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t size_bytes, enum cudaMemcpyKind kind, cudaStream_t stream)
+{
+    guard hold(lock);
+
+    return copy_async({to, from, size_bytes, size_bytes, size_bytes, 1}, kind, stream);
+}
+
+cudaError_t cudaMemcpy2DAsync(void *to, size_t to_stride, const void *from, size_t from_stride, size_t row_bytes,
+                              size_t n_rows, enum cudaMemcpyKind kind, cudaStream_t stream)
+{
+    guard hold(lock);
+
+    return copy_async({to, from, to_stride, from_stride, row_bytes, n_rows}, kind, stream);
+}
+
+cudaError_t cudaMemsetAsync(void *to, int value, size_t size_bytes, cudaStream_t stream)
+{
+    guard hold(lock);
+
+    if (answer(cudaSuccess) != cudaSuccess)
+        return dead;
+    if (!lies_in(device_memory, to, size_bytes))
+        return answer(cudaErrorInvalidValue);
+    enqueue(stream, [to, value, size_bytes] { memset(to, value, size_bytes); });
+    return cudaSuccess;
+}
+
+// ---- streams and events
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
+{
+    guard hold(lock);
+
+    (void)flags;
+    *stream = nullptr;
+    if (answer(find_device()) != cudaSuccess)
+        return last_error;
+    *stream = new phx_emu_stream();
+    streams.push_back(*stream);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream)
+{
+    guard hold(lock);
+
+    run_all(stream);
+    for (size_t i = 0; i < streams.size(); i++)
+        if (streams[i] == stream)
+            streams.erase(streams.begin() + (long)i--);
+    delete stream;
+    return answer(cudaSuccess);
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream)
+{
+    guard hold(lock);
+
+    phx_emu.n_syncs++;
+    run_all(stream);
+    return answer(cudaSuccess);
+}
+
+cudaError_t cudaStreamQuery(cudaStream_t stream)
+{
+    guard hold(lock);
+
+    if (dead != cudaSuccess)
+        return dead;
+    return stream->work.empty() ? cudaSuccess : cudaErrorNotReady;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
+{
+    guard           hold(lock);
+    phx_emu_stream *of = event->stream;
+    uint64_t        at = event->at;
+
+    (void)flags;
+    if (of != nullptr && of != stream)
+        enqueue(stream, [of, at] { run_until(of, at); });
+    return answer(cudaSuccess);
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
+{
+    (void)flags;
+    *event = new phx_emu_event();
+    return answer(cudaSuccess);
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event)
+{
+    delete event;
+    return answer(cudaSuccess);
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
+{
+    guard hold(lock);
+
+    event->stream = stream;
+    event->at = stream->n_queued;
+    return answer(cudaSuccess);
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event)
+{
+    guard hold(lock);
+
+    if (event->stream != nullptr)
+        run_until(event->stream, event->at);
+    return answer(cudaSuccess);
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t event)
+{
+    guard hold(lock);
+
+    if (dead != cudaSuccess)
+        return dead;
+    return event->stream == nullptr || event->stream->n_done >= event->at ? cudaSuccess : cudaErrorNotReady;
+}
+
+// ---- launches
+
+cudaError_t phx_emu_launch(const phx_emu_launch_shape &shape, cudaStream_t stream, std::function<void()> kernel)
+{
+    guard    hold(lock);
+    uint64_t n_threads = (uint64_t)shape.block.x * shape.block.y * shape.block.z;
+
+    phx_emu.n_launches++;
+    if (answer(cudaSuccess) != cudaSuccess)
+        return dead;
+    if (strikes(&phx_emu.fail_launch))
+        return answer(cudaErrorLaunchOutOfResources);
+    if (n_threads == 0 || n_threads > 1024 || shape.block.z > 64 || shape.grid.y > 65535 || shape.grid.z > 65535)
+        return answer(cudaErrorInvalidConfiguration);
+    if (shape.shared_bytes > phx_emu.shared_max)
+        return answer(cudaErrorInvalidValue);
+    if (strikes(&phx_emu.die_at_launch)) {
+        cudaError_t how = (cudaError_t)phx_emu.die_error;
+
+        enqueue(stream, [how] { dead = how; });
+        return cudaSuccess;
+    }
+    is_backwards = !is_backwards;
+    bool backwards = is_backwards;
+
+    enqueue(stream, [shape, kernel, backwards] { phx_emu_run_grid(shape, kernel, backwards); });
+    return cudaSuccess;
+}

@@ -1,0 +1,8 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Ops on every kind of backend against double precision (rig.h). */
+#include "tests/ops/rig.h"
+
+int main(void)
+{
+    return _cmocka_run_group_tests("vector ops", device_vector_tests, n_device_vector_tests, NULL, NULL) != 0;
+}

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/ops/rig.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+/* The name at position `at` of a list with spaces; false behind its end. */
+static bool pick_name(const char *list, int at, char name[16])
+{
+    for (;; at--) {
+        size_t n;
+
+        list += strspn(list, " ");
+        n = strcspn(list, " ");
+        if (n == 0 || n > 15)
+            return false;
+        if (at == 0) {
+            memcpy(name, list, n);
+            name[n] = '\0';
+            return true;
+        }
+        list += n;
+    }
+}
+
+bool next_rig(struct rig *r, int *cursor, enum phx_compute compute)
+{
+    struct phx_backend_options options = {.compute = compute, .n_threads = 2};
+    const char                *list = getenv("PHX_OPS_BACKENDS");
+    char                       name[16], why[240];
+
+    memset(r, 0, sizeof(*r));
+    if (!pick_name(list != NULL ? list : "cpu cuda", (*cursor)++, name))
+        return false;
+    r->b = phx_backend_open(name, &options, why, sizeof(why));
+    if (r->b == NULL)
+        fail_msg("%s", why);
+    r->is_cuda = strcmp(name, "cuda") == 0;
+    return true;
+}
+
+void rig_back(struct rig *r, int n_memory)
+{
+    while (r->n_memory > n_memory)
+        phx_backend_free(r->b, r->memory[--r->n_memory]);
+}
+
+void close_rig(struct rig *r)
+{
+    rig_back(r, 0);
+    expect_ok(r->b);
+    phx_backend_close(r->b);
+}
+
+static void *take_device(struct rig *r, size_t size_bytes)
+{
+    void *p = phx_backend_alloc(r->b, size_bytes > 0 ? size_bytes : 1);
+
+    assert_non_null(p);
+    assert_true(r->n_memory < RIG_MEMORY_MAX);
+    return r->memory[r->n_memory++] = p;
+}
+
+void *rig_put(struct rig *r, const void *host, size_t size_bytes)
+{
+    void *p = take_device(r, size_bytes);
+
+    phx_upload(r->b, p, host, size_bytes);
+    return p;
+}
+
+float *rig_floats(struct rig *r, const float *host, size_t n)
+{
+    return rig_put(r, host, n * sizeof(float));
+}
+
+void *rig_blank(struct rig *r, size_t size_bytes)
+{
+    void *poison = take(size_bytes, 1), *p;
+
+    memset(poison, 0xff, size_bytes);
+    p = rig_put(r, poison, size_bytes);
+    drop(poison); /* an upload has read it */
+    return p;
+}
+
+void rig_get(struct rig *r, void *host, const void *device, size_t size_bytes)
+{
+    phx_download(r->b, host, device, size_bytes);
+    expect_ok(r->b);
+}
+
+void expect_near(const char *what, const struct rig *r, const float *got, const double *want, const double *scale,
+                 size_t n, double bound)
+{
+    double largest = 1;
+
+    for (size_t i = 0; i < n; i++)
+        largest = fabs(want[i]) > largest ? fabs(want[i]) : largest;
+    for (size_t i = 0; i < n; i++)
+        if (!(fabs((double)got[i] - want[i]) <= bound * (scale != NULL ? scale[i] : largest)))
+            fail_msg("%s on %s: output %zu is %.9g, exactly %.9g", what, phx_backend_name(r->b), i, (double)got[i],
+                     want[i]);
+}
