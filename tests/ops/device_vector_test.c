@@ -264,7 +264,7 @@ static void gated_units_of_strange_numbers(void **state)
             for (int i = 0; i < N * N; i++) {
                 double want = exact_glu((enum phx_glu)kind, (double)x[i], (double)x[N * N + i], 7);
 
-                if (fabsf(x[i]) > 1e30f || isinf(x[N * N + i])) /* as the exponential's largest value has it */
+                if (x[i] < -80.0f || fabsf(x[i]) > 1e30f || isinf(x[N * N + i])) /* as the exponential's largest value has it */
                     continue;
                 if (isnan(want) != isnan(got[kind - 1][i]) ||
                     (fabs(want) < 1e38 && !(fabs((double)got[kind - 1][i] - want) <= 1e-5 * fabs(want) + 3e-35)))
