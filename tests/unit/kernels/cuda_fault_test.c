@@ -257,7 +257,7 @@ static void bulk_data_arrives_whole(void **state)
 
     (void)state;
     for (size_t i = 0; i < BYTES; i++)
-        host[i] = (unsigned char)(i * 2654435761u >> 13);
+        host[i] = (unsigned char)(i * 2654435761u >> 24);
     memcpy(back, host, BYTES);
     phx_upload(b, device, host, BYTES);
     memset(host, 0, BYTES); /* the host's memory is its own again */
