@@ -209,6 +209,20 @@ static __device__ __forceinline__ uint32_t phx_bf16_pair(float low, float high)
     return (uint32_t)phx_bf16_bits(low) | (uint32_t)phx_bf16_bits(high) << 16;
 }
 
+/* Both halves of a times those of b, rounded to nearest even, denormals kept. */
+static __device__ __forceinline__ uint32_t phx_bf16_mul2(uint32_t a, uint32_t b)
+{
+#ifdef PHX_CUDA_EMULATED
+    return phx_bf16_pair(__uint_as_float(a << 16) * __uint_as_float(b << 16),
+                         __uint_as_float(a & 0xffff0000u) * __uint_as_float(b & 0xffff0000u));
+#else
+    uint32_t d;
+
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(0x80008000u)); /* + -0.0 keeps every sign */
+    return d;
+#endif
+}
+
 static __device__ __forceinline__ float phx_exp2(float v)
 {
     return exp2f(v);
