@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/cuda/pick_attention.h"
+
+enum {
+    NARROW_QUERIES = 2 * CUDA_UNIT_QUERIES, /* up to here the keys of a sequence pass once or twice */
+    FEW_LEAVES = 4,                         /* a second launch takes longer than walking these */
+    BUSY_BLOCKS = 4,                        /* of one warp per multiprocessor: enough loads in flight */
+    PIECES_MAX = 65535                      /* of a grid's z */
+};
+
+int32_t phx_cuda_pick_attention(enum phx_compute compute, const struct phx_kv_desc *kv)
+{
+    /* 16-byte copies need whole groups of 8 d */
+    if (compute != PHX_COMPUTE_BF16 || kv->dtype != PHX_DTYPE_BF16 || kv->head_dim % 8 != 0 || kv->head_dim > 128)
+        return 0;
+    return kv->head_dim <= 64 ? 64 : 128;
+}
+
+bool phx_cuda_pick_narrow(int32_t n_rows, int32_t n_heads)
+{
+    return (int64_t)n_rows * n_heads <= NARROW_QUERIES;
+}
+
+int32_t phx_cuda_pick_unit(bool is_narrow, int32_t dim)
+{
+    if (is_narrow)
+        return CUDA_UNIT_QUERIES;
+    return dim == 64 ? 8 * CUDA_UNIT_QUERIES : 4 * CUDA_UNIT_QUERIES; /* 32 a warp do not fit beside 128 d */
+}
+
+static bool fits(const struct cuda_split_shape *s, int64_t n_pieces)
+{
+    return s->leaves_max <= PIECES_MAX && (uint64_t)n_pieces * (uint64_t)s->n_kv <= CUDA_PIECES_BYTES_MAX / s->slot_bytes;
+}
+
+enum cuda_split phx_cuda_pick_split(const struct cuda_split_shape *s)
+{
+    int64_t busy = (int64_t)s->sm_count * (s->is_narrow ? BUSY_BLOCKS : 1);
+    bool    is_busy_in_parts = s->n_parts * s->n_kv >= busy;
+
+    if (s->leaves_max <= FEW_LEAVES)
+        return CUDA_SPLIT_NONE;
+    if (s->is_narrow && !is_busy_in_parts && fits(s, s->n_leaves))
+        return CUDA_SPLIT_LEAVES;
+    /* a unit per multiprocessor keeps a wide kernel busy; a narrow one also wants even shares */
+    if (s->n_parts == s->n_units || (!s->is_narrow && s->n_units * s->n_kv >= busy) || !fits(s, s->n_parts))
+        return CUDA_SPLIT_NONE;
+    return CUDA_SPLIT_PARTS;
+}
+
+const char *phx_cuda_split_name(enum cuda_split split)
+{
+    return split == CUDA_SPLIT_LEAVES ? "leaves" : split == CUDA_SPLIT_PARTS ? "parts" : "none";
+}

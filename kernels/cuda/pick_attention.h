@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Private to kernels/cuda: which way attention goes.  Pure.  The kernel decides bits, so it follows from the model
+ * alone; how the leaves are shared out decides none (attention.h) and follows from the work. */
+#ifndef PHX_KERNELS_CUDA_PICK_ATTENTION_H
+#define PHX_KERNELS_CUDA_PICK_ATTENTION_H
+
+#include <stddef.h>
+
+#include "kernels/cuda/attention.h"
+
+/* The padded head_dim of the tiled kernels, 64 or 128; 0: the plain kernel. */
+int32_t phx_cuda_pick_attention(enum phx_compute compute, const struct phx_kv_desc *kv);
+
+/* Whether a sequence of n_rows rows with n_heads heads per kv head goes in units of one warp. */
+bool phx_cuda_pick_narrow(int32_t n_rows, int32_t n_heads);
+
+/* Queries of a unit: of one warp, or of the four that share leaves. */
+int32_t phx_cuda_pick_unit(bool is_narrow, int32_t dim);
+
+/* The work of one launch. */
+struct cuda_split_shape {
+    bool    is_narrow;
+    int32_t sm_count;
+    int32_t n_kv;              /* kv heads */
+    int32_t leaves_max;        /* of a unit */
+    int64_t n_units, n_parts, n_leaves; /* sums over the units */
+    size_t  slot_bytes;        /* of a piece of one kv head */
+};
+
+enum { CUDA_PIECES_BYTES_MAX = 64 << 20 }; /* the scratch that a split may take */
+
+enum cuda_split phx_cuda_pick_split(const struct cuda_split_shape *s);
+const char     *phx_cuda_split_name(enum cuda_split split);
+
+#endif
