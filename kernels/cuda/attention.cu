@@ -10,49 +10,53 @@ enum { STAGES = 2 };
 
 /* ---- parts ------------------------------------------------------------------------------------ */
 
-/* Joined parts of the warp's queries; the sums lie in shared memory, a thread's own in steps of THREADS. */
-template <int MT> struct whole {
-    float  m[MT][2], l[MT][2];
-    float *acc;
-};
+/* The joined parts of a warp's queries lie in shared memory, out of the way of the leaves: floats of a thread in
+ * steps of THREADS, first acc as in a band, then m, then l. */
+template <int DIM, int MT> static constexpr int whole_floats()
+{
+    return MT * DIM / 2 + 2 * MT * 2;
+}
 
 template <int DIM, int MT, int THREADS>
 static __device__ inline void open_whole(const struct cuda_attention &a, const struct span &s, int32_t first,
-                                         struct whole<MT> *w)
+                                         float *whole)
 {
     int32_t g = (int32_t)threadIdx.x % LANES / 4;
 
-#pragma unroll
-    for (int mt = 0; mt < MT; mt++)
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            int32_t at = first + mt * ROWS + r * 8 + g;
-
-            open_with_sink(a, s.head + (at < s.n ? at : s.n - 1) % s.n_heads, &w->m[mt][r], &w->l[mt][r]);
-        }
     for (int i = 0; i < MT * DIM / 2; i++)
-        w->acc[i * THREADS] = 0;
+        whole[i * THREADS] = 0;
+    whole += MT * DIM / 2 * THREADS;
+    for (int i = 0; i < MT * 2; i++) {
+        int32_t at = first + i * 8 + g;
+
+        open_with_sink(a, s.head + (at < s.n ? at : s.n - 1) % s.n_heads, &whole[i * THREADS],
+                       &whole[(MT * 2 + i) * THREADS]);
+    }
 }
 
 /* Joins the part to the whole and begins the next. */
 template <int DIM, int MT, int THREADS>
-static __device__ inline void close_part(struct band<DIM, MT> *b, struct whole<MT> *w)
+static __device__ inline void close_part(struct band<DIM, MT> *b, float *whole)
 {
+    float *m = whole + MT * DIM / 2 * THREADS, *l = m + MT * 2 * THREADS;
+
 #pragma unroll
     for (int mt = 0; mt < MT; mt++) {
         struct joint how[2];
 
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            how[r] = join(w->m[mt][r], b->m[mt][r]);
-            w->m[mt][r] = how[r].m;
-            w->l[mt][r] = mix(how[r], w->l[mt][r], b->l[mt][r]);
+            int at = (mt * 2 + r) * THREADS;
+
+            how[r] = join(m[at], b->m[mt][r]);
+            m[at] = how[r].m;
+            l[at] = mix(how[r], l[at], b->l[mt][r]);
         }
 #pragma unroll
         for (int i = 0; i < DIM / 8; i++)
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                float *sum = w->acc + ((mt * DIM / 8 + i) * 4 + e) * THREADS;
+                float *sum = whole + ((mt * DIM / 8 + i) * 4 + e) * THREADS;
 
                 *sum = mix(how[e / 2], *sum, b->acc[mt][i][e]);
             }
@@ -68,27 +72,22 @@ static __device__ inline int32_t dim_of(int i, int e)
 
 template <int DIM, int MT, int THREADS>
 static __device__ inline void write_whole(const struct cuda_attention &a, const struct span &s, int32_t first,
-                                          const struct whole<MT> &w)
+                                          const float *whole)
 {
-    int32_t g = (int32_t)threadIdx.x % LANES / 4;
+    const float *l = whole + (MT * DIM / 2 + MT * 2) * THREADS;
 
-#pragma unroll
-    for (int mt = 0; mt < MT; mt++)
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            int32_t at = first + mt * ROWS + r * 8 + g;
-            float   scale = 1.0f / w.l[mt][r];
-            float  *out = a.out + (s.row + at / s.n_heads) * a.out_stride +
-                         (int64_t)(s.head + at % s.n_heads) * a.kv.head_dim;
+    for (int row = 0; row < MT * 2; row++) {
+        int32_t at = first + row * 8 + (int32_t)threadIdx.x % LANES / 4;
+        float   scale = 1.0f / l[row * THREADS];
+        float  *out = a.out + (s.row + at / s.n_heads) * a.out_stride + (int64_t)(s.head + at % s.n_heads) * a.kv.head_dim;
 
-#pragma unroll
-            for (int i = 0; i < DIM / 8; i++)
-#pragma unroll
-                for (int e = 2 * r; e < 2 * r + 2; e++)
-                    if (at < s.n && dim_of(i, e) < a.kv.head_dim)
-                        out[dim_of(i, e)] =
-                            make_canonical(w.acc[((mt * DIM / 8 + i) * 4 + e) * THREADS] * scale);
-        }
+        if (at >= s.n)
+            return;
+        for (int i = 0; i < DIM / 8; i++)
+            for (int e = row % 2 * 2; e < row % 2 * 2 + 2; e++)
+                if (dim_of(i, e) < a.kv.head_dim)
+                    out[dim_of(i, e)] = make_canonical(whole[((row / 2 * DIM / 8 + i) * 4 + e) * THREADS] * scale);
+    }
 }
 
 /* Where a query of a piece keeps its sums; m and l follow those of all queries of the slot. */
@@ -163,11 +162,10 @@ static __device__ inline struct view find_view(const struct cuda_attention &a, c
     return v;
 }
 
-/* The queries of each warp pass the leaves of the block; with `is_whole` parts are joined on the way. */
+/* The queries of each warp pass the leaves of the block; with a whole, parts are joined on the way. */
 template <int DIM, int MT, int WARPS>
 static __device__ inline void walk(const struct cuda_attention &a, const struct span &s, const struct view &v,
-                                   int32_t first, unsigned char *stages, bool is_whole, struct band<DIM, MT> *b,
-                                   struct whole<MT> *w)
+                                   int32_t first, unsigned char *stages, struct band<DIM, MT> *b, float *whole)
 {
     enum { THREADS = WARPS * LANES, STAGE_BYTES = 2 * CUDA_LEAF_TOKENS * DIM * 2 };
 
@@ -186,14 +184,14 @@ static __device__ inline void walk(const struct cuda_attention &a, const struct 
         __syncthreads();
         if (b->n > 0 && pos <= b->last_max && pos + CUDA_LEAF_TOKENS > b->first_min)
             attend_leaf(a, s, first, b, here, pos);
-        if (is_whole && b->n > 0 && (leaf == v.last || (leaf + 1) % CUDA_PART_LEAVES == 0))
-            close_part<DIM, MT, THREADS>(b, w);
+        if (whole != NULL && b->n > 0 && (leaf == v.last || (leaf + 1) % CUDA_PART_LEAVES == 0))
+            close_part<DIM, MT, THREADS>(b, whole);
         __syncthreads();
     }
 }
 
 template <int DIM, int MT, int WARPS>
-static __global__ void __launch_bounds__(WARPS *LANES) attend_tiles(const struct cuda_attention a)
+static __global__ void __launch_bounds__(WARPS *LANES, WARPS == 1 ? 6 : 2) attend_tiles(const struct cuda_attention a)
 {
     PHX_SHARED(unsigned char, stages);
     enum { THREADS = WARPS * LANES, STAGES_BYTES = STAGES * 2 * CUDA_LEAF_TOKENS * DIM * 2 };
@@ -202,17 +200,19 @@ static __global__ void __launch_bounds__(WARPS *LANES) attend_tiles(const struct
     int32_t              in_unit = (int32_t)threadIdx.x / LANES * MT * ROWS;
     bool                 is_whole = a.split == CUDA_SPLIT_NONE;
     struct band<DIM, MT> b;
-    struct whole<MT>     w;
+    float               *whole = NULL;
 
     if (s.first >= s.n || (!is_whole && (int32_t)blockIdx.z >= find_cut(a, s).n))
         return;
     open_band(a, s, s.first + in_unit, &b);
-    w.acc = (float *)(void *)(stages + STAGES_BYTES) + threadIdx.x;
+    if (is_whole) {
+        whole = (float *)(void *)(stages + STAGES_BYTES) + threadIdx.x;
+        open_whole<DIM, MT, THREADS>(a, s, s.first + in_unit, whole);
+    }
+    walk<DIM, MT, WARPS>(a, s, find_view(a, s), s.first + in_unit, stages, &b, whole);
+    s = find_span(a, unit, (int32_t)blockIdx.y); /* not kept in registers during the walk */
     if (is_whole)
-        open_whole<DIM, MT, THREADS>(a, s, s.first + in_unit, &w);
-    walk<DIM, MT, WARPS>(a, s, find_view(a, s), s.first + in_unit, stages, is_whole, &b, &w);
-    if (is_whole)
-        write_whole<DIM, MT, THREADS>(a, s, s.first + in_unit, w);
+        write_whole<DIM, MT, THREADS>(a, s, s.first + in_unit, whole);
     else
         write_piece(a, find_slot(a, DIM, a.units[unit].slot + (int32_t)blockIdx.z, (int32_t)blockIdx.y), in_unit,
                     b);
@@ -293,7 +293,7 @@ static __global__ void __launch_bounds__(JOIN_WARPS *LANES) join_pieces(const st
 template <int DIM, int MT, int WARPS>
 static int launch_tiles(cudaStream_t stream, const struct cuda_attention *a)
 {
-    enum { BYTES = STAGES * 2 * CUDA_LEAF_TOKENS * DIM * 2 + WARPS * LANES * MT * DIM / 2 * 4 };
+    enum { BYTES = STAGES * 2 * CUDA_LEAF_TOKENS * DIM * 2 + WARPS * LANES * whole_floats<DIM, MT>() * 4 };
     dim3 grid((unsigned)a->n_units, (unsigned)a->n_kv, (unsigned)a->n_pieces);
     void (*kernel)(const struct cuda_attention) = attend_tiles<DIM, MT, WARPS>;
 

@@ -206,7 +206,14 @@ static __device__ __forceinline__ uint16_t phx_bf16_bits(float v)
 /* Two of them, `low` in the lower half: what mma and ldmatrix call a register. */
 static __device__ __forceinline__ uint32_t phx_bf16_pair(float low, float high)
 {
+#ifdef PHX_CUDA_EMULATED
     return (uint32_t)phx_bf16_bits(low) | (uint32_t)phx_bf16_bits(high) << 16;
+#else
+    uint32_t pair;
+
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+#endif
 }
 
 /* Both halves of a times those of b, rounded to nearest even, denormals kept. */
@@ -223,9 +230,19 @@ static __device__ __forceinline__ uint32_t phx_bf16_mul2(uint32_t a, uint32_t b)
 #endif
 }
 
+/* Within 2 units of the last place; a result below 2^-126 is 0. */
 static __device__ __forceinline__ float phx_exp2(float v)
 {
-    return exp2f(v);
+#ifdef PHX_CUDA_EMULATED
+    float e = exp2f(v);
+
+    return e < 0x1p-126f ? 0.0f : e;
+#else
+    float e;
+
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(v));
+    return e;
+#endif
 }
 
 static __device__ __forceinline__ float phx_exp(float v)
