@@ -4,7 +4,6 @@
 
 #include <string.h>
 
-#include "kernels/cuda/pick_attention.h"
 
 enum { UNITS_MAX = 512 }; /* of one launch */
 

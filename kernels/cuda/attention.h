@@ -16,25 +16,11 @@
 #include <stdint.h>
 
 #include "kernels/cuda/kv.h"
+#include "kernels/cuda/pick_attention.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-enum {
-    CUDA_LEAF_TOKENS = 64,
-    CUDA_PART_LEAVES = 8,
-    CUDA_PART_TOKENS = CUDA_LEAF_TOKENS * CUDA_PART_LEAVES,
-    CUDA_ATTENTION_DIM_MAX = 512,
-    CUDA_UNIT_QUERIES = 16 /* of one tensor core product */
-};
-
-/* How the leaves of a sequence are shared out. */
-enum cuda_split {
-    CUDA_SPLIT_NONE = 1, /* one block walks all of them and writes the result */
-    CUDA_SPLIT_PARTS,    /* a block per part, joined by a second kernel */
-    CUDA_SPLIT_LEAVES    /* a block per leaf, joined by a second kernel */
-};
 
 /* Queries first, first + 1, ... of sequence seq; its pieces lie from slot `slot` on. */
 struct cuda_attention_unit {

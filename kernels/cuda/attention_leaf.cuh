@@ -452,7 +452,7 @@ static __device__ inline void attend_leaf(const struct cuda_attention &a, const 
             b->m[mt][r] = how[mt][r].m;
             b->l[mt][r] = mix(how[mt][r], b->l[mt][r], sum[mt][r]);
         }
-    if (false) {
+    if (is_edge && has_wild<DIM>(values)) {
         add_wild<DIM, MT>(a, s, first, b, values, pos, p, how);
     } else {
         struct lone_query all = {0, 0, 0};

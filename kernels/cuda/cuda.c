@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The CUDA backend: its table of operations, and the one object that the module exports. */
+#include "kernels/cuda/attention.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/kv.h"
 #include "kernels/cuda/route.h"
@@ -21,6 +22,7 @@ static const struct phx_ops cuda_ops = {
     .rmsnorm = phx_cuda_rmsnorm,
     .rope = phx_cuda_rope,
     .kv_write = phx_cuda_kv_write,
+    .attention = phx_cuda_attention,
     .moe_route = phx_cuda_moe_route,
     .swiglu = phx_cuda_swiglu,
     .moe_bias = phx_cuda_moe_bias,

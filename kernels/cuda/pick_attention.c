@@ -28,9 +28,10 @@ int32_t phx_cuda_pick_unit(bool is_narrow, int32_t dim)
     return dim == 64 ? 8 * CUDA_UNIT_QUERIES : 4 * CUDA_UNIT_QUERIES; /* 32 a warp do not fit beside 128 d */
 }
 
-static bool fits(const struct cuda_split_shape *s, int64_t n_pieces)
+/* n_pieces of all units, n_max of one. */
+static bool fits(const struct cuda_split_shape *s, int64_t n_pieces, int32_t n_max)
 {
-    return s->leaves_max <= PIECES_MAX && (uint64_t)n_pieces * (uint64_t)s->n_kv <= CUDA_PIECES_BYTES_MAX / s->slot_bytes;
+    return n_max <= PIECES_MAX && (uint64_t)n_pieces * (uint64_t)s->n_kv <= CUDA_PIECES_BYTES_MAX / s->slot_bytes;
 }
 
 enum cuda_split phx_cuda_pick_split(const struct cuda_split_shape *s)
@@ -40,12 +41,12 @@ enum cuda_split phx_cuda_pick_split(const struct cuda_split_shape *s)
 
     if (s->leaves_max <= FEW_LEAVES)
         return CUDA_SPLIT_NONE;
-    if (s->is_narrow && !is_busy_in_parts && fits(s, s->n_leaves))
+    if (s->is_narrow && !is_busy_in_parts && fits(s, s->n_leaves, s->leaves_max))
         return CUDA_SPLIT_LEAVES;
     /* a unit per multiprocessor keeps a wide kernel busy; a narrow one also wants even shares */
-    if (s->n_parts == s->n_units || (!s->is_narrow && s->n_units * s->n_kv >= busy) || !fits(s, s->n_parts))
+    if (s->n_parts == s->n_units || (!s->is_narrow && s->n_units * s->n_kv >= busy))
         return CUDA_SPLIT_NONE;
-    return CUDA_SPLIT_PARTS;
+    return fits(s, s->n_parts, s->leaves_max / CUDA_PART_LEAVES + 2) ? CUDA_SPLIT_PARTS : CUDA_SPLIT_NONE;
 }
 
 const char *phx_cuda_split_name(enum cuda_split split)

@@ -4,9 +4,26 @@
 #ifndef PHX_KERNELS_CUDA_PICK_ATTENTION_H
 #define PHX_KERNELS_CUDA_PICK_ATTENTION_H
 
-#include <stddef.h>
+#include "kernels/backend.h"
 
-#include "kernels/cuda/attention.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum {
+    CUDA_LEAF_TOKENS = 64,
+    CUDA_PART_LEAVES = 8,
+    CUDA_PART_TOKENS = CUDA_LEAF_TOKENS * CUDA_PART_LEAVES,
+    CUDA_ATTENTION_DIM_MAX = 512,
+    CUDA_UNIT_QUERIES = 16 /* of one tensor core product */
+};
+
+/* How the leaves of a sequence are shared out. */
+enum cuda_split {
+    CUDA_SPLIT_NONE = 1, /* one block walks all of them and writes the result */
+    CUDA_SPLIT_PARTS,    /* a block per part, joined by a second kernel */
+    CUDA_SPLIT_LEAVES    /* a block per leaf, joined by a second kernel */
+};
 
 /* The padded head_dim of the tiled kernels, 64 or 128; 0: the plain kernel. */
 int32_t phx_cuda_pick_attention(enum phx_compute compute, const struct phx_kv_desc *kv);
@@ -31,5 +48,9 @@ enum { CUDA_PIECES_BYTES_MAX = 64 << 20 }; /* the scratch that a split may take 
 
 enum cuda_split phx_cuda_pick_split(const struct cuda_split_shape *s);
 const char     *phx_cuda_split_name(enum cuda_split split);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

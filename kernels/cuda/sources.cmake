@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 # What both the module and the emulated module are made of; one file per line, in alphabetical order.
 set(PHX_CUDA_SOURCES
+  attention.c
+  attention.cu
+  attention_plain.cu
   cuda.c
   device.c
   kv.c
   kv.cu
   memory.c
+  pick_attention.c
   route.c
   route.cu
   stage.c

@@ -4,5 +4,8 @@
 
 int main(void)
 {
-    return _cmocka_run_group_tests("vector ops", device_vector_tests, n_device_vector_tests, NULL, NULL) != 0;
+    int rc = _cmocka_run_group_tests("vector ops", device_vector_tests, n_device_vector_tests, NULL, NULL);
+
+    rc += _cmocka_run_group_tests("attention", device_attention_tests, n_device_attention_tests, NULL, NULL);
+    return rc != 0;
 }
