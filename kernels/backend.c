@@ -11,19 +11,6 @@
 #include "kernels/memory.h"
 #include "kernels/module.h"
 
-struct phx_backend {
-    const struct phx_ops *ops;
-    void                 *device;
-    void                 *module; /* of phx_module_load, or NULL */
-    const char           *isa;
-    int32_t               n_threads;
-    phx_trace_fn          trace;
-    void                 *trace_ctx;
-    bool                  has_failed;
-    char                  what[PHX_WHY_BYTES];
-    char                  told[PHX_WHY_BYTES]; /* what the last sync answered */
-};
-
 struct phx_weight {
     struct phx_weight_desc desc;
     void                  *impl;
@@ -68,21 +55,6 @@ void phx_backend_close(struct phx_backend *b)
         b->ops->close(b->device);
     phx_module_unload(b->module);
     phx_memory_free(b);
-}
-
-const char *phx_backend_name(const struct phx_backend *b)
-{
-    return b->ops->name;
-}
-
-const char *phx_backend_isa(const struct phx_backend *b)
-{
-    return b->isa;
-}
-
-int32_t phx_backend_threads(const struct phx_backend *b)
-{
-    return b->n_threads;
 }
 
 void phx_backend_set_trace(struct phx_backend *b, phx_trace_fn fn, void *ctx)
@@ -130,28 +102,6 @@ static void fail_memory(struct phx_backend *b, const char *op, size_t size_bytes
         (void)fail(b, "%s: %zu bytes cannot be had: %s", op, size_bytes, why);
     else
         (void)fail(b, "%s: %zu bytes cannot be had", op, size_bytes);
-}
-
-void *phx_backend_alloc(struct phx_backend *b, size_t size_bytes)
-{
-    return b->ops->alloc(b->device, size_bytes);
-}
-
-void phx_backend_free(struct phx_backend *b, void *ptr)
-{
-    b->ops->free(b->device, ptr);
-}
-
-void phx_upload(struct phx_backend *b, void *device, const void *host, size_t size_bytes)
-{
-    if (!b->has_failed)
-        b->ops->upload(b->device, device, host, size_bytes);
-}
-
-void phx_download(struct phx_backend *b, void *host, const void *device, size_t size_bytes)
-{
-    if (!b->has_failed)
-        b->ops->download(b->device, host, device, size_bytes);
 }
 
 /* ---- checks ---------------------------------------------------------------------------------- */

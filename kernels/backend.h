@@ -66,6 +66,7 @@ struct phx_backend_options {
     bool        is_pinned;   /* bind thread i to the i-th allowed core */
     int32_t     first_core;  /* offset into the allowed cores when pinned */
     int32_t     device;      /* CUDA only: index among the visible devices */
+    bool        is_wrapped;  /* CUDA only: device counts round the visible ones, so that ranks may share one */
     bool        is_fast;     /* CUDA only: class B, products may depend on the batch */
 };
 
@@ -77,6 +78,18 @@ void                phx_backend_close(struct phx_backend *b); /* NULL is allowed
 const char         *phx_backend_name(const struct phx_backend *b); /* "cpu" */
 const char         *phx_backend_isa(const struct phx_backend *b);  /* "avx512" */
 int32_t             phx_backend_threads(const struct phx_backend *b);
+
+/* What a backend computes on.  All empty on the CPU. */
+struct phx_device_facts {
+    char    name[64];    /* "NVIDIA H200" */
+    char    id[40];      /* the same for every process that uses the same device, and for no other */
+    char    driver[16];  /* highest CUDA version the driver knows, "13.0" */
+    char    runtime[16]; /* CUDA runtime of the module, "13.0" */
+    int32_t arch;        /* 90 for compute capability 9.0 */
+    int32_t index;       /* among the visible devices */
+    int64_t free_bytes, total_bytes; /* of its memory, now */
+};
+void phx_backend_facts(struct phx_backend *b, struct phx_device_facts *facts);
 
 /* Waits for the queue.  0, or -1 when an op failed since the last call: *what (may be NULL) then names
  * the op and the reason, valid until the next op.  The backend is usable again afterwards; not after
@@ -95,6 +108,13 @@ void *phx_backend_alloc(struct phx_backend *b, size_t size_bytes);
 void  phx_backend_free(struct phx_backend *b, void *ptr);
 void  phx_upload(struct phx_backend *b, void *device, const void *host, size_t size_bytes);
 void  phx_download(struct phx_backend *b, void *host, const void *device, size_t size_bytes);
+
+/* True when what alloc answers is host memory: tensors may then be read and written in place, after a sync. */
+bool phx_backend_is_host(const struct phx_backend *b);
+/* Zeroed host memory that the device copies from and to at full speed (page-locked where that matters).
+ * NULL when short. */
+void *phx_backend_alloc_host(struct phx_backend *b, size_t size_bytes);
+void  phx_backend_free_host(struct phx_backend *b, void *ptr); /* NULL is allowed */
 
 /* ---- weights ------------------------------------------------------------------------------- */
 

@@ -9,8 +9,11 @@
 enum { PHX_BACKEND_ABI = 3, /* moves when a table or a meaning in it does */
        PHX_WHY_BYTES = 240 };
 
+struct phx_exchange_ops;
+
 struct phx_ops {
     const char *name;
+    bool        is_host; /* device memory is the host's */
 
     void *(*open)(const struct phx_backend_options *options, const char **isa, int32_t *n_threads,
                   char *why, size_t why_size);
@@ -22,6 +25,11 @@ struct phx_ops {
     void (*free)(void *device, void *ptr);
     void (*upload)(void *device, void *to, const void *host, size_t size_bytes);
     void (*download)(void *device, void *host, const void *from, size_t size_bytes);
+    /* Page-locked memory; NULL where plain host memory does as well. */
+    void *(*alloc_host)(void *device, size_t size_bytes);
+    void (*free_host)(void *device, void *ptr);
+    void (*facts)(void *device, struct phx_device_facts *facts); /* NULL: there are none */
+    const struct phx_exchange_ops *exchange; /* NULL: devices cannot talk to each other */
 
     size_t (*weight_bytes)(const struct phx_weight_desc *desc);
     void *(*weight_create)(void *device, const struct phx_weight_desc *desc);
@@ -63,5 +71,19 @@ struct phx_ops {
 };
 
 extern const struct phx_ops phx_cpu_ops;
+
+/* One open backend, for the files of the door: backend.c, place.c, exchange.c. */
+struct phx_backend {
+    const struct phx_ops *ops;
+    void                 *device;
+    void                 *module; /* of phx_module_load, or NULL */
+    const char           *isa;
+    int32_t               n_threads;
+    phx_trace_fn          trace;
+    void                 *trace_ctx;
+    bool                  has_failed;
+    char                  what[PHX_WHY_BYTES];
+    char                  told[PHX_WHY_BYTES]; /* what the last sync answered */
+};
 
 #endif

@@ -241,6 +241,7 @@ static void op_gather_rows(void *device, struct phx_tensor out, struct phx_tenso
 
 const struct phx_ops phx_cpu_ops = {
     .name = "cpu",
+    .is_host = true,
     .open = open_device,
     .close = close_device,
     .sync = sync_device,

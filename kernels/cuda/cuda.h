@@ -14,5 +14,8 @@ void  phx_cuda_close(void *device);
 int   phx_cuda_sync(void *device, const char **why);
 void *phx_cuda_alloc(void *device, size_t size_bytes);
 void  phx_cuda_free(void *device, void *ptr);
+void *phx_cuda_alloc_host(void *device, size_t size_bytes);
+void  phx_cuda_free_host(void *device, void *ptr);
+void  phx_cuda_facts(void *device, struct phx_device_facts *facts);
 
 #endif

@@ -113,11 +113,13 @@ int phx_cuda_probe(char *why, size_t why_size)
 }
 
 /* Facts of the chosen device; false with the reason. */
-static bool read_facts(struct cuda_device *d, char *why, size_t why_size)
+static bool read_facts(struct cuda_device *d, bool is_wrapped, char *why, size_t why_size)
 {
     int n = 0, shared = 0;
 
-    if (cudaGetDeviceCount(&n) != cudaSuccess || d->index < 0 || d->index >= n) {
+    if (cudaGetDeviceCount(&n) == cudaSuccess && n > 0 && is_wrapped)
+        d->index %= n;
+    if (d->index < 0 || d->index >= n) {
         (void)snprintf(why, why_size, "device %d is none of the %d visible ones", d->index, n);
         return false;
     }
@@ -179,7 +181,7 @@ void *phx_cuda_open(const struct phx_backend_options *options, const char **isa,
     d->compute = options->compute;
     d->is_fast = options->is_fast;
     d->index = options->device;
-    if (read_facts(d, why, why_size) && !make_stream(d))
+    if (read_facts(d, options->is_wrapped, why, why_size) && !make_stream(d))
         (void)snprintf(why, why_size, "%s", d->why);
     else if (d->stream != NULL) {
         *isa = d->isa;

@@ -6,6 +6,7 @@ set(PHX_CUDA_SOURCES
   attention_plain.cu
   cuda.c
   device.c
+  facts.c
   kv.c
   kv.cu
   memory.c

@@ -11,6 +11,7 @@
 #ifndef PHX_SHARD_COMM_H
 #define PHX_SHARD_COMM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -49,7 +50,14 @@ const struct phx_comm_shape *phx_comm_shape(const struct phx_comm *c);
  * many.  Of one process: all. */
 int32_t phx_comm_host(const struct phx_comm *c, int32_t *ranks);
 
-/* x [T, D] F32 host memory becomes the sum over the tensor group, in float32 by recursive doubling
+/* True when sum, send, recv and gather work on the memory of a device and queue behind its work (nccl.h); else
+ * they work on host memory and are complete when they return. */
+bool phx_comm_is_device(const struct phx_comm *c);
+/* Until what the calls above queued is done; at once when they do not queue.  PHX_E_PEER: a rank is gone or did not
+ * come in time; what was queued is given up. */
+int phx_comm_wait(struct phx_comm *c) PHX_CHECKED;
+
+/* x [T, D] F32 becomes the sum over the tensor group, in float32 by recursive doubling
  * (rank r with r^1, then r^2, ...) when tp is a power of two, in rank order otherwise; every rank gets
  * the same bits. */
 int phx_comm_sum(struct phx_comm *c, struct phx_tensor x) PHX_CHECKED;
@@ -57,6 +65,10 @@ int phx_comm_sum(struct phx_comm *c, struct phx_tensor x) PHX_CHECKED;
 /* The whole activation to / from the same tp of the next / previous stage.  x [T, D].  recv blocks. */
 int phx_comm_send(struct phx_comm *c, struct phx_tensor x) PHX_CHECKED;
 int phx_comm_recv(struct phx_comm *c, struct phx_tensor x) PHX_CHECKED;
+
+/* One code from host to host on the same way, whatever memory the comm carries. */
+int phx_comm_tell(struct phx_comm *c, int32_t code) PHX_CHECKED;
+int phx_comm_hear(struct phx_comm *c, int32_t *code) PHX_CHECKED;
 
 /* Columns from every rank of the tensor group to tp 0: part [T, n_i] of rank i lands in
  * out[:, first_i : first_i + n_i] of tp 0 (out is ignored elsewhere). first, n: arrays of tp_size. */

@@ -177,6 +177,8 @@ int phx_comm_send(struct phx_comm *c, struct phx_tensor x)
     int32_t n = row_bytes(x, &size_bytes);
     int     rc = c->stage_out != NULL ? 0 : PHX_E_STATE;
 
+    if (c->device != NULL)
+        return phx_comm_count(c, phx_comm_device_send(c, x));
     for (int32_t t = 0; t < n && rc == 0; t++)
         rc = phx_comm_put(c, c->stage_out, (float *)x.data + t * x.stride0, size_bytes);
     return phx_comm_count(c, rc);
@@ -188,9 +190,22 @@ int phx_comm_recv(struct phx_comm *c, struct phx_tensor x)
     int32_t n = row_bytes(x, &size_bytes);
     int     rc = c->stage_in != NULL ? 0 : PHX_E_STATE;
 
+    if (c->device != NULL)
+        return phx_comm_count(c, phx_comm_device_recv(c, x));
     for (int32_t t = 0; t < n && rc == 0; t++)
         rc = phx_ring_take(c->stage_in, (float *)x.data + t * x.stride0, size_bytes);
     return phx_comm_count(c, rc);
+}
+
+int phx_comm_tell(struct phx_comm *c, int32_t code)
+{
+    return phx_comm_count(c, c->stage_out != NULL ? phx_comm_put(c, c->stage_out, &code, sizeof(code))
+                                                  : PHX_E_STATE);
+}
+
+int phx_comm_hear(struct phx_comm *c, int32_t *code)
+{
+    return phx_comm_count(c, c->stage_in != NULL ? phx_ring_take(c->stage_in, code, sizeof(*code)) : PHX_E_STATE);
 }
 
 const struct phx_comm_shape *phx_comm_shape(const struct phx_comm *c)
@@ -216,6 +231,7 @@ void phx_comm_close(struct phx_comm *c)
 {
     if (c == NULL)
         return;
+    phx_comm_device_close(c);
     if (c->member != NULL)
         atomic_store(&c->member->is_gone, 1);
     if (c->close_world != NULL)

@@ -149,7 +149,7 @@ static bool is_process_gone(int32_t pid)
     return state != NULL && (state[2] == 'Z' || state[2] == 'X');
 }
 
-static bool is_peer_gone(const struct phx_ring *r)
+bool phx_ring_is_peer_gone(const struct phx_ring *r)
 {
     if (r->peer == NULL)
         return false;
@@ -220,7 +220,7 @@ static int wait_for(struct phx_ring *r, size_t (*count)(const struct phx_ring *)
         phx_futex_wait(seq, seen, left_ns < WATCH_NS ? left_ns : WATCH_NS);
         if (count(r) > 0)
             return 0;
-        is_gone = is_peer_gone(r); /* what it wrote before it went still counts: one more look */
+        is_gone = phx_ring_is_peer_gone(r); /* what it wrote before it went still counts: one more look */
     }
 }
 

@@ -63,6 +63,9 @@ size_t         phx_ring_readable(const struct phx_ring *r);
 int phx_ring_wait_data(struct phx_ring *r, int64_t deadline_ns) PHX_CHECKED;
 int phx_ring_wait_space(struct phx_ring *r) PHX_CHECKED;
 
+/* The other side has closed or its process has ended, as far as can be seen from here. */
+bool phx_ring_is_peer_gone(const struct phx_ring *r);
+
 /* All bytes, waiting as needed.  0 or PHX_E_PEER. */
 int phx_ring_put(struct phx_ring *r, const void *data, size_t size_bytes) PHX_CHECKED;
 int phx_ring_take(struct phx_ring *r, void *data, size_t size_bytes) PHX_CHECKED;

@@ -268,7 +268,9 @@ int phx_comm_sum(struct phx_comm *c, struct phx_tensor x)
     int         rc = 0;
 
     if (size > 1 && n > 0) {
-        if ((size & (size - 1)) != 0)
+        if (c->device != NULL)
+            rc = phx_comm_device_sum(c, x);
+        else if ((size & (size - 1)) != 0)
             rc = sum_in_order(c, &f, n);
         else if (size >= 4 && n * (int64_t)sizeof(float) >= HALVING_MIN_BYTES)
             rc = sum_halving(c, &f, n);
@@ -283,6 +285,8 @@ int phx_comm_gather(struct phx_comm *c, struct phx_tensor out, struct phx_tensor
 {
     int rc = 0;
 
+    if (c->device != NULL)
+        return phx_comm_count(c, phx_comm_device_gather(c, out, part, first, n));
     for (int32_t t = 0; t < part.dim[0] && rc == 0; t++) {
         const float *mine = (const float *)part.data + t * part.stride0;
         float       *to = c->shape.tp == 0 ? (float *)out.data + t * out.stride0 : NULL;

@@ -33,6 +33,8 @@ struct phx_link {
     struct phx_ring    ring;   /* attached by the world */
 };
 
+struct phx_comm_device;
+
 struct phx_comm {
     struct phx_comm_shape  shape;
     struct phx_comm_limits limits;
@@ -47,6 +49,7 @@ struct phx_comm {
     int32_t                n_members;
     _Atomic uint64_t       moved_bytes;
     bool                   is_broken; /* a peer was gone: closing waits for nobody */
+    struct phx_comm_device *device; /* carries device memory (nccl.c), or NULL */
     void                  *world; /* owned by close_world */
     void (*close_world)(struct phx_comm *c);
 };
@@ -81,5 +84,15 @@ int64_t phx_spin_ns(enum phx_link_kind kind, int32_t n_cores, int32_t n_ranks_on
 /* phx_ring_put with the bytes counted. */
 int phx_comm_put(struct phx_comm *c, struct phx_ring *r, const void *data, size_t size_bytes)
     PHX_CHECKED;
+
+/* nccl.c: the calls of comm.h over device memory; queued.  0, PHX_E_PEER or PHX_E_INTERNAL. */
+int  phx_comm_device_sum(struct phx_comm *c, struct phx_tensor x) PHX_CHECKED;
+int  phx_comm_device_send(struct phx_comm *c, struct phx_tensor x) PHX_CHECKED;
+int  phx_comm_device_recv(struct phx_comm *c, struct phx_tensor x) PHX_CHECKED;
+int  phx_comm_device_gather(struct phx_comm *c, struct phx_tensor out, struct phx_tensor part, const int32_t *first,
+                            const int32_t *n) PHX_CHECKED;
+void phx_comm_device_close(struct phx_comm *c);
+/* True when the rank at the other end of some ring is gone, as far as can be seen from here. */
+bool phx_comm_is_peer_gone(const struct phx_comm *c);
 
 #endif

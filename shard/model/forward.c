@@ -14,14 +14,18 @@ void phx_forward_fail(struct phx_model *m, int code, const char *what, const cha
 void phx_forward_sync(struct phx_model *m)
 {
     const char *why = NULL;
+    int         code = phx_comm_wait(m->comm); /* of what it queued: a peer may be gone */
+    if (code != 0)
+        phx_forward_fail(m, code, "waiting for the other ranks", phx_err_text(code));
     if (phx_backend_sync(m->backend, &why) != 0)
         phx_forward_fail(m, PHX_E_INTERNAL, "backend", why != NULL ? why : "failed");
 }
 
 void phx_forward_sum(struct phx_model *m, struct phx_tensor x)
 {
-    phx_forward_sync(m);
-    int code = phx_comm_sum(m->comm, x);
+    if (!phx_transit_is_queued(&m->transit))
+        phx_forward_sync(m);
+    int code = phx_transit_sum(&m->transit, x);
     if (code != 0)
         phx_forward_fail(m, code, "sum over the tensor group", phx_err_text(code));
 }
@@ -60,12 +64,15 @@ void phx_forward_attention(struct phx_model *m, const struct phx_layer *w, const
 void phx_forward_logits(struct phx_model *m, const struct phx_step *s, struct phx_tensor logits)
 {
     struct phx_backend *b = m->backend;
-    struct phx_tensor   rows = phx_rows(m->rows, s->batch->n_logits);
+    int32_t             n = s->batch->n_logits;
+    struct phx_tensor   rows = phx_rows(m->rows, n), all = phx_rows(m->logits, n);
     struct phx_tensor   part = logits; /* one rank computes the whole vocabulary in place */
-    if (s->batch->n_logits == 0)
+    if (n == 0)
         return;
     if (m->part_logits.data != NULL)
-        part = phx_rows(m->part_logits, s->batch->n_logits);
+        part = phx_rows(m->part_logits, n);
+    else if (m->logits.data != NULL)
+        part = all;
 
     /* logits = W_head rmsnorm(x) of the rows that are asked for */
     phx_gather_rows (b, rows, s->x, s->batch->logit_rows);
@@ -73,8 +80,10 @@ void phx_forward_logits(struct phx_model *m, const struct phx_step *s, struct ph
     phx_matmul      (b, part, rows, m->weights.head, (struct phx_tensor){0});
     phx_forward_sync(m);
     if (m->part_logits.data != NULL) { /* vocabulary rows are split over the ranks */
-        int code = phx_comm_gather(m->comm, logits, part, m->vocab_first, m->vocab_n);
+        int code = phx_transit_gather(&m->transit, logits, all, part, m->vocab_first, m->vocab_n);
         if (code != 0)
             phx_forward_fail(m, code, "gather of logits", phx_err_text(code));
+    } else if (m->logits.data != NULL) {
+        phx_download(b, logits.data, part.data, (size_t)n * (size_t)m->config->vocab_size * sizeof(float));
     }
 }

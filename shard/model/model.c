@@ -2,7 +2,7 @@
  * Opening a rank's model and running its part of a step.  The arithmetic is in forward*.c.
  *
  * A failure inside a stage is agreed by its ranks at the end of the step and travels down the pipeline
- * inside the activation (see mark_failed), so that every later stage drops the same step. */
+ * in place of the activation (transit.c), so that every later stage drops the same step. */
 #include "shard/model/model.h"
 
 #include <math.h>
@@ -103,7 +103,18 @@ static int make_head(struct phx_model *m, const struct phx_part *parts, struct p
     int code = alloc_tensor(m, rows, m->config->dim, &m->rows, err);
     if (code == 0 && n > 1)
         code = alloc_tensor(m, rows, m->vocab_n[m->part.tp], &m->part_logits, err);
+    if (code == 0 && m->part.tp == 0 && !phx_backend_is_host(m->backend))
+        code = alloc_tensor(m, rows, m->config->vocab_size, &m->logits, err);
     return code;
+}
+
+/* The largest tensor that another rank gets from this one: activations of a step, or its columns of logits. */
+static int make_transit(struct phx_model *m, struct phx_err *err)
+{
+    size_t step = (size_t)m->limits.max_rows * (size_t)m->config->dim;
+    size_t logits = (size_t)m->limits.max_logits * (size_t)m->vocab_n[m->part.tp];
+    return phx_transit_init(&m->transit, m->backend, m->comm, (step > logits ? step : logits) * sizeof(float),
+                            err);
 }
 
 static int make_kv(struct phx_model *m, struct phx_err *err)
@@ -165,6 +176,8 @@ int phx_model_open(const struct phx_model_options *options, const struct phx_che
     if (code == 0)
         code = make_head(m, options->parts, err);
     if (code == 0)
+        code = make_transit(m, err);
+    if (code == 0)
         code = make_kv(m, err);
     if (code == 0 && m->config->n_experts > 0)
         phx_moe_reserve(m->backend, options->max_rows, m->config->experts_per_token,
@@ -187,10 +200,11 @@ void phx_model_close(struct phx_model *m)
     struct phx_step *s = &m->scratch;
     void *memory[] = {m->cos.data, m->sin.data, s->x.data, s->norm.data, s->out.data, s->qkv.data,
                       s->attn.data, s->gate_up.data, s->act.data, s->router.data, s->ids.data,
-                      s->gates.data, m->rows.data, m->part_logits.data};
+                      s->gates.data, m->rows.data, m->part_logits.data, m->logits.data};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         if (memory[i] != NULL)
             phx_backend_free(m->backend, memory[i]);
+    phx_transit_fini(&m->transit);
     if (m->kv != NULL)
         phx_kv_destroy(m->backend, m->kv);
     phx_weights_free(m->backend, &m->weights);
@@ -280,35 +294,13 @@ static struct phx_step step_of(const struct phx_model *m, const struct phx_batch
     return s;
 }
 
-/* A failed stage sends, instead of its garbage, a first row whose every element is one quiet NaN that
- * no arithmetic makes (hardware makes 0x7fc00000 and 0xffc00000) with the code in its low byte: no
- * extra message in the common case, and impossible to take for data. */
-enum { MARK = 0x7fe5a500, MARK_MASK = 0x7fffff00 };
-
-static void mark_failed(struct phx_tensor x, int code)
-{
-    uint32_t  bits = (uint32_t)MARK | ((uint32_t)-code & 0xffu);
-    uint32_t *row = x.data;
-    for (int32_t i = 0; i < x.dim[1]; i++)
-        row[i] = bits;
-}
-
-static int marked_code(struct phx_tensor x)
-{
-    const uint32_t *row = x.data;
-    for (int32_t i = 0; i < x.dim[1]; i++)
-        if ((row[i] & MARK_MASK) != MARK || row[i] != row[0])
-            return 0;
-    return -(int)(row[0] & 0xffu);
-}
-
 static void receive(struct phx_model *m, struct phx_tensor x)
 {
-    int code = phx_comm_recv(m->comm, x);
+    int earlier = 0, code = phx_transit_recv(&m->transit, x, &earlier);
     if (code != 0)
         phx_forward_fail(m, code, "activation from the previous stage", phx_err_text(code));
-    else if ((code = marked_code(x)) != 0)
-        phx_forward_fail(m, code, "an earlier stage", phx_err_text(code));
+    else if (earlier != 0)
+        phx_forward_fail(m, earlier, "an earlier stage", phx_err_text(earlier));
 }
 
 /* All ranks of the stage take the worst code of any, also those whose own part went well. */
@@ -346,9 +338,7 @@ int phx_model_step(struct phx_model *m, const struct phx_batch *batch, struct ph
         phx_forward_logits(m, &s, logits);
     agree(m);
     if (!is_last) {
-        if (m->failure != 0)
-            mark_failed(s.x, m->failure);
-        code = phx_comm_send(m->comm, s.x);
+        code = phx_transit_send(&m->transit, s.x, m->failure);
         if (code != 0)
             phx_forward_fail(m, code, "activation to the next stage", phx_err_text(code));
     }

@@ -48,7 +48,7 @@ int  phx_model_open(const struct phx_model_options *options, const struct phx_ch
 void phx_model_close(struct phx_model *m);
 
 /* This stage's part of a step: receives from the previous stage, computes its layers, sends on; the last
- * stage fills logits [n_logits, V] on tp 0 (data may be NULL elsewhere).  Allocates nothing.
+ * stage fills logits [n_logits, V], host memory, on tp 0 (data may be NULL elsewhere).  Allocates nothing.
  * 0; or, agreed by all ranks of the stage, the code of the failed step (its outputs are dropped). */
 int phx_model_step(struct phx_model *m, const struct phx_batch *batch, struct phx_tensor logits,
                    struct phx_err *err) PHX_CHECKED;

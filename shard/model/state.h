@@ -7,6 +7,7 @@
 #define PHX_SHARD_MODEL_STATE_H
 
 #include "shard/model/model.h"
+#include "shard/model/transit.h"
 
 /* One decoder layer.  A tensor whose data is NULL is absent in this model. */
 struct phx_layer {
@@ -66,6 +67,8 @@ struct phx_model {
     struct phx_step                scratch;  /* at max_rows */
     struct phx_tensor              rows;     /* [max_logits, D] */
     struct phx_tensor              part_logits; /* [max_logits, Vl]; NULL when tp is 1 */
+    struct phx_tensor              logits;   /* [max_logits, V] on tp 0; NULL when the backend's memory is the host's */
+    struct phx_transit             transit;
     int32_t                       *vocab_first; /* per tp of the last stage, for the gather */
     int32_t                       *vocab_n;
     float                          attn_scale;
@@ -91,7 +94,7 @@ int phx_inventory_check(const struct phx_model_config *c, const struct phx_check
 
 /* x = the embeddings of the step's tokens. */
 void phx_forward_embed(struct phx_model *m, const struct phx_step *s);
-/* logits [n_logits, V] of the wanted rows, on tp 0. */
+/* logits [n_logits, V] of the wanted rows, in host memory on tp 0. */
 void phx_forward_logits(struct phx_model *m, const struct phx_step *s, struct phx_tensor logits);
 /* x += W_o attention(...) of the normed residual stream; the same in both architectures. */
 void phx_forward_attention(struct phx_model *m, const struct phx_layer *w, const struct phx_step *s);

@@ -104,6 +104,8 @@ static uint64_t scratch_bytes(const struct phx_partition_request *q, const struc
     bytes += vector(rows * width);
     if (p->has_head)
         bytes += vector(logits * c->dim) + (p->tp_size > 1 ? vector(logits * count(p->vocab)) : 0);
+    if (p->has_head && p->tp == 0 && q->backend != NULL && !phx_backend_is_host(q->backend))
+        bytes += vector(logits * c->vocab_size); /* the host has them besides */
     return bytes;
 }
 

@@ -26,7 +26,7 @@ struct phx_stage {
     int32_t                 *slot_tokens, *slot_blocks; /* memory of all slots; pages come with use */
     struct phx_bias         *slot_bias;
     struct phx_sampler      *sampler; /* on the sampler rank */
-    float                   *logits;  /* [max_results, V] */
+    float                   *logits;  /* [max_results, V], of the backend's host memory */
     struct phx_result        result;
     /* the batch of the step */
     int32_t *tokens, *row, *n_rows, *pos, *table, *logit_rows;
@@ -86,7 +86,7 @@ static int create_sampler(struct phx_stage *g, struct phx_err *err)
     if (rc != 0)
         return rc;
     g->result.tokens = phx_mem_calloc(n, sizeof(*g->result.tokens));
-    g->logits = phx_mem_try(n * (size_t)g->limits.vocab_size, sizeof(float));
+    g->logits = phx_backend_alloc_host(g->s->backend, n * (size_t)g->limits.vocab_size * sizeof(float));
     if (g->logits == NULL)
         return phx_fail(err, PHX_E_NOMEM, "logits of %zu rows; lower max_seqs", n);
     return 0;
@@ -127,7 +127,7 @@ void phx_stage_destroy(struct phx_stage *g)
     phx_mem_free(g->slot_tokens);
     phx_mem_free(g->slot_blocks);
     phx_mem_free(g->slot_bias);
-    phx_mem_free(g->logits);
+    phx_backend_free_host(g->s->backend, g->logits);
     phx_mem_free(g->result.tokens);
     phx_mem_free(g->tokens);
     phx_mem_free(g->row);

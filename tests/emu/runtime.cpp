@@ -277,6 +277,14 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
     return answer(cudaSuccess);
 }
 
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *about, int device)
+{
+    std::memset(about, 0, sizeof(*about));
+    (void)snprintf(about->name, sizeof(about->name), "emulated device");
+    about->uuid.bytes[15] = static_cast<char>(device + 1);
+    return answer(cudaSuccess);
+}
+
 cudaError_t cudaDeviceGetPCIBusId(char *id, int size, int device)
 {
     (void)snprintf(id, (size_t)size, "0000:%02X:00.0", (unsigned)device);

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 MAY = {"kernels": set(), "rpc": set(), "shard": {"kernels", "rpc"}, "daemon": {"rpc"}}
-OUTER_DOORS = {"kernels": {"kernels/backend.h"}, "rpc": {"rpc/rpc.h", "rpc/control.h"}}
+OUTER_DOORS = {"kernels": {"kernels/backend.h", "kernels/exchange.h"}, "rpc": {"rpc/rpc.h", "rpc/control.h"}}
 # headers of a subfolder, beside its door, that its neighbours may see; each with a reason
 EXTRA_DOORS = {
     "shard/model/config.h": "what a checkpoint is; partition and tools need it without weights",

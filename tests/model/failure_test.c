@@ -141,8 +141,9 @@ static void a_batch_that_cannot_run_is_refused_by_every_rank(void **state)
     golden_free(&g);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    harness_backend = argc > 1 ? argv[1] : "cpu";
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_failed_rank_drops_the_step_for_all_and_nobody_hangs),
         cmocka_unit_test(a_batch_that_cannot_run_is_refused_by_every_rank),

@@ -74,12 +74,14 @@ void golden_free(struct golden *g)
 
 enum phx_compute harness_compute = PHX_COMPUTE_F32;
 bool             harness_is_int8 = false;
+const char      *harness_backend = "cpu";
 
 struct phx_ranks_options harness_options(const struct golden *g, int32_t tp, int32_t pp)
 {
     struct phx_ranks_options o;
     phx_ranks_defaults(&o);
     o.dir = g->dir;
+    o.backend = harness_backend;
     o.compute = harness_compute;
     o.is_int8 = harness_is_int8;
     o.tp = tp;

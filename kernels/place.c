@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Where a backend's memory is and what it computes on. */
+#include <string.h>
+
+#include "kernels/memory.h"
+#include "kernels/ops.h"
+
+const char *phx_backend_name(const struct phx_backend *b)
+{
+    return b->ops->name;
+}
+
+const char *phx_backend_isa(const struct phx_backend *b)
+{
+    return b->isa;
+}
+
+int32_t phx_backend_threads(const struct phx_backend *b)
+{
+    return b->n_threads;
+}
+
+void *phx_backend_alloc(struct phx_backend *b, size_t size_bytes)
+{
+    return b->ops->alloc(b->device, size_bytes);
+}
+
+void phx_backend_free(struct phx_backend *b, void *ptr)
+{
+    b->ops->free(b->device, ptr);
+}
+
+void phx_upload(struct phx_backend *b, void *device, const void *host, size_t size_bytes)
+{
+    if (!b->has_failed)
+        b->ops->upload(b->device, device, host, size_bytes);
+}
+
+void phx_download(struct phx_backend *b, void *host, const void *device, size_t size_bytes)
+{
+    if (!b->has_failed)
+        b->ops->download(b->device, host, device, size_bytes);
+}
+
+bool phx_backend_is_host(const struct phx_backend *b)
+{
+    return b->ops->is_host;
+}
+
+void *phx_backend_alloc_host(struct phx_backend *b, size_t size_bytes)
+{
+    const struct phx_ops *ops = b->ops;
+
+    return ops->alloc_host != NULL ? ops->alloc_host(b->device, size_bytes)
+                                   : phx_memory_alloc(size_bytes);
+}
+
+void phx_backend_free_host(struct phx_backend *b, void *ptr)
+{
+    const struct phx_ops *ops = b->ops;
+
+    if (ptr == NULL)
+        return;
+    if (ops->alloc_host != NULL)
+        ops->free_host(b->device, ptr);
+    else
+        phx_memory_free(ptr);
+}
+
+void phx_backend_facts(struct phx_backend *b, struct phx_device_facts *facts)
+{
+    const struct phx_ops *ops = b->ops;
+
+    memset(facts, 0, sizeof(*facts));
+    if (ops->facts != NULL)
+        ops->facts(b->device, facts);
+}
