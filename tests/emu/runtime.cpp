@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <deque>
 #include <map>
@@ -279,7 +280,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
 
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *about, int device)
 {
-    std::memset(about, 0, sizeof(*about));
+    memset(about, 0, sizeof(*about));
     (void)snprintf(about->name, sizeof(about->name), "emulated device");
     about->uuid.bytes[15] = static_cast<char>(device + 1);
     return answer(cudaSuccess);
