@@ -89,11 +89,12 @@ void *phx_cuda_take(struct cuda_device *d, size_t size_bytes, const char *what)
         (void)phx_cuda_fail(d, "%s: %zu bytes are absurd", what, size_bytes);
         return NULL;
     }
-    size_bytes = cuda_round_up(size_bytes > 0 ? size_bytes : 1, CUDA_ALIGN_BYTES);
     if (!grow_ranges(d))
         return NULL;
-    if (size_bytes < PHX_CUDA_SHARE_BELOW)
+    if (size_bytes < PHX_CUDA_SHARE_BELOW) {
+        size_bytes = cuda_round_up(size_bytes > 0 ? size_bytes : 1, CUDA_ALIGN_BYTES);
         i = find_free(p, size_bytes);
+    }
     if (i < 0)
         i = take_chunk(d, size_bytes, what);
     if (i < 0)

@@ -144,12 +144,11 @@ bool lies_in(const std::map<uintptr_t, size_t> &memory, const void *p, size_t si
 cudaError_t take(std::map<uintptr_t, size_t> &memory, void **ptr, size_t size_bytes)
 {
     void  *p = nullptr;
-    size_t bytes = (size_bytes + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
 
-    if (size_bytes == 0 || posix_memalign(&p, ALIGN_BYTES, bytes) != 0)
+    if (size_bytes == 0 || posix_memalign(&p, ALIGN_BYTES, size_bytes) != 0)
         return size_bytes == 0 ? cudaErrorInvalidValue : cudaErrorMemoryAllocation;
-    memset(p, 0xff, bytes < (size_t)POISON_MAX ? bytes : (size_t)POISON_MAX);
-    memory[reinterpret_cast<uintptr_t>(p)] = bytes;
+    memset(p, 0xff, size_bytes < (size_t)POISON_MAX ? size_bytes : (size_t)POISON_MAX);
+    memory[reinterpret_cast<uintptr_t>(p)] = size_bytes;
     *ptr = p;
     return cudaSuccess;
 }
