@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+// The emulated device itself: what kernels are proven on must keep the rules of the real one.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+extern "C" {
+#include <cmocka.h>
+}
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kernels/cuda/device.cuh"
+
+namespace {
+
+enum { WARP = 32 };
+
+cudaStream_t stream;
+
+int open_stream(void **state)
+{
+    (void)state;
+    return cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) != cudaSuccess;
+}
+
+int close_stream(void **state)
+{
+    (void)state;
+    return cudaStreamDestroy(stream) != cudaSuccess;
+}
+
+// ---- warps and blocks
+
+__global__ void shuffle_kernel(int *out)
+{
+    int lane = (int)threadIdx.x, v = 100 + lane;
+    int n = phx_shfl_up(1, 1);
+
+    out[lane] = phx_shfl(v, 31 - lane);
+    out[WARP + lane] = phx_shfl_xor(v, 5);
+    out[2 * WARP + lane] = phx_shfl_up(v, 3);
+    out[3 * WARP + lane] = (int)phx_ballot(lane % 3 == 0);
+    out[4 * WARP + lane] = (int)phx_warp_sum((float)lane) + n - 1;
+    out[5 * WARP + lane] = (int)phx_warp_max((float)-lane);
+}
+
+void lanes_exchange_values(void **state)
+{
+    int out[6 * WARP];
+
+    (void)state;
+    assert_int_equal(PHX_LAUNCH(shuffle_kernel, 1, WARP, 0, stream, out), cudaSuccess);
+    assert_int_equal(cudaStreamSynchronize(stream), cudaSuccess);
+    for (int i = 0; i < WARP; i++) {
+        assert_int_equal(out[i], 131 - i);
+        assert_int_equal(out[WARP + i], 100 + (i ^ 5));
+        assert_int_equal(out[2 * WARP + i], 100 + (i < 3 ? i : i - 3));
+        assert_int_equal((uint32_t)out[3 * WARP + i], 0x49249249u);
+        assert_int_equal(out[4 * WARP + i], 496);
+        assert_int_equal(out[5 * WARP + i], 0);
+    }
+}
+
+// Everybody reads what everybody wrote; static and dynamic shared memory.
+__global__ void barrier_kernel(int *out, int rounds)
+{
+    __shared__ int fixed[96];
+    PHX_SHARED(int, dynamic);
+    int i = (int)threadIdx.x, sum = 0;
+
+    for (int r = 0; r < rounds; r++) {
+        fixed[i] = i + r;
+        __syncthreads();
+        dynamic[i] = fixed[(i + 40) % 96];
+        __syncthreads();
+        sum += dynamic[(i + 1) % 96];
+        __syncthreads();
+    }
+    out[(blockIdx.y * gridDim.x + blockIdx.x) * blockDim.x + threadIdx.x] = sum;
+}
+
+void blocks_meet_at_barriers(void **state)
+{
+    static int out[6 * 96];
+
+    (void)state;
+    assert_int_equal(PHX_LAUNCH(barrier_kernel, dim3(3, 2), 96, 96 * sizeof(int), stream, out, 5), cudaSuccess);
+    assert_int_equal(cudaStreamSynchronize(stream), cudaSuccess);
+    for (int b = 0; b < 6; b++)
+        for (int i = 0; i < 96; i++)
+            assert_int_equal(out[b * 96 + i], 5 * ((i + 41) % 96) + 10);
+}
+
+// ---- matrices
+
+struct product {
+    const uint16_t *a, *b, *c; // a [16][16], b [8][16] (columns), c [16][16] for the transposed load
+    float          *d, *e;     // [16][8]
+};
+
+// b comes by plain loads of its columns, in e by transposed loads of its rows.
+__global__ void product_kernel(product p)
+{
+    __shared__ __align__(16) uint16_t a[16 * 16], b[16 * 16], c[16 * 16];
+    int      lane = (int)threadIdx.x, g = lane / 4, t = lane % 4;
+    uint32_t ra[4], rb[4], rc[4];
+    float    d[4] = {1, 2, 3, 4}, e[4] = {0, 0, 0, 0};
+
+    for (int i = lane; i < 256; i += WARP) {
+        a[i] = p.a[i];
+        b[i] = i < 128 ? p.b[i] : 0;
+        c[i] = p.c[i];
+    }
+    __syncthreads();
+    phx_ldmatrix_x4(ra, a + lane % 16 * 16 + lane / 16 * 8);
+    phx_ldmatrix_x4(rb, b + lane % 8 * 16 + lane / 8 % 2 * 8);
+    phx_ldmatrix_x4_trans(rc, c + lane % 16 * 16 + lane / 16 * 8);
+    phx_mma_bf16(d, ra, rb);
+    phx_mma_bf16(e, ra, rc);
+    for (int i = 0; i < 4; i++) {
+        p.d[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = d[i];
+        p.e[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = e[i];
+    }
+}
+
+void matrices_multiply(void **state)
+{
+    uint16_t a[256], b[128], c[256];
+    float    d[128], e[128];
+
+    (void)state;
+    for (int i = 0; i < 256; i++) {
+        a[i] = phx_bf16_bits((float)(i * 7 % 31 - 15));
+        c[i] = phx_bf16_bits((float)(i * 11 % 29 - 14));
+    }
+    for (int i = 0; i < 128; i++)
+        b[i] = phx_bf16_bits((float)(i * 5 % 23 - 11) / 8);
+    assert_int_equal(PHX_LAUNCH(product_kernel, 1, WARP, 0, stream, product{a, b, c, d, e}), cudaSuccess);
+    assert_int_equal(cudaStreamSynchronize(stream), cudaSuccess);
+    for (int row = 0; row < 16; row++)
+        for (int n = 0; n < 8; n++) {
+            float plain = 1.0f + (float)(row / 8 * 2 + n % 2), transposed = 0;
+
+            for (int k = 0; k < 16; k++) {
+                plain += phx_bf16_float(a[row * 16 + k]) * phx_bf16_float(b[n * 16 + k]);
+                transposed += phx_bf16_float(a[row * 16 + k]) * phx_bf16_float(c[k * 16 + n]);
+            }
+            assert_true(d[row * 8 + n] == plain);
+            assert_true(e[row * 8 + n] == transposed);
+        }
+}
+
+// ---- copies
+
+__global__ void copy_kernel(const uint4 *from, uint4 *out)
+{
+    __shared__ uint4 tile[4];
+    int              i = (int)threadIdx.x;
+
+    tile[i] = make_uint4(7, 7, 7, 7);
+    phx_cp_async16_if(&tile[i], from + i, i != 3);
+    phx_cp_async_commit();
+    out[i] = tile[i]; // not there yet
+    phx_cp_async16(&tile[i], from + 4 + i);
+    phx_cp_async_commit();
+    phx_cp_async_wait<1>();
+    __syncthreads();
+    out[4 + i] = tile[3 - i];
+    __syncthreads();
+    phx_cp_async_wait<0>();
+    out[8 + i] = tile[i];
+}
+
+void copies_arrive_when_waited_for(void **state)
+{
+    uint4 from[8], out[12];
+
+    (void)state;
+    for (unsigned i = 0; i < 8; i++)
+        from[i] = make_uint4(i + 10, 0, 0, i);
+    assert_int_equal(PHX_LAUNCH(copy_kernel, 1, 4, 0, stream, from, out), cudaSuccess);
+    assert_int_equal(cudaStreamSynchronize(stream), cudaSuccess);
+    for (unsigned i = 0; i < 4; i++) {
+        assert_int_equal(out[i].x, 7);
+        assert_int_equal(out[4 + i].x, i == 0 ? 0 : 13 - i);
+        assert_int_equal(out[8 + i].x, 14 + i);
+    }
+}
+
+// ---- order, and what is refused
+
+__global__ void order_kernel(int *next, int *out)
+{
+    if (threadIdx.x == 0)
+        out[blockIdx.x] = atomicAdd(next, 1);
+}
+
+void blocks_run_in_both_orders_and_late(void **state)
+{
+    int next = 0, out[2][4] = {{-1, -1, -1, -1}, {-1, -1, -1, -1}};
+
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(PHX_LAUNCH(order_kernel, 4, WARP, 0, stream, &next, out[i]), cudaSuccess);
+    assert_int_equal(out[0][0], -1); // nobody has waited
+    assert_int_equal(cudaStreamSynchronize(stream), cudaSuccess);
+    assert_true((out[0][0] < out[0][3]) != (out[1][0] < out[1][3]));
+}
+
+void impossible_launches_are_refused(void **state)
+{
+    int next = 0, out[1];
+
+    (void)state;
+    assert_int_equal(PHX_LAUNCH(order_kernel, 1, 2048, 0, stream, &next, out), cudaErrorInvalidConfiguration);
+    assert_int_equal(PHX_LAUNCH(order_kernel, dim3(1, 70000), 1, 0, stream, &next, out), cudaErrorInvalidConfiguration);
+    assert_int_equal(PHX_LAUNCH(order_kernel, 1, 32, 300 << 10, stream, &next, out), cudaErrorInvalidValue);
+    assert_int_equal(PHX_LAUNCH(order_kernel, 0, 32, 0, stream, &next, out), cudaSuccess);
+    assert_int_equal(cudaStreamSynchronize(stream), cudaSuccess);
+    assert_int_equal(next, 0);
+    (void)cudaGetLastError();
+}
+
+__global__ void half_barrier_kernel()
+{
+    if (threadIdx.x < 16)
+        __syncthreads();
+}
+
+__global__ void half_shuffle_kernel()
+{
+    if (threadIdx.x < 16)
+        (void)phx_shfl(1, 0);
+}
+
+__global__ void two_things_kernel()
+{
+    if (threadIdx.x < 16)
+        (void)phx_shfl(1, 0);
+    else
+        __syncwarp();
+}
+
+__global__ void short_warp_kernel()
+{
+    (void)phx_shfl(1, 0);
+}
+
+void expect_death(void (*kernel)(), unsigned threads)
+{
+    pid_t pid = fork();
+    int   status = 0;
+
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        (void)signal(SIGABRT, SIG_DFL);
+        (void)!freopen("/dev/null", "w", stderr);
+        (void)PHX_LAUNCH(kernel, 1, threads, 0, stream);
+        (void)cudaStreamSynchronize(stream);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+}
+
+void threads_that_part_are_found(void **state)
+{
+    (void)state;
+    expect_death(half_barrier_kernel, WARP);
+    expect_death(half_shuffle_kernel, WARP);
+    expect_death(two_things_kernel, WARP);
+    expect_death(short_warp_kernel, 16);
+}
+
+} // namespace
+
+int main()
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(lanes_exchange_values),
+        cmocka_unit_test(blocks_meet_at_barriers),
+        cmocka_unit_test(matrices_multiply),
+        cmocka_unit_test(copies_arrive_when_waited_for),
+        cmocka_unit_test(blocks_run_in_both_orders_and_late),
+        cmocka_unit_test(impossible_launches_are_refused),
+        cmocka_unit_test(threads_that_part_are_found),
+    };
+
+    return cmocka_run_group_tests(tests, open_stream, close_stream);
+}
