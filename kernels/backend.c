@@ -315,7 +315,8 @@ static bool is_kv_valid(const struct phx_kv_desc *d)
 
     return d->n_layers >= 1 && d->n_blocks >= 1 && (d->block_tokens == 16 || d->block_tokens == 32) &&
            d->kv_heads >= 1 && d->kv_heads <= 65536 && d->head_dim >= 2 && d->head_dim <= 512 &&
-           d->head_dim % 2 == 0 && (d->dtype == PHX_DTYPE_F32 || d->dtype == PHX_DTYPE_BF16) &&
+           d->head_dim % 2 == 0 &&
+           (d->dtype == PHX_DTYPE_F32 || d->dtype == PHX_DTYPE_BF16 || d->dtype == PHX_DTYPE_I8) &&
            !__builtin_mul_overflow((uint64_t)d->n_layers * (uint64_t)d->n_blocks,
                                    (uint64_t)d->kv_heads * (uint64_t)d->head_dim * 512, &elements);
 }
@@ -428,8 +429,7 @@ void phx_kv_write(struct phx_backend *b, struct phx_kv *kv, int32_t layer, struc
 
     if (b->has_failed || !is_f32(b, "kv_write", "k", k, k.dim[0], columns) ||
         !is_f32(b, "kv_write", "v", v, k.dim[0], columns) ||
-        !check_spans(b, "kv_write", spans, k.dim[0]) ||
-        !check_blocks(b, "kv_write", spans, &kv->desc, 1))
+        !check_spans(b, "kv_write", spans, k.dim[0]) || !check_blocks(b, "kv_write", spans, &kv->desc, 1))
         return;
     if (layer < 0 || layer >= kv->desc.n_layers) {
         (void)fail(b, "kv_write: layer %d of %d", layer, kv->desc.n_layers);
