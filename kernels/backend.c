@@ -243,7 +243,11 @@ struct phx_kv *phx_kv_create(struct phx_backend *b, const struct phx_kv_desc *de
     struct phx_kv *kv;
 
     if (!phx_kv_is_valid(desc)) {
-        (void)fail(b, "kv_create: block_tokens 16 or 32, even head_dim up to 512, F32 or BF16");
+        (void)fail(b, "kv_create: block_tokens 16 or 32, even head_dim up to 512, F32, BF16 or I8");
+        return NULL;
+    }
+    if (b->ops->kv_bytes(desc) == 0) {
+        (void)fail(b, "kv_create: backend %s has no int8 cache; choose bf16", b->ops->name);
         return NULL;
     }
     kv = phx_memory_alloc(sizeof(*kv));
@@ -339,8 +343,7 @@ void phx_kv_write(struct phx_backend *b, struct phx_kv *kv, int32_t layer, struc
 
     if (b->has_failed || !is_f32(b, "kv_write", "k", k, k.dim[0], columns) ||
         !is_f32(b, "kv_write", "v", v, k.dim[0], columns) ||
-        !check_spans(b, "kv_write", spans, k.dim[0]) ||
-        !check_blocks(b, "kv_write", spans, &kv->desc, 1))
+        !check_spans(b, "kv_write", spans, k.dim[0]) || !check_blocks(b, "kv_write", spans, &kv->desc, 1))
         return;
     if (layer < 0 || layer >= kv->desc.n_layers) {
         (void)fail(b, "kv_write: layer %d of %d", layer, kv->desc.n_layers);

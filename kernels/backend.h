@@ -31,7 +31,7 @@ enum phx_dtype {
     PHX_DTYPE_F8_E4M3, /* sources only: widened when packed */
     PHX_DTYPE_F8_E5M2,
     PHX_DTYPE_I32,
-    PHX_DTYPE_I8       /* weights: groups of PHX_I8_GROUP k with one float32 scale */
+    PHX_DTYPE_I8       /* weights: groups of PHX_I8_GROUP k with one float32 scale; cache: see phx_kv_desc */
 };
 
 /* The fixed cut of a contraction for products that tensor parallelism splits along k. */
@@ -176,9 +176,10 @@ struct phx_kv_desc {
     int32_t        block_tokens; /* 16 or 32 */
     int32_t        kv_heads;     /* of this rank */
     int32_t        head_dim;
-    enum phx_dtype dtype;        /* F32 or BF16 */
+    enum phx_dtype dtype;        /* F32, BF16, or I8 with one float32 scale per token and head */
 };
 
+/* 0 for a wrong description, or a dtype that the backend has no cache of. */
 size_t         phx_kv_bytes(const struct phx_backend *b, const struct phx_kv_desc *desc);
 struct phx_kv *phx_kv_create(struct phx_backend *b, const struct phx_kv_desc *desc);
 void           phx_kv_destroy(struct phx_backend *b, struct phx_kv *kv);

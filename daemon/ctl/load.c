@@ -88,6 +88,14 @@ static int reopen(struct run *r, int32_t i, struct phx_err *err)
     return open_conn(r, i, err);
 }
 
+static int send_again(struct run *r, int32_t i, struct phx_err *err)
+{
+    int64_t number = r->conns[i].number, due = r->conns[i].due_ns;
+    int     rc = reopen(r, i, err);
+
+    return rc == 0 ? phx_load_conn_send(&r->conns[i], number, due, err) : rc;
+}
+
 static int64_t due_of(const struct run *r, int64_t now)
 {
     return r->o->rate > 0 ? r->began_ns + (int64_t)((double)r->number / r->o->rate * 1e9) : now;
@@ -147,6 +155,8 @@ static int take_event(struct run *r, int32_t i, struct phx_err *err)
     }
     if (state == PHX_LOAD_MORE)
         return 0;
+    if (state == PHX_LOAD_AGAIN)
+        return send_again(r, i, err);
     r->idle[r->n_idle++] = i;
     return may_reuse && state == PHX_LOAD_DONE ? 0 : reopen(r, i, err);
 }

@@ -58,7 +58,7 @@ int phx_load_run(const struct phx_load_options *options, phx_load_progress_fn fn
 
 /* ---- one connection (load_conn.c) ------------------------------------------------------------------------ */
 
-enum phx_load_state { PHX_LOAD_MORE, PHX_LOAD_DONE, PHX_LOAD_CLOSED };
+enum phx_load_state { PHX_LOAD_MORE, PHX_LOAD_DONE, PHX_LOAD_CLOSED, PHX_LOAD_AGAIN };
 
 struct phx_load_conn {
     const struct phx_load_options *options;
@@ -66,7 +66,8 @@ struct phx_load_conn {
     int                            fd;
     SSL                           *ssl;
     struct phx_buf                 in, body; /* raw bytes; unchunked bytes not looked at yet */
-    int64_t                        due_ns, first_ns, last_ns;
+    int64_t                        number, due_ns, first_ns, last_ns;
+    int64_t                        n_answers; /* of this connection */
     int64_t                        n_tokens;
     int64_t                        left;     /* of the chunk or the body; -1 = until the end */
     int                            status;
@@ -78,7 +79,8 @@ int  phx_load_conn_open(struct phx_load_conn *c, SSL_CTX *tls, struct phx_err *e
 void phx_load_conn_close(struct phx_load_conn *c);
 /* Sends request number `number`, which was due at due_ns. */
 int phx_load_conn_send(struct phx_load_conn *c, int64_t number, int64_t due_ns, struct phx_err *err) PHX_CHECKED;
-/* Reads what is there and counts it.  DONE: the answer is whole, the connection is free again. */
+/* Reads what is there and counts it.  DONE: the answer is whole, the connection is free again.  AGAIN: a connection
+ * that was kept alive was closed before a byte of the answer: its request belongs on a new one. */
 enum phx_load_state phx_load_conn_read(struct phx_load_conn *c, bool may_reuse[1]);
 
 #endif

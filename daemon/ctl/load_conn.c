@@ -57,6 +57,7 @@ int phx_load_conn_open(struct phx_load_conn *c, SSL_CTX *tls, struct phx_err *er
     int rc;
 
     c->fd = -1;
+    c->n_answers = 0;
     phx_buf_init(&c->in, HEAD_MAX_BYTES + 2 * READ_BYTES);
     phx_buf_init(&c->body, BODY_MAX_BYTES);
     rc = connect_socket(c, err);
@@ -159,6 +160,7 @@ int phx_load_conn_send(struct phx_load_conn *c, int64_t number, int64_t due_ns, 
                    "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
                    o->path, o->is_chat ? "chat/completions" : "completions", o->host, o->port, o->key, body.size);
     phx_buf_put(&request, body.data, body.size);
+    c->number = number;
     c->due_ns = due_ns;
     c->first_ns = c->last_ns = 0;
     c->n_tokens = 0;
@@ -357,6 +359,7 @@ static void finish(struct phx_load_conn *c)
         return;
     }
     r->n_answered++;
+    c->n_answers++;
     r->n_tokens += c->n_tokens;
     phx_histogram_add(&r->whole, now - c->due_ns);
     if (c->n_tokens > 1 && c->first_ns > 0)
@@ -383,6 +386,8 @@ enum phx_load_state phx_load_conn_read(struct phx_load_conn *c, bool may_reuse[1
 
         if (is_later)
             return PHX_LOAD_MORE;
+        if (c->is_busy && c->n_answers > 0 && !c->has_head && c->in.size == 0)
+            return PHX_LOAD_AGAIN;
         state = PHX_LOAD_CLOSED;
         if (c->has_head && !c->is_chunked && c->left == -1) /* it ends with the connection */
             state = PHX_LOAD_DONE;

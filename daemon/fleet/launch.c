@@ -150,8 +150,7 @@ static void add_rank(struct argv *a, const struct phx_replica *r)
     if (c->engine_threads > 0)
         add_number(a, "--threads", c->engine_threads);
     add_share(a, r);
-    if (strcmp(c->engine_kv_dtype, "bf16") == 0)
-        add_pair(a, "--kv-dtype", "bf16");
+    add_pair(a, "--kv-dtype", c->engine_kv_dtype);
     if (c->engine_kv_memory_bytes > 0)
         add_number(a, "--kv-memory", c->engine_kv_memory_bytes);
     add_number(a, "--block-tokens", c->engine_block_tokens);

@@ -2,7 +2,7 @@
  * Quantising rows, and int8 products of few of them.  The file that includes this has defined v16 and vi: sixteen
  * sums of integers on their way. */
 
-enum { I8_TILE_ROWS = 4 };
+enum { I8_TILE_ROWS = 4, I8_PANELS = 4, I8_PREFETCH_BYTES = 2048 };
 
 /* ---- rows ---------------------------------------------------------------------------------------- */
 
@@ -108,7 +108,7 @@ static void quantise(const struct i8_rows *rows, int32_t first, int32_t end)
             signed char    *to = rows->tiles + i8_offset(&group, n_row_blocks, rb);
             size_t          at = ((size_t)g * (size_t)n_row_blocks + (size_t)rb) * LANES;
 
-            for (int32_t i = 0; i < LANES; i++, to += I8_ROW_BYTES) {
+            for (int32_t i = 0; i < LANES && (rows->is_whole || rb * LANES + i < rows->n_rows); i++, to += I8_ROW_BYTES) {
                 int32_t row = rb * LANES + i;
 
                 if (row < rows->n_rows)
@@ -126,108 +126,145 @@ static void quantise(const struct i8_rows *rows, int32_t first, int32_t end)
 
 /* ---- products -------------------------------------------------------------------------------------- */
 
+/* Rows [row, row + 1 to 4) against panels that lie panel_bytes apart. */
 struct i8_tile {
     const struct i8_rows *rows;
     const unsigned char  *panel;
-    const float          *scales; /* of the panel */
+    size_t                panel_bytes, scales_at; /* of a panel */
     int32_t               row;
 };
 
-/* The groups of a slice: sum [rows][16]. */
-INLINE void sum_groups(const int n, float *sum, const struct i8_tile *t, int32_t first, int32_t end)
+/* One group: the integer sums of every row with every panel. */
+INLINE void dot_group(const int panels, const int n, vi acc[I8_PANELS][I8_TILE_ROWS], const struct i8_tile *t,
+                      const struct i8_group *group)
 {
     const struct i8_rows *rows = t->rows;
-    int32_t               n_row_blocks = i8_row_blocks(rows->n_rows);
-    v16                   out[I8_TILE_ROWS];
+    const unsigned char  *w = t->panel + (size_t)group->block * I8_TILE_BYTES;
+    const signed char    *x[I8_TILE_ROWS];
 
-    for (int r = 0; r < n; r++)
-        out[r] = v16_zero();
-    for (int32_t g = first; g < end; g++) {
-        struct i8_group      group = i8_find_group(rows->w, g);
-        const unsigned char *w = t->panel + (size_t)group.block * I8_TILE_BYTES;
-        const signed char   *x[I8_TILE_ROWS];
-        v16                  w_scale = v16_load(t->scales + g * LANES);
-        vi                   acc[I8_TILE_ROWS];
+    for (int r = 0; r < n; r++) {
+        int32_t row = t->row + r;
 
-        for (int r = 0; r < n; r++) {
-            int32_t row = t->row + r;
-
-            x[r] = rows->tiles + i8_offset(&group, n_row_blocks, row / LANES) + (size_t)(row % LANES) * I8_ROW_BYTES;
-            acc[r] = vi_zero();
-        }
-        for (int32_t b = 0; b < group.n_blocks; b++, w += I8_TILE_BYTES)
-            for (int q = 0; q < I8_BLOCK_K / 4; q++) {
-                vi_weights quad = vi_load(w + (size_t)q * 64);
-
-                __builtin_prefetch(w + (size_t)q * 64 + 2048);
-                for (int r = 0; r < n; r++) {
-                    int32_t four;
-
-                    memcpy(&four, x[r] + (size_t)b * I8_TILE_BYTES + (size_t)q * 4, sizeof(four));
-                    acc[r] = vi_dot(acc[r], quad, four);
-                }
-            }
-        for (int r = 0; r < n; r++) {
-            size_t at = (size_t)g * (size_t)n_row_blocks * LANES + (size_t)(t->row + r);
-
-            out[r] = v16_fma(vi_finish(acc[r], rows->sums[at]), v16_mul(w_scale, v16_set(rows->scales[at])), out[r]);
-        }
+        x[r] = rows->tiles + i8_offset(group, i8_row_blocks(rows->n_rows), row / LANES) +
+               (size_t)(row % LANES) * I8_ROW_BYTES;
     }
-    for (int r = 0; r < n; r++)
-        v16_store(sum + r * LANES, out[r]);
+    for (int p = 0; p < panels; p++)
+        for (int r = 0; r < n; r++)
+            acc[p][r] = vi_zero();
+    for (int32_t b = 0; b < group->n_blocks; b++, w += I8_TILE_BYTES)
+        for (int q = 0; q < I8_BLOCK_K / 4; q++) {
+            vi_weights quad[I8_PANELS];
+
+            for (int p = 0; p < panels; p++) {
+                const unsigned char *at = w + (size_t)p * t->panel_bytes + (size_t)q * 64;
+
+                __builtin_prefetch(at + I8_PREFETCH_BYTES);
+                quad[p] = vi_load(at);
+            }
+            for (int r = 0; r < n; r++) {
+                int32_t four;
+
+                memcpy(&four, x[r] + (size_t)b * I8_TILE_BYTES + (size_t)q * 4, sizeof(four));
+                for (int p = 0; p < panels; p++)
+                    acc[p][r] = vi_dot(acc[p][r], quad[p], four);
+            }
+        }
 }
 
-static void sum_groups_n(int n, float *sum, const struct i8_tile *t, int32_t first, int32_t end)
+/* The groups of a slice: sum [panels][rows][16]. */
+INLINE void sum_groups(const int panels, const int n, float *sum, const struct i8_tile *t, int32_t first, int32_t end)
 {
-    switch (n) {
-    case 1: sum_groups(1, sum, t, first, end); return;
-    case 2: sum_groups(2, sum, t, first, end); return;
-    case 3: sum_groups(3, sum, t, first, end); return;
-    default: sum_groups(4, sum, t, first, end); return;
+    const struct i8_rows *rows = t->rows;
+    v16                   out[I8_PANELS][I8_TILE_ROWS];
+
+    for (int p = 0; p < panels; p++)
+        for (int r = 0; r < n; r++)
+            out[p][r] = v16_zero();
+    for (int32_t g = first; g < end; g++) {
+        struct i8_group group = i8_find_group(rows->w, g);
+        size_t          at = (size_t)g * (size_t)i8_row_blocks(rows->n_rows) * LANES + (size_t)t->row;
+        vi              acc[I8_PANELS][I8_TILE_ROWS];
+
+        dot_group(panels, n, acc, t, &group);
+        for (int p = 0; p < panels; p++) {
+            v16 w_scale = v16_load((const float *)(const void *)(t->panel + (size_t)p * t->panel_bytes + t->scales_at) +
+                                   g * LANES);
+
+            for (int r = 0; r < n; r++)
+                out[p][r] = v16_fma(vi_finish(acc[p][r], rows->sums[at + (size_t)r]),
+                                    v16_mul(w_scale, v16_set(rows->scales[at + (size_t)r])), out[p][r]);
+        }
+    }
+    for (int p = 0; p < panels; p++)
+        for (int r = 0; r < n; r++)
+            v16_store(sum + (p * n + r) * LANES, out[p][r]);
+}
+
+static void sum_groups_n(int panels, int n, float *sum, const struct i8_tile *t, int32_t first, int32_t end)
+{
+    switch (panels * 8 + n) {
+    case 1 * 8 + 1: sum_groups(1, 1, sum, t, first, end); return;
+    case 1 * 8 + 2: sum_groups(1, 2, sum, t, first, end); return;
+    case 1 * 8 + 3: sum_groups(1, 3, sum, t, first, end); return;
+    case 1 * 8 + 4: sum_groups(1, 4, sum, t, first, end); return;
+    case 4 * 8 + 1: sum_groups(4, 1, sum, t, first, end); return;
+    case 4 * 8 + 2: sum_groups(4, 2, sum, t, first, end); return;
+    case 4 * 8 + 3: sum_groups(4, 3, sum, t, first, end); return;
+    default: sum_groups(4, 4, sum, t, first, end); return;
     }
 }
 
 /* All slices, combined by the tree: partial sums, one per level, merge like a binary counter. */
-static void sum_i8_tile(float *sum, const struct i8_tile *t, int n)
+static void sum_i8_tile(float *sum, const struct i8_tile *t, int panels, int n)
 {
     const struct cpu_weight *w = t->rows->w;
-    float                    stack[3][I8_TILE_ROWS * LANES];
-    int                      depth = 0, n_slices = w->desc.n_slices;
+    float                    stack[3][I8_PANELS * I8_TILE_ROWS * LANES];
+    int                      depth = 0, n_slices = w->desc.n_slices, n_floats = panels * n * LANES;
 
     for (int s = 0; s < n_slices; s++) {
         bool is_last = s + 1 == n_slices;
 
-        sum_groups_n(n, sum, t, s > 0 ? w->group_end[s - 1] : 0, w->group_end[s]);
+        sum_groups_n(panels, n, sum, t, s > 0 ? w->group_end[s - 1] : 0, w->group_end[s]);
         for (int carry = s + 1; depth > 0 && ((carry & 1) == 0 || is_last); carry >>= 1) {
             depth--;
-            for (int i = 0; i < n * LANES; i += LANES)
+            for (int i = 0; i < n_floats; i += LANES)
                 v16_store(sum + i, v16_add(v16_load(stack[depth] + i), v16_load(sum + i)));
         }
         if (!is_last)
-            memcpy(stack[depth++], sum, (size_t)n * LANES * sizeof(float));
+            memcpy(stack[depth++], sum, (size_t)n_floats * sizeof(float));
     }
 }
 
+static void store_i8_tile(const struct matmul_job *job, const float *sum, int32_t panel, int32_t row, int n)
+{
+    int32_t n0 = panel * LANES, columns = job->w->desc.n - n0 < LANES ? job->w->desc.n - n0 : LANES;
+    v16     bias = job->bias != NULL ? v16_load_n(job->bias + n0, (int)columns) : v16_zero();
+
+    for (int r = 0; r < n; r++) {
+        v16 v = v16_load(sum + r * LANES);
+
+        v16_store_n(job->out + (row + r) * job->out_stride + n0, job->bias != NULL ? v16_add(v, bias) : v, (int)columns);
+    }
+}
+
+/* Four panels at a time while they last: several streams keep the memory busier than one. */
 static void matmul_i8(const struct matmul_job *job, const struct i8_rows *rows, int32_t first, int32_t end)
 {
-    float sum[I8_TILE_ROWS * LANES];
+    float sum[I8_PANELS * I8_TILE_ROWS * LANES];
 
-    for (int32_t panel = first; panel < end; panel++) {
-        int32_t        n0 = panel * LANES, n = job->w->desc.n - n0 < LANES ? job->w->desc.n - n0 : LANES;
-        v16            bias = job->bias != NULL ? v16_load_n(job->bias + n0, (int)n) : v16_zero();
-        struct i8_tile t = {rows, i8_panel(job->w, panel), i8_scales(job->w, panel), 0};
+    for (int32_t panel = first; panel < end;) {
+        int            panels = end - panel >= I8_PANELS ? I8_PANELS : 1;
+        struct i8_tile t = {rows, i8_panel(job->w, panel), job->w->panel_bytes,
+                            (size_t)job->w->units * I8_TILE_BYTES, 0};
 
         for (; t.row < job->n_rows; t.row += I8_TILE_ROWS) {
-            int n_rows = job->n_rows - t.row < I8_TILE_ROWS ? (int)(job->n_rows - t.row) : I8_TILE_ROWS;
+            int n = job->n_rows - t.row < I8_TILE_ROWS ? (int)(job->n_rows - t.row) : I8_TILE_ROWS;
 
-            sum_i8_tile(sum, &t, n_rows);
-            for (int r = 0; r < n_rows; r++) {
-                v16 v = v16_load(sum + r * LANES);
-
-                v16_store_n(job->out + (t.row + r) * job->out_stride + n0,
-                            job->bias != NULL ? v16_add(v, bias) : v, (int)n);
-            }
+            sum_i8_tile(sum, &t, panels, n);
+            for (int p = 0; p < panels; p++)
+                store_i8_tile(job, sum + p * n * LANES, panel + p, t.row, n);
         }
+        panel += panels;
     }
 }
 

@@ -20,6 +20,7 @@ struct i8_rows {
     signed char             *tiles;
     float                   *scales;
     int32_t                 *sums;
+    bool                     is_whole; /* blocks of 16 rows are filled up with zeros: the matrix unit reads them */
 };
 
 static inline int32_t i8_row_blocks(int32_t n_rows)

@@ -52,11 +52,13 @@ struct cpu_kv {
     struct phx_kv_desc desc;
     bool               is_tiled;     /* bf16 as A tiles of the matrix unit, for rounded attention */
     size_t             element_bytes;
+    size_t             token_stride; /* elements of one token of a head; int8: with its scale */
     size_t             head_stride;  /* elements of one (block, head) */
     size_t             block_stride; /* elements of one block of one layer */
     size_t             layer_stride;
     unsigned char     *k; /* [layer][block][head][sub][Dh][16 tokens]; tiled: [..][sub][Dh / 32][16 tokens][32] */
-    unsigned char     *v; /* [layer][block][head][token][Dh]; tiled: [..][Dh][token] */
+    unsigned char     *v; /* [layer][block][head][token][Dh]; tiled: [..][Dh][token]; int8: every 16 tokens of either are
+                           * followed by their 16 scales, floats */
 };
 
 /* out[t][n] (+)= sum over slices of w[n] . x[t] for panels of one matrix. */

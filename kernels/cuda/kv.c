@@ -21,7 +21,7 @@ static struct cuda_kv plan_kv(const struct phx_kv_desc *desc)
 
 size_t phx_cuda_kv_bytes(const struct phx_kv_desc *desc)
 {
-    return plan_kv(desc).layer_bytes * (size_t)desc->n_layers;
+    return desc->dtype == PHX_DTYPE_I8 ? 0 : plan_kv(desc).layer_bytes * (size_t)desc->n_layers;
 }
 
 void *phx_cuda_kv_create(void *device, const struct phx_kv_desc *desc)

@@ -200,6 +200,7 @@ int phx_pack_rect(struct phx_packer *p, struct phx_weight *w, const struct phx_r
         piece.source.n_rows = to - from;
         if (p->is_listing) {
             phx_ahead_add(p->ahead, r->tensor, piece.offset, piece.size_bytes);
+            p->total_bytes += piece.useful_bytes;
             continue;
         }
         int code = r->lie == PHX_LIE_BLOCKS ? check_scales(r, &piece.source, err)
@@ -262,8 +263,10 @@ int phx_pack_vector(struct phx_packer *p, const struct phx_ckpt_tensor *t, int64
                     int64_t step, int32_t n, struct phx_tensor dst, int64_t dst_first,
                     struct phx_err *err)
 {
-    if (p->is_listing)
+    if (p->is_listing) {
+        p->total_bytes += (uint64_t)n * sizeof(float);
         return 0;
+    }
     float *host = phx_mem_try((size_t)n, sizeof *host);
     if (host == NULL)
         return phx_fail(err, PHX_E_NOMEM, "tensor %s: no memory for %d values", t->name, n);

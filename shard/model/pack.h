@@ -15,7 +15,7 @@ struct phx_packer {
     uint64_t allocated_bytes; /* of backend memory */
     int64_t  chunk_bytes;     /* of a file at a time, about */
     struct phx_ahead *ahead;  /* told of each packed piece; may be NULL */
-    bool     is_listing;      /* nothing is packed: ahead hears of the pieces to come */
+    bool     is_listing;      /* nothing is packed: ahead hears of the pieces to come, total_bytes sums them up */
 };
 
 /* How a tensor lies in its file. */

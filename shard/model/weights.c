@@ -383,13 +383,14 @@ static int walk(struct loader *l, const struct phx_part *part, struct phx_weight
     return code;
 }
 
-/* Goes through the weights once without touching them, so that reading can run ahead of packing. */
-static int start_ahead(const struct loader *l, struct phx_err *err)
+/* Goes through the weights once without touching them: what there is to read, and reading can run ahead of packing. */
+static int start_ahead(struct loader *l, struct phx_err *err)
 {
     struct loader      listing = *l;
     struct phx_weights none = {0};
     listing.packer.is_listing = true;
     int code = walk(&listing, l->part, &none, err);
+    l->packer.total_bytes = listing.packer.total_bytes;
     if (code == 0)
         phx_ahead_start(l->packer.ahead);
     return code;
@@ -400,8 +401,7 @@ int phx_weights_load(const struct phx_model_options *o, const struct phx_checkpo
 {
     struct loader l = {
         .packer = {.backend = o->backend, .progress = o->progress, .progress_ctx = o->progress_ctx,
-                   .total_bytes = o->part->weights_bytes, .chunk_bytes = CHUNK_BYTES,
-                   .ahead = phx_ahead_create()},
+                   .chunk_bytes = CHUNK_BYTES, .ahead = phx_ahead_create()},
         .config = o->config, .part = o->part, .checkpoint = checkpoint};
     w->n_layers = count(o->part->layers);
     w->layers = phx_mem_calloc((size_t)w->n_layers, sizeof *w->layers);

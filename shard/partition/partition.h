@@ -70,4 +70,7 @@ void phx_slice_ends(const struct phx_model_config *config, bool is_ffn, int32_t 
 int phx_partition(const struct phx_partition_request *request, struct phx_part *parts,
                   struct phx_err *err) PHX_CHECKED;
 
+/* The type of a cache from its name: f32, bf16 or int8; false for any other. */
+bool phx_kv_dtype_parse(const char *text, enum phx_dtype *out);
+
 #endif

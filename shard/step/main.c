@@ -25,11 +25,11 @@ static const struct argp_option options[] = {
     {"pp", OPT_PP, "N", 0, "pipeline stages (default 1)", 0},
     {"backend", OPT_BACKEND, "NAME", 0, "cpu or cuda (default cpu)", 0},
     {"isa", OPT_ISA, "NAME", 0, "auto, ref, avx2, avx512 or amx", 0},
-    {"compute", OPT_COMPUTE, "T", 0, "f32 or bf16 (default f32)", 0},
+    {"compute", OPT_COMPUTE, "T", 0, "f32, bf16 or int8 (default f32)", 0},
     {"dtype", OPT_DTYPE, "T", 0, "auto, or int8: dense weights are quantised (default auto)", 0},
     {"threads", OPT_THREADS, "N", 0, "threads of this rank (default: the cores of its share of the machine)", 0},
     {"share", OPT_SHARE, "I/N", 0, "this replica is number I, from 0, of N on its machines (default 0/1)", 0},
-    {"kv-dtype", OPT_KV_DTYPE, "T", 0, "f32 or bf16 (default f32)", 0},
+    {"kv-dtype", OPT_KV_DTYPE, "T", 0, "f32, bf16 or int8 (default f32)", 0},
     {"kv-blocks", OPT_KV_BLOCKS, "N", 0, "blocks of the cache (default: from the memory)", 0},
     {"kv-memory", OPT_KV_MEMORY, "BYTES", 0, "bytes of the cache per rank", 0},
     {"block-tokens", OPT_BLOCK_TOKENS, "N", 0, "positions of a block: 16 or 32 (default 16)", 0},
@@ -144,9 +144,8 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         o->compute = strcmp(arg, "f32") == 0 ? PHX_COMPUTE_F32 : PHX_COMPUTE_BF16;
         return 0;
     case OPT_KV_DTYPE:
-        if (strcmp(arg, "f32") != 0 && strcmp(arg, "bf16") != 0)
-            argp_error(state, "--kv-dtype: f32 or bf16");
-        o->kv_dtype = strcmp(arg, "f32") == 0 ? PHX_DTYPE_F32 : PHX_DTYPE_BF16;
+        if (!phx_kv_dtype_parse(arg, &o->kv_dtype))
+            argp_error(state, "--kv-dtype: f32, bf16 or int8");
         return 0;
     case OPT_LOG_LEVEL:
         if (phx_log_parse_level(arg, &level) != 0)

@@ -60,6 +60,12 @@ static double dtype_bytes(enum phx_dtype dtype)
     }
 }
 
+/* Of a token's keys, or values, of one head. */
+static double kv_head_bytes(int32_t head_dim, enum phx_dtype dtype)
+{
+    return dtype == PHX_DTYPE_I8 ? head_dim + 4 : head_dim * dtype_bytes(dtype);
+}
+
 static double count(struct phx_range r)
 {
     return (double)(r.end - r.first);
@@ -87,7 +93,7 @@ static struct phx_bench_rank facts_of(const struct phx_rank *r)
     f.token_bytes = (layers * attention + head) * dtype_bytes(c->dtype) + layers * router * 4 +
                     layers * ffn * dtype_bytes(ffn_dtype);
     f.token_macs = layers * (attention + router + ffn);
-    f.context_bytes = layers * 2 * count(p->kv_heads) * c->head_dim * dtype_bytes(r->options->kv_dtype);
+    f.context_bytes = layers * 2 * count(p->kv_heads) * kv_head_bytes(c->head_dim, r->options->kv_dtype);
     return f;
 }
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Phalanx's side of the benchmarks: the engine by phalanx-bench, the whole by `phalanx up`."""
+import contextlib
 import http.client
 import json
 import os
@@ -83,11 +84,30 @@ class Phalanx:
 
     def serve_first(self, model, arguments):
         """Seconds from `phalanx up` to the first token over HTTP, and to its readiness; its keys exist before."""
-        self.state.mkdir(exist_ok=True)
+        if not (self.state / model).exists():
+            with self.served(model, arguments):
+                pass
+        with self.served(model, arguments) as (ready, began, ready_seconds, command):
+            ask_one_token(ready)
+            return time.monotonic() - began, {"ready_seconds": ready_seconds}, shorten(command)
+
+    def serve_load(self, model, arguments, load):
+        """What the clients of `phalanx bench http` see of `phalanx up`."""
+        with self.served(model, arguments) as (ready, _, _, command):
+            ask_one_token(ready)
+            return self.load(ready["url"], ["--key-file", ready["key_file"], *load]), shorten(command)
+
+    def load(self, url, arguments):
+        facts = json.loads(said([self.folder / "phalanx", "bench", "http", url, *arguments, "--json"]))
+        if facts["errors"] > 0:
+            raise Failed(f"{facts['errors']} of {facts['sent']} requests failed: {facts.get('first_error')}")
+        return facts
+
+    @contextlib.contextmanager
+    def served(self, model, arguments):
+        """A daemon of that model: (its ready line, when it was started, seconds until it was ready, its command)."""
         data = self.state / model
-        if not data.exists():
-            data.mkdir()
-            self.serve_first(model, arguments)
+        data.mkdir(parents=True, exist_ok=True)
         command = [self.folder / "phalanx", "up", self.models / model, "--tp", "1", "--pp", "1", "--threads",
                    str(self.threads), "--listen", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--data", data,
                    *map(str, arguments), "--json"]
@@ -99,10 +119,7 @@ class Phalanx:
             line = process.stdout.readline()
             if not line:
                 raise Failed(f"phalanx up ended: {log.read_text(errors='replace')[-800:]}")
-            ready = json.loads(line)
-            ready_seconds = time.monotonic() - began
-            ask_one_token(ready)
-            return time.monotonic() - began, {"ready_seconds": ready_seconds}, shorten(command)
+            yield json.loads(line), began, time.monotonic() - began, command
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)

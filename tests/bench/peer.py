@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """llama.cpp's own tools, from a folder that holds a build of them, on models in GGUF."""
+import contextlib
 import http.client
 import json
 import os
@@ -63,6 +64,19 @@ class LlamaCpp:
 
     def serve_first(self, kind):
         """Seconds from the start of llama-server to its first token over HTTP, and to its health."""
+        with self.served(kind) as (port, began, ready_seconds, command):
+            ask_one_token(port)
+            return time.monotonic() - began, {"ready_seconds": ready_seconds}, shorten(command)
+
+    def serve_load(self, kind, load):
+        """What the same clients see of llama-server; load: a function of its URL."""
+        with self.served(kind) as (port, _, _, command):
+            ask_one_token(port)
+            return load(f"http://127.0.0.1:{port}"), shorten(command)
+
+    @contextlib.contextmanager
+    def served(self, kind):
+        """A llama-server with 8 slots: (its port, when it was started, seconds until it was healthy, its command)."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -76,14 +90,16 @@ class LlamaCpp:
                 if process.poll() is not None or time.monotonic() - began > 120:
                     raise Failed(f"{shorten(command)} did not become ready")
                 time.sleep(0.01)
-            ready = time.monotonic() - began
-            body = {"prompt": list(range(100, 116)), "n_predict": 1, "cache_prompt": False}
-            if not ask(port, "POST", "/completion", json.dumps(body)):
-                raise Failed(f"{shorten(command)} gave no token")
-            return time.monotonic() - began, {"ready_seconds": ready}, shorten(command[:-2])
+            yield port, began, time.monotonic() - began, command[:-2]
         finally:
             process.terminate()
             process.wait(60)
+
+
+def ask_one_token(port):
+    body = {"prompt": list(range(100, 116)), "n_predict": 1, "cache_prompt": False}
+    if not ask(port, "POST", "/completion", json.dumps(body)):
+        raise Failed("llama-server gave no token")
 
 
 def ask(port, method, path, body):

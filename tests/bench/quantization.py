@@ -24,6 +24,8 @@ MODES = [
     ("f32", "float32", ["--compute", "f32", "--kv-dtype", "f32"]),
     ("bf16", "bf16 (the default)", ["--compute", "bf16", "--kv-dtype", "bf16"]),
     ("int8", "int8 weights, else bf16", ["--dtype", "int8", "--compute", "bf16", "--kv-dtype", "bf16"]),
+    ("kv8", "int8 cache, else bf16", ["--compute", "bf16", "--kv-dtype", "int8"]),
+    ("int8-kv8", "int8 weights and cache", ["--dtype", "int8", "--compute", "bf16", "--kv-dtype", "int8"]),
 ]
 Q8_0 = ("q8_0", "Q8_0 weights, else float32", MODES[0][2])
 KINDS = ("add", "sub", "count", "reverse", "sort", "capital", "talk")

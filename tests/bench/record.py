@@ -65,6 +65,15 @@ def summarise(row, turns, facts):
     return record
 
 
+def part(row, turns, facts):
+    """The record of a row whose figure is another name in the samples of these turns."""
+    own = [{side: sample if side == "ceiling" else
+            {"value": sample[row.key], "min": sample[row.key], "max": sample[row.key], "command": sample["command"],
+             "foreign": sample["foreign"], "tries": sample["tries"]}
+            for side, sample in turn.items()} for turn in turns]
+    return summarise(row, own, facts)
+
+
 def rounded(value):
     if isinstance(value, float):
         return float(f"{value:.5g}")

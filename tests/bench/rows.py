@@ -48,6 +48,8 @@ class Row:
     aim_share: Optional[float] = None    # of the ceiling
     is_limit: bool = False
     is_lower_better: bool = False
+    part_of: Optional[str] = None        # the row whose samples hold this one's figure ...
+    key: Optional[str] = None            # ... under this name
 
 
 def rates(facts, command, without):
@@ -145,11 +147,33 @@ def memory_row(name, title, model, wish, kind, need=()):
 
 
 def timed(fn):
-    """A sample of the seconds that a start took."""
+    """A sample of the seconds that a start took, right behind another: a virtual machine gives free memory back to
+    its host, and whoever uses it first again waits for it (here a second per GB)."""
     def run(tools):
+        fn(tools)
         value, facts, command = fn(tools)
         return {"value": value, "min": value, "max": value, "command": command, **facts}
     return run
+
+
+# 8 clients with 200 tokens in and 64 out, three times each; nothing is guessed, for a random model soon repeats itself.
+LOAD = ["-c", "8", "--requests", "24", "--duration", "600", "--prompt-tokens", "200", "--output-tokens", "64"]
+
+
+def seen_by_clients(fn):
+    """A sample of what streaming clients see: output tokens per second, and the waits in milliseconds beside it."""
+    def run(tools):
+        facts, command = fn(tools)
+        value = facts["output_tokens_per_s"]
+        return {"value": value, "min": value, "max": value, "ttft_ms": facts["ttft_ms"]["p50"],
+                "gap_ms": facts["inter_token_ms"]["p50"], "ttft_max_ms": facts["ttft_ms"]["max"],
+                "command": f"{command}; phalanx bench http {' '.join(LOAD)}"}
+    return run
+
+
+def http_part(name, title, key, floor, aim):
+    return Row(name, title, "ms", None, theirs=None, peer_file="q8_0", floor=floor, aim=aim, is_lower_better=True,
+               part_of="http", key=key)
 
 
 ROWS = [
@@ -166,6 +190,12 @@ ROWS = [
     ranks_row("tp2-decode-bf16", "TP 2, 2 processes of 1 thread: decode, bf16", decode_args, BF16),
     ranks_row("tp2-prefill-int8", "TP 2, 2 processes of 1 thread: prefill 512, int8", prefill_args, INT8, need=INT8),
     ranks_row("tp2-decode-int8", "TP 2, 2 processes of 1 thread: decode, int8", decode_args, INT8, need=INT8),
+    Row("http", "HTTP, 8 streaming clients, 200 in 64 out, int8 against Q8_0: output", "tokens/s",
+        seen_by_clients(lambda t: t.ours.serve_load(LLAMA, ["--dtype", "int8", "--set", "engine.speculate=off"], LOAD)),
+        seen_by_clients(lambda t: t.peer.serve_load("q8_0", lambda url: t.ours.load(url, LOAD))), peer_file="q8_0",
+        models=(LLAMA,), floor=3, aim=5),
+    http_part("http-ttft", "the same: time to first token, median", "ttft_ms", 3, 10),
+    http_part("http-gap", "the same: between two tokens, median", "gap_ms", 1, 3),
     Row("start", "start to first token over HTTP, bf16 against Q8_0, hot in page cache", "s",
         timed(lambda t: t.ours.serve_first(LLAMA, [])), timed(lambda t: t.peer.serve_first("q8_0")), peer_file="q8_0",
         models=(LLAMA,), floor=2, aim=1, is_limit=True, is_lower_better=True),
@@ -183,13 +213,20 @@ def row_names():
     return [row.name for row in ROWS]
 
 
+def parts_of(row):
+    """The rows whose figures lie in this one's samples."""
+    return [part for part in ROWS if part.part_of == row.name]
+
+
 def pick(names):
-    """The rows of these names, in their own order; a name may end in * ."""
+    """The rows to run for these names, in their own order; a name may end in * and a part stands for its whole."""
     wanted = [name.strip() for name in names.split(",") if name.strip()]
-    found = [row for row in ROWS if any(
-        row.name == w or (w.endswith("*") and row.name.startswith(w[:-1])) for w in wanted)]
-    unknown = [w for w in wanted if not any(
-        row.name == w or (w.endswith("*") and row.name.startswith(w[:-1])) for row in ROWS)]
+
+    def is_meant(row, name):
+        return row.name == name or (name.endswith("*") and row.name.startswith(name[:-1]))
+
+    unknown = [name for name in wanted if not any(is_meant(row, name) for row in ROWS)]
     if unknown:
         raise SystemExit(f"no row {', '.join(unknown)}; there are {', '.join(row_names())}")
-    return found
+    meant = {row.part_of or row.name for row in ROWS if any(is_meant(row, name) for name in wanted)}
+    return [row for row in ROWS if row.name in meant]

@@ -76,7 +76,7 @@ def sides_of(row, tools):
 
 
 def run_row(index, row, tools, arguments, facts, progress):
-    """The record of a row, or None with the reason said."""
+    """The records of a row and of its parts; none with the reason said."""
     try:
         tools.ours.require(row.need)
         for model in row.models:
@@ -93,14 +93,14 @@ def run_row(index, row, tools, arguments, facts, progress):
             turns.append(turn)
     except NotInThisBuild as missing:
         progress.say(f"row {index + 1}/{progress.n_rows} {row.name}: not in this build ({missing})")
-        return None
+        return []
     except Failed as failure:
         progress.fail(f"row {index + 1}/{progress.n_rows} {row.name}: {failure}")
-        return None
+        return []
     result = record.summarise(row, turns, facts)
     for option in result["without"]:
         progress.say(f"{row.name}: measured without {option}, which is not in this build")
-    return result
+    return [result, *(record.part(part, turns, facts) for part in rows.parts_of(row))]
 
 
 def git(*arguments):
@@ -157,12 +157,11 @@ def main():
         tools = Tools(Phalanx(BIN, folder, arguments.threads), peer, arguments)
         facts, progress = facts_of(arguments, peer), Progress(len(chosen), arguments.rounds)
         for index, row in enumerate(chosen):
-            result = run_row(index, row, tools, arguments, facts, progress)
-            if result is not None:
+            for result in run_row(index, row, tools, arguments, facts, progress):
                 record.append(arguments.out, result)
-                progress.say(f"row {index + 1}/{len(chosen)} {row.name} done"
+                progress.say(f"row {index + 1}/{len(chosen)} {result['row']} done"
                              + (", " + record.blemish(result) if record.blemish(result) else "")
-                             + (f": {result['ratio']['median']:.2f}x {row.other}" if "ratio" in result else ""))
+                             + (f": {result['ratio']['median']:.2f}x {result['other']}" if "ratio" in result else ""))
         if progress.n_failed > 0:
             sys.exit(f"{progress.n_failed} rows failed")
     finally:

@@ -56,6 +56,16 @@ def test_lower_is_better_turns_the_ratio_round():
     assert report.verdict(row_named("memory-bf16"), r) == "aim"
 
 
+def test_a_part_has_the_samples_of_its_whole():
+    part = row_named("http-ttft")
+    turns = [{"ceiling": CEILING, "ours": our_sample(9, ttft_ms=a), "theirs": sample(3, ttft_ms=b)}
+             for a, b in ((10, 50), (20, 60), (5, 40))]
+    r = record.part(part, turns, facts())
+    assert part in rows.parts_of(row_named("http"))
+    assert (r["row"], r["unit"], r["ours"]["median"], r["theirs"]["median"]) == ("http-ttft", "ms", 10, 50)
+    assert r["ratio"]["median"] == 5 and report.verdict(part, r) == "floor" and r["foreign_max"] == 0.01
+
+
 def test_disturbed_and_short_runs_are_no_results():
     good, bad = make_record(), make_record(foreign=0.2, date="2026-02-01T00:00:00+00:00")
     short = make_record(is_short=True, date="2026-03-01T00:00:00+00:00")
@@ -101,7 +111,8 @@ def test_the_picture_is_well_formed_and_the_same_each_time():
 
 def test_rows_are_picked_by_name_and_beginning():
     assert [r.name for r in rows.pick("decode-bf16, memory-*")] == ["decode-bf16", "memory-bf16", "memory-int8", "memory-tp2"]
-    assert rows.pick("*") == rows.ROWS and len(set(rows.row_names())) == len(rows.ROWS)
+    assert rows.pick("*") == [r for r in rows.ROWS if r.part_of is None] and len(set(rows.row_names())) == len(rows.ROWS)
+    assert [r.name for r in rows.pick("http-ttft")] == ["http"] == [r.name for r in rows.pick("http*")]
     with pytest.raises(SystemExit, match="nothing-such"):
         rows.pick("decode-bf16,nothing-such")
 

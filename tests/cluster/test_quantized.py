@@ -26,3 +26,6 @@ def test_the_quantised_demo_model_answers_sums(own_cluster, tmp_path):
     assert cluster.stop() == 0
     loaded = own_cluster(1, 1, model=DEMO, extra=["--dtype", "int8"])
     assert answers_of(loaded, items) == answers  # what loading quantises answers the same
+    assert loaded.stop() == 0
+    narrow = own_cluster(1, 2, model=DEMO, extra=["--dtype", "int8", "--kv-dtype", "int8"])
+    assert sum(is_right(a, q) for a, q in zip(answers_of(narrow, items), items)) >= 0.95 * N_QUESTIONS

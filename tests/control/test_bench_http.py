@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`phalanx bench http` counts what the ledger counts."""
 import json
+import socket
 import subprocess
+import threading
 
 import pytest
 from mock_daemon import BIN
@@ -49,3 +51,29 @@ def test_failures_are_counted_and_named(shared):
 def test_table_for_people(shared):
     text = bench(shared, "--data", shared.folder, "--requests", 2, "--output-tokens", 3)
     assert "time to first token" in text and "requests" in text
+
+
+def serve_and_close(listener, per_connection):
+    """Answers so many requests on each connection and closes it without a word, as servers do with idle ones."""
+    answer = json.dumps({"usage": {"prompt_tokens": 1, "completion_tokens": 2}}).encode()
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        with connection, connection.makefile("rb") as lines:
+            for _ in range(per_connection):
+                size = 0
+                while (line := lines.readline()) not in (b"\r\n", b""):
+                    size = int(line.split(b":")[1]) if line.lower().startswith(b"content-length") else size
+                lines.read(size)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer))
+            lines.readline()  # the next request has begun: nobody answers it
+
+
+def test_a_request_on_a_closed_connection_goes_out_again():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve_and_close, args=(listener, 2), daemon=True).start()
+        url = "http://127.0.0.1:%d" % listener.getsockname()[1]
+        told = bench(None, url, "--model", "m", "--no-stream", "-c", 1, "--requests", 7, "--json")
+    assert (told["sent"], told["answered"], told["errors"], told["output_tokens"]) == (7, 7, 0, 14)

@@ -169,28 +169,6 @@ static void blocks_of_32_positions_change_no_bit(void **state)
     each_case(block_size_case);
 }
 
-/* A bf16 cache rounds keys and values, the same in every layout. */
-static void bf16_case(const struct golden *g, const float *want, const char *name)
-{
-    struct phx_ranks_options o = harness_options(g, 1, 1);
-    o.kv_dtype = PHX_DTYPE_BF16;
-    float *rounded = harness_text(g, &o, g->T);
-    double error = relative_error(rounded, want, (size_t)g->T * (size_t)g->V);
-    if (!(error > 0 && error < 5e-2))
-        fail_msg("%s: a bf16 cache changes the logits by %g", name, error);
-    check(g, &o, 5, rounded, name);
-    o = harness_options(g, 2, 1);
-    o.kv_dtype = PHX_DTYPE_BF16;
-    check(g, &o, g->T, rounded, name);
-    phx_mem_free(rounded);
-}
-
-static void a_bf16_cache_is_close_and_just_as_invariant(void **state)
-{
-    (void)state;
-    each_case(bf16_case);
-}
-
 /* Of all logits together: a mixture of tiny experts chooses another one now and then. */
 static double mean_error(const float *a, const float *b, size_t n)
 {
@@ -201,6 +179,48 @@ static double mean_error(const float *a, const float *b, size_t n)
         size += (double)b[i] * (double)b[i];
     }
     return sqrt(error / size);
+}
+
+/* A narrower cache changes the logits a little, by the same bits in every layout. */
+static void check_cache(const struct golden *g, const float *want, const char *name, enum phx_dtype dtype, double most)
+{
+    struct phx_ranks_options o = harness_options(g, 1, 1);
+    o.kv_dtype = dtype;
+    float *rounded = harness_text(g, &o, g->T);
+    double error = mean_error(rounded, want, (size_t)g->T * (size_t)g->V);
+    if (!(error > 0 && error < most))
+        fail_msg("%s: the cache changes the logits by %g", name, error);
+    check(g, &o, 5, rounded, name);
+    o = harness_options(g, 2, 1);
+    o.kv_dtype = dtype;
+    check(g, &o, g->T, rounded, name);
+    o = harness_options(g, 1, 2);
+    o.kv_dtype = dtype;
+    o.block_tokens = 32;
+    check(g, &o, 3, rounded, name);
+    phx_mem_free(rounded);
+}
+
+static void bf16_case(const struct golden *g, const float *want, const char *name)
+{
+    check_cache(g, want, name, PHX_DTYPE_BF16, 1e-2);
+}
+
+static void a_bf16_cache_is_close_and_just_as_invariant(void **state)
+{
+    (void)state;
+    each_case(bf16_case);
+}
+
+static void int8_case(const struct golden *g, const float *want, const char *name)
+{
+    check_cache(g, want, name, PHX_DTYPE_I8, 0.2); /* experts change now and then */
+}
+
+static void an_int8_cache_is_close_and_just_as_invariant(void **state)
+{
+    (void)state;
+    each_case(int8_case);
 }
 
 /* The same answer from every layout, and close to that of exact products. */
@@ -241,6 +261,7 @@ int main(void)
         cmocka_unit_test(a_shared_prefix_changes_no_bit),
         cmocka_unit_test(blocks_of_32_positions_change_no_bit),
         cmocka_unit_test(a_bf16_cache_is_close_and_just_as_invariant),
+        cmocka_unit_test(an_int8_cache_is_close_and_just_as_invariant),
     };
     const struct CMUnitTest modes[] = {
         cmocka_unit_test(a_faster_mode_is_close_and_just_as_invariant),
