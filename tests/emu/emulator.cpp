@@ -28,13 +28,18 @@ struct thread {
     phx_emu_fiber     fiber;
     dim3              idx;
     enum state        state;
-    phx_emu_warp_op  *op;
-    void             *args;
     std::vector<copy> copies; // not done yet
     int               n_groups;
 };
 
+struct warp {
+    int              n_arrived; // lanes that wait for the others
+    phx_emu_warp_op *op;
+    void            *args[WARP];
+};
+
 thread                       threads[THREADS_MAX];
+warp                         warps[THREADS_MAX / WARP];
 phx_emu_fiber                scheduler;
 int                          n_threads, current;
 const std::function<void()> *kernel;
@@ -71,17 +76,14 @@ void switch_to(int next)
 // The thread stops here until somebody lets it run: on to the next one of its warp that can.
 void stop()
 {
-    int first = current / WARP * WARP, end = warp_end(first), n = end - first;
+    int first = current / WARP * WARP, end = warp_end(first);
 
-    for (int i = 1; i < n; i++) {
-        int next = first + (current - first + i) % n;
+    int next = current;
 
-        if (threads[next].state == RUNS) {
-            switch_to(next);
-            return;
-        }
-    }
-    switch_to(-1);
+    do
+        next = next + 1 < end ? next + 1 : first;
+    while (next != current && threads[next].state != RUNS);
+    switch_to(next != current ? next : -1);
 }
 
 void run_thread()
@@ -106,6 +108,8 @@ void start_threads()
         t.n_groups = 0;
         phx_emu_fiber_prepare(&t.fiber, run_thread);
     }
+    for (warp &w : warps)
+        w.n_arrived = 0;
 }
 
 void enter_warp(int first)
@@ -184,23 +188,21 @@ void phx_emu_block_barrier()
 void phx_emu_warp(phx_emu_warp_op *op, void *args)
 {
     int   first = current / WARP * WARP;
-    void *all[WARP];
+    warp &w = warps[current / WARP];
 
     if (warp_end(first) - first != WARP)
         die("a warp of fewer than 32 threads works together");
-    threads[current].op = op;
-    threads[current].args = args;
-    threads[current].state = WAITS_FOR_WARP;
-    for (int i = first; i < first + WARP; i++) {
-        if (threads[i].state != WAITS_FOR_WARP) {
-            stop();
-            return;
-        }
-        if (threads[i].op != op)
-            die("does something else than another lane of its warp");
-        all[i - first] = threads[i].args;
+    if (w.n_arrived > 0 && w.op != op)
+        die("does something else than another lane of its warp");
+    w.op = op;
+    w.args[current - first] = args;
+    if (++w.n_arrived < WARP) {
+        threads[current].state = WAITS_FOR_WARP;
+        stop();
+        return;
     }
-    op(all);
+    op(w.args);
+    w.n_arrived = 0;
     for (int i = first; i < first + WARP; i++)
         threads[i].state = RUNS;
 }
@@ -245,7 +247,7 @@ float half_of(uint32_t pair, int i)
 // Registers to matrices by the fragments of the PTX ISA, the products in double, one rounding.
 void do_mma(void *const args[32])
 {
-    float a[16][16], b[16][8];
+    double a[16][16], b[16][8], d[16][8];
 
     for (int lane = 0; lane < WARP; lane++) {
         const mma *m = static_cast<const mma *>(args[lane]);
@@ -253,23 +255,20 @@ void do_mma(void *const args[32])
 
         for (int i = 0; i < 2; i++) {
             for (int r = 0; r < 4; r++)
-                a[g + r % 2 * 8][2 * t + r / 2 * 8 + i] = half_of(m->a[r], i);
-            for (int r = 0; r < 2; r++)
-                b[2 * t + r * 8 + i][g] = half_of(m->b[r], i);
+                a[g + r % 2 * 8][2 * t + r / 2 * 8 + i] = (double)half_of(m->a[r], i);
+            for (int r = 0; r < 2; r++) {
+                b[2 * t + r * 8 + i][g] = (double)half_of(m->b[r], i);
+                d[g + r * 8][2 * t + i] = (double)m->d[2 * r + i];
+            }
         }
     }
-    for (int lane = 0; lane < WARP; lane++) {
-        const mma *m = static_cast<const mma *>(args[lane]);
-
-        for (int i = 0; i < 4; i++) {
-            int    row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
-            double sum = (double)m->d[i];
-
-            for (int k = 0; k < 16; k++)
-                sum += (double)a[row][k] * (double)b[k][column];
-            m->d[i] = (float)sum;
-        }
-    }
+    for (int row = 0; row < 16; row++)
+        for (int k = 0; k < 16; k++)
+            for (int column = 0; column < 8; column++)
+                d[row][column] += a[row][k] * b[k][column];
+    for (int lane = 0; lane < WARP; lane++)
+        for (int i = 0; i < 4; i++)
+            static_cast<const mma *>(args[lane])->d[i] = (float)d[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];
 }
 
 struct load {
