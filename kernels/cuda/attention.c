@@ -98,7 +98,7 @@ static void attend_kind(struct launch *l, bool is_narrow)
         int32_t n_rows = l->spans->n_rows[seq];
         int64_t n_queries = (int64_t)n_rows * l->n_heads;
 
-        if (phx_cuda_pick_narrow(n_rows, l->n_heads) != is_narrow)
+        if (phx_cuda_pick_narrow(n_rows, l->n_heads, l->dim, l->d->shared_max) != is_narrow)
             continue;
         for (int64_t first = 0; first < n_queries; first += step) {
             if (l->n == UNITS_MAX)

@@ -10,58 +10,45 @@ enum { STAGES = 2 };
 
 /* ---- parts ------------------------------------------------------------------------------------ */
 
-/* The joined parts of a warp's queries lie in shared memory, out of the way of the leaves: floats of a thread in
- * steps of THREADS, first acc as in a band, then m, then l. */
-template <int DIM, int MT> static constexpr int whole_floats()
-{
-    return MT * DIM / 2 + 2 * MT * 2;
-}
-
 template <int DIM, int MT, int THREADS>
 static __device__ inline void open_whole(const struct cuda_attention &a, const struct span &s, int32_t first,
-                                         float *whole)
+                                         struct lane_words<DIM, MT, THREADS> w)
 {
-    int32_t g = (int32_t)threadIdx.x % LANES / 4;
+    for (int r = 0; r < w.QUERIES; r++) {
+        int32_t at = first + r * 8 + (int32_t)threadIdx.x % LANES / 4;
 
-    for (int i = 0; i < MT * DIM / 2; i++)
-        whole[i * THREADS] = 0;
-    whole += MT * DIM / 2 * THREADS;
-    for (int i = 0; i < MT * 2; i++) {
-        int32_t at = first + i * 8 + g;
-
-        open_with_sink(a, s.head + (at < s.n ? at : s.n - 1) % s.n_heads, &whole[i * THREADS],
-                       &whole[(MT * 2 + i) * THREADS]);
+        open_with_sink(a, s.head + (at < s.n ? at : s.n - 1) % s.n_heads, w.whole_m(r), w.whole_l(r));
     }
+    for (int i = 0; i < w.SUMS; i++)
+        *w.sum(i) = 0;
 }
 
 /* Joins the part to the whole and begins the next. */
 template <int DIM, int MT, int THREADS>
-static __device__ inline void close_part(struct band<DIM, MT> *b, float *whole)
+static __device__ inline void close_part(struct band<DIM, MT> *b, struct lane_words<DIM, MT, THREADS> w)
 {
-    float *m = whole + MT * DIM / 2 * THREADS, *l = m + MT * 2 * THREADS;
-
 #pragma unroll
     for (int mt = 0; mt < MT; mt++) {
         struct joint how[2];
 
 #pragma unroll
-        for (int r = 0; r < 2; r++) {
-            int at = (mt * 2 + r) * THREADS;
+        for (int i = 0; i < 2; i++) {
+            int r = mt * 2 + i;
 
-            how[r] = join(m[at], b->m[mt][r]);
-            m[at] = how[r].m;
-            l[at] = mix(how[r], l[at], b->l[mt][r]);
+            how[i] = join(*w.whole_m(r), *w.m(r));
+            *w.whole_m(r) = how[i].m;
+            *w.whole_l(r) = mix(how[i], *w.whole_l(r), *w.l(r));
         }
 #pragma unroll
         for (int i = 0; i < DIM / 8; i++)
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                float *sum = whole + ((mt * DIM / 8 + i) * 4 + e) * THREADS;
+                float *sum = w.sum((mt * DIM / 8 + i) * 4 + e);
 
                 *sum = mix(how[e / 2], *sum, b->acc[mt][i][e]);
             }
     }
-    empty_part(b);
+    empty_part(b, w);
 }
 
 /* The d of accumulator (i, e) of a lane. */
@@ -72,21 +59,19 @@ static __device__ inline int32_t dim_of(int i, int e)
 
 template <int DIM, int MT, int THREADS>
 static __device__ inline void write_whole(const struct cuda_attention &a, const struct span &s, int32_t first,
-                                          const float *whole)
+                                          struct lane_words<DIM, MT, THREADS> w)
 {
-    const float *l = whole + (MT * DIM / 2 + MT * 2) * THREADS;
-
-    for (int row = 0; row < MT * 2; row++) {
-        int32_t at = first + row * 8 + (int32_t)threadIdx.x % LANES / 4;
-        float   scale = 1.0f / l[row * THREADS];
+    for (int r = 0; r < w.QUERIES; r++) {
+        int32_t at = first + r * 8 + (int32_t)threadIdx.x % LANES / 4;
+        float   scale = 1.0f / *w.whole_l(r);
         float  *out = a.out + (s.row + at / s.n_heads) * a.out_stride + (int64_t)(s.head + at % s.n_heads) * a.kv.head_dim;
 
         if (at >= s.n)
             return;
         for (int i = 0; i < DIM / 8; i++)
-            for (int e = row % 2 * 2; e < row % 2 * 2 + 2; e++)
+            for (int e = r % 2 * 2; e < r % 2 * 2 + 2; e++)
                 if (dim_of(i, e) < a.kv.head_dim)
-                    out[dim_of(i, e)] = make_canonical(whole[((row / 2 * DIM / 8 + i) * 4 + e) * THREADS] * scale);
+                    out[dim_of(i, e)] = make_canonical(*w.sum((r / 2 * DIM / 8 + i) * 4 + e) * scale);
     }
 }
 
@@ -96,9 +81,9 @@ static __device__ inline float *find_slot(const struct cuda_attention &a, int32_
     return a.pieces + ((int64_t)slot * a.n_kv + kv) * a.slot_queries * (dim + 2);
 }
 
-template <int DIM, int MT>
-static __device__ inline void write_piece(const struct cuda_attention &a, float *slot, int32_t in_unit,
-                                          const struct band<DIM, MT> &b)
+template <int DIM, int MT, int THREADS>
+static __device__ inline void write_piece(const struct cuda_attention &a, float *slot, int32_t in_unit, int32_t n,
+                                          const struct band<DIM, MT> &b, struct lane_words<DIM, MT, THREADS> w)
 {
     int32_t lane = (int32_t)threadIdx.x % LANES;
 
@@ -106,9 +91,9 @@ static __device__ inline void write_piece(const struct cuda_attention &a, float 
     for (int mt = 0; mt < MT; mt++)
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            int32_t at = in_unit + mt * ROWS + r * 8 + lane / 4;
+            int32_t in = mt * ROWS + r * 8 + lane / 4, at = in_unit + in;
 
-            if (mt * ROWS + r * 8 + lane / 4 >= b.n)
+            if (in >= n)
                 continue;
 #pragma unroll
             for (int i = 0; i < DIM / 8; i++)
@@ -116,8 +101,8 @@ static __device__ inline void write_piece(const struct cuda_attention &a, float 
                 for (int e = 2 * r; e < 2 * r + 2; e++)
                     slot[at * DIM + dim_of(i, e)] = b.acc[mt][i][e];
             if (lane % 4 == 0) {
-                slot[a.slot_queries * DIM + 2 * at] = b.m[mt][r];
-                slot[a.slot_queries * DIM + 2 * at + 1] = b.l[mt][r];
+                slot[a.slot_queries * DIM + 2 * at] = *w.m(mt * 2 + r);
+                slot[a.slot_queries * DIM + 2 * at + 1] = *w.l(mt * 2 + r);
             }
         }
 }
@@ -139,53 +124,60 @@ static __device__ inline struct cut find_cut(const struct cuda_attention &a, con
     return c;
 }
 
-/* What the queries of a block see: [begin, end); the leaves [first, last] of it are the block's. */
-struct view {
-    int32_t begin, end, first, last;
+/* The leaves [first, last] of a block: what its queries see of them, or of its piece. */
+struct leaves {
+    int32_t first, last;
 };
+
+static __device__ inline struct leaves find_leaves(const struct cuda_attention &a, const struct span &s,
+                                                   const struct view &see)
+{
+    struct leaves l = {see.begin / CUDA_LEAF_TOKENS, (see.end - 1) / CUDA_LEAF_TOKENS};
+
+    if (a.split != CUDA_SPLIT_NONE) {
+        struct cut c = find_cut(a, s);
+        int32_t    from = (c.first + (int32_t)blockIdx.z) * c.n_leaves;
+
+        l.first = from > l.first ? from : l.first;
+        l.last = from + c.n_leaves - 1 < l.last ? from + c.n_leaves - 1 : l.last;
+    }
+    return l;
+}
 
 static __device__ inline struct view find_view(const struct cuda_attention &a, const struct span &s)
 {
     struct view v;
 
+    v.table = a.spans.table + (int64_t)s.seq * a.spans.table_stride;
+    v.kv_head = s.kv_head;
     v.begin = first_seen(a, position_of(s, s.first));
     v.end = position_of(s, s.first + a.unit_queries - 1) + 1;
-    v.first = v.begin / CUDA_LEAF_TOKENS;
-    v.last = (v.end - 1) / CUDA_LEAF_TOKENS;
-    if (a.split != CUDA_SPLIT_NONE) {
-        struct cut c = find_cut(a, s);
-        int32_t    from = (c.first + (int32_t)blockIdx.z) * c.n_leaves;
-
-        v.first = from > v.first ? from : v.first;
-        v.last = from + c.n_leaves - 1 < v.last ? from + c.n_leaves - 1 : v.last;
-    }
     return v;
 }
 
-/* The queries of each warp pass the leaves of the block; with a whole, parts are joined on the way. */
-template <int DIM, int MT, int WARPS>
-static __device__ inline void walk(const struct cuda_attention &a, const struct span &s, const struct view &v,
-                                   int32_t first, unsigned char *stages, struct band<DIM, MT> *b, float *whole)
+/* The queries of each warp pass the leaves of the block; without pieces parts are joined on the way. */
+template <int DIM, int MT, int THREADS>
+static __device__ inline void walk(const struct cuda_attention &a, struct leaves all, const struct view &see,
+                                   const struct limits &limits, int32_t in_unit, unsigned char *stages,
+                                   struct lane_words<DIM, MT, THREADS> w, struct band<DIM, MT> *b)
 {
-    enum { THREADS = WARPS * LANES, STAGE_BYTES = 2 * CUDA_LEAF_TOKENS * DIM * 2 };
+    enum { STAGE_BYTES = 2 * CUDA_LEAF_TOKENS * DIM * 2 };
 
-    if (v.first <= v.last)
-        load_leaf<DIM, THREADS>(a, s, stages, v.first * CUDA_LEAF_TOKENS, v.begin, v.end);
-    phx_cp_async_commit();
-    for (int32_t leaf = v.first; leaf <= v.last; leaf++) {
+    for (int32_t leaf = all.first - 1; leaf <= all.last; leaf++) {
         int32_t              pos = leaf * CUDA_LEAF_TOKENS;
-        const unsigned char *here = stages + (leaf - v.first) % STAGES * STAGE_BYTES;
+        const unsigned char *here = stages + (uint32_t)leaf % STAGES * STAGE_BYTES;
 
-        if (leaf < v.last)
-            load_leaf<DIM, THREADS>(a, s, stages + (leaf + 1 - v.first) % STAGES * STAGE_BYTES,
-                                    pos + CUDA_LEAF_TOKENS, v.begin, v.end);
+        if (leaf < all.last)
+            load_leaf<DIM, THREADS>(a, see, stages + (uint32_t)(leaf + 1) % STAGES * STAGE_BYTES, pos + CUDA_LEAF_TOKENS);
         phx_cp_async_commit();
+        if (leaf < all.first)
+            continue;
         phx_cp_async_wait<1>();
         __syncthreads();
-        if (b->n > 0 && pos <= b->last_max && pos + CUDA_LEAF_TOKENS > b->first_min)
-            attend_leaf(a, s, first, b, here, pos);
-        if (whole != NULL && b->n > 0 && (leaf == v.last || (leaf + 1) % CUDA_PART_LEAVES == 0))
-            close_part<DIM, MT, THREADS>(b, whole);
+        if (limits.n > 0 && pos <= limits.last_max && pos + CUDA_LEAF_TOKENS > limits.first_min)
+            attend_leaf(a, in_unit, limits, w, b, here, pos);
+        if (a.split == CUDA_SPLIT_NONE && limits.n > 0 && (leaf == all.last || (leaf + 1) % CUDA_PART_LEAVES == 0))
+            close_part(b, w);
         __syncthreads();
     }
 }
@@ -195,27 +187,33 @@ static __global__ void __launch_bounds__(WARPS *LANES, WARPS == 1 ? 6 : 2) atten
 {
     PHX_SHARED(unsigned char, stages);
     enum { THREADS = WARPS * LANES, STAGES_BYTES = STAGES * 2 * CUDA_LEAF_TOKENS * DIM * 2 };
-    int32_t              unit = (int32_t)(gridDim.x - 1 - blockIdx.x); /* the longest walks begin first */
-    struct span          s = find_span(a, unit, (int32_t)blockIdx.y);
-    int32_t              in_unit = (int32_t)threadIdx.x / LANES * MT * ROWS;
-    bool                 is_whole = a.split == CUDA_SPLIT_NONE;
-    struct band<DIM, MT> b;
-    float               *whole = NULL;
+    __shared__ struct view   see;
+    __shared__ struct limits limits[WARPS];
+    struct span              s = own_span(a);
+    int32_t                  warp = (int32_t)threadIdx.x / LANES, in_unit = warp * MT * ROWS;
+    struct band<DIM, MT>     b;
+    struct lane_words<DIM, MT, THREADS> w = {(float *)(void *)(stages + STAGES_BYTES) + threadIdx.x};
 
-    if (s.first >= s.n || (!is_whole && (int32_t)blockIdx.z >= find_cut(a, s).n))
+    if (s.first >= s.n || (a.split != CUDA_SPLIT_NONE && (int32_t)blockIdx.z >= find_cut(a, s).n))
         return;
-    open_band(a, s, s.first + in_unit, &b);
-    if (is_whole) {
-        whole = (float *)(void *)(stages + STAGES_BYTES) + threadIdx.x;
-        open_whole<DIM, MT, THREADS>(a, s, s.first + in_unit, whole);
-    }
-    walk<DIM, MT, WARPS>(a, s, find_view(a, s), s.first + in_unit, stages, &b, whole);
-    s = find_span(a, unit, (int32_t)blockIdx.y); /* not kept in registers during the walk */
-    if (is_whole)
-        write_whole<DIM, MT, THREADS>(a, s, s.first + in_unit, whole);
+    if (threadIdx.x == 0)
+        see = find_view(a, s);
+    if (threadIdx.x % LANES == 0)
+        limits[warp] = find_limits(a, s, s.first + in_unit, MT * ROWS);
+    for (int r = 0; r < w.QUERIES; r++)
+        *w.last(r) = position_of(s, s.first + in_unit + r * 8 + (int32_t)threadIdx.x % LANES / 4);
+    if (a.split == CUDA_SPLIT_NONE)
+        open_whole(a, s, s.first + in_unit, w);
+    load_queries(a, s, s.first + in_unit, &b);
+    empty_part(&b, w);
+    __syncthreads();
+    walk(a, find_leaves(a, s, see), see, limits[warp], in_unit, stages, w, &b);
+    s = own_span(a); /* not kept in registers during the walk */
+    if (a.split == CUDA_SPLIT_NONE)
+        write_whole(a, s, s.first + in_unit, w);
     else
-        write_piece(a, find_slot(a, DIM, a.units[unit].slot + (int32_t)blockIdx.z, (int32_t)blockIdx.y), in_unit,
-                    b);
+        write_piece(a, find_slot(a, DIM, a.units[own_unit()].slot + (int32_t)blockIdx.z, (int32_t)blockIdx.y), in_unit,
+                    limits[warp].n, b, w);
 }
 
 /* ---- joining pieces --------------------------------------------------------------------------- */
@@ -293,11 +291,13 @@ static __global__ void __launch_bounds__(JOIN_WARPS *LANES) join_pieces(const st
 template <int DIM, int MT, int WARPS>
 static int launch_tiles(cudaStream_t stream, const struct cuda_attention *a)
 {
-    enum { BYTES = STAGES * 2 * CUDA_LEAF_TOKENS * DIM * 2 + WARPS * LANES * whole_floats<DIM, MT>() * 4 };
-    dim3 grid((unsigned)a->n_units, (unsigned)a->n_kv, (unsigned)a->n_pieces);
+    typedef struct lane_words<DIM, MT, WARPS * LANES> words;
+    dim3   grid((unsigned)a->n_units, (unsigned)a->n_kv, (unsigned)a->n_pieces);
+    size_t n_words = a->split == CUDA_SPLIT_NONE ? words::N_WITH_WHOLE : words::N;
+    size_t bytes = STAGES * 2 * CUDA_LEAF_TOKENS * DIM * 2 + WARPS * LANES * n_words * 4;
     void (*kernel)(const struct cuda_attention) = attend_tiles<DIM, MT, WARPS>;
 
-    return (int)PHX_LAUNCH(kernel, grid, WARPS * LANES, BYTES, stream, *a);
+    return (int)PHX_LAUNCH(kernel, grid, WARPS * LANES, bytes, stream, *a);
 }
 
 extern "C" int phx_cuda_attend_tiles(cudaStream_t stream, const struct cuda_attention *a, int32_t dim)

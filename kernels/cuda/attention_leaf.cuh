@@ -96,11 +96,29 @@ static __device__ inline struct span find_span(const struct cuda_attention &a, i
     return s;
 }
 
+/* Of this block; the longest walks begin first. */
+static __device__ inline int32_t own_unit()
+{
+    return (int32_t)(gridDim.x - 1 - blockIdx.x);
+}
+
+static __device__ inline struct span own_span(const struct cuda_attention &a)
+{
+    return find_span(a, own_unit(), (int32_t)blockIdx.y);
+}
+
 /* The position of a query; one that is not there sees what the last does. */
 static __device__ inline int32_t position_of(const struct span &s, int32_t query)
 {
     return s.pos + (query < s.n ? query : s.n - 1) / s.n_heads;
 }
+
+/* What the queries of a block see, [begin, end), and where it lies.  In shared memory, as the limits of a warp are:
+ * registers are for sums. */
+struct view {
+    const int32_t *table; /* of the sequence */
+    int32_t        begin, end, kv_head;
+};
 
 /* ---- leaves in shared memory ------------------------------------------------------------------ */
 
@@ -112,15 +130,17 @@ template <int DIM> static __device__ inline uint32_t place(uint32_t position, ui
     return position * (DIM * 2) + ((eighth ^ turn) << 4);
 }
 
-/* Starts to bring keys and values of the leaf at pos; what [begin, end) leaves out becomes 0: memory that was
+/* Starts to bring keys and values of the leaf at pos; what nobody of the block sees becomes 0: memory that was
  * never written, or by an earlier owner of the block, may hold anything. */
 template <int DIM, int THREADS>
-static __device__ inline void load_leaf(const struct cuda_attention &a, const struct span &s, unsigned char *to,
-                                        int32_t pos, int32_t begin, int32_t end)
+static __device__ inline void load_leaf(const struct cuda_attention &a, const struct view &see, unsigned char *to,
+                                        int32_t pos)
 {
-    const int32_t *table = a.spans.table + (int64_t)s.seq * a.spans.table_stride;
-    int64_t        base[SLABS];
-    uint4          zero = {0, 0, 0, 0};
+    enum { EIGHTHS = DIM / 8, STEP = THREADS / EIGHTHS }; /* positions that the block brings at once */
+    const uint16_t *data = (const uint16_t *)a.kv.data;
+    int32_t         begin = see.begin, end = see.end, shift = a.kv.block_tokens == 16 ? 4 : 5; /* no others */
+    int32_t         in = (int32_t)threadIdx.x / EIGHTHS, eighth = (int32_t)threadIdx.x % EIGHTHS;
+    int64_t         base[SLABS];
 
 #pragma unroll
     for (int i = 0; i < SLABS; i++) {
@@ -128,26 +148,20 @@ static __device__ inline void load_leaf(const struct cuda_attention &a, const st
 
         base[i] = 0;
         if (at < end && at + SLAB > begin)
-            base[i] = (int64_t)table[at / a.kv.block_tokens] * a.kv.block_stride +
-                      ((int64_t)s.kv_head * a.kv.block_tokens + at % a.kv.block_tokens) * a.kv.head_dim;
+            base[i] = cuda_kv_at(&a.kv, see.table[at >> shift], see.kv_head, at & (a.kv.block_tokens - 1));
     }
 #pragma unroll
-    for (int i = 0; i < SLABS; i++) {
-        for (int32_t j = (int32_t)threadIdx.x; j < SLAB * DIM / 8; j += THREADS) {
-            int32_t         in = j / (DIM / 8), d = j % (DIM / 8) * 8, at = pos + i * SLAB + in;
-            unsigned char  *k = to + place<DIM>((uint32_t)(i * SLAB + in), (uint32_t)d / 8);
-            unsigned char  *v = k + CUDA_LEAF_TOKENS * DIM * 2;
-            const uint16_t *from = (const uint16_t *)a.kv.data + base[i] + (int64_t)in * a.kv.head_dim + d;
+    for (int i = 0; i < SLABS; i++)
+#pragma unroll
+        for (int j = 0; j < SLAB; j += STEP) {
+            int32_t         at = pos + i * SLAB + j + in;
+            bool            is_seen = at >= begin && at < end && eighth * 8 < a.kv.head_dim;
+            const uint16_t *from = data + (is_seen ? base[i] + (int64_t)(j + in) * a.kv.head_dim + eighth * 8 : 0);
+            unsigned char  *k = to + place<DIM>((uint32_t)(i * SLAB + j + in), (uint32_t)eighth);
 
-            if (at >= begin && at < end && d < a.kv.head_dim) {
-                phx_cp_async16(k, from);
-                phx_cp_async16(v, from + a.kv.v_offset);
-            } else {
-                *(uint4 *)k = zero;
-                *(uint4 *)v = zero;
-            }
+            phx_cp_async16_if(k, from, is_seen);
+            phx_cp_async16_if(k + CUDA_LEAF_TOKENS * DIM * 2, from + (is_seen ? a.kv.v_offset : 0), is_seen);
         }
-    }
 }
 
 static __device__ inline uint4 read_eight(const unsigned char *from)
@@ -155,44 +169,63 @@ static __device__ inline uint4 read_eight(const unsigned char *from)
     return *(const uint4 *)from;
 }
 
-static __device__ inline bool is_wild_pair(uint32_t pair)
+/* A sign bit is set where one of two bf16 is an infinity or a NaN. */
+static __device__ inline uint32_t find_wild(uint32_t pair)
 {
-    return (pair & 0x7f800000u) == 0x7f800000u || (pair & 0x7f80u) == 0x7f80u;
+    return (pair & 0x7f807f80u) + 0x00800080u;
 }
 
 /* Whether a value of the leaf is an infinity or a NaN; the whole warp asks. */
 template <int DIM> static __device__ inline bool has_wild(const unsigned char *values)
 {
-    bool is_wild = false;
+    uint32_t wild = 0;
 
+#pragma unroll 4
     for (uint32_t i = threadIdx.x % LANES; i < CUDA_LEAF_TOKENS * DIM / 8; i += LANES) {
         uint4 v = read_eight(values + i * 16);
 
-        is_wild = is_wild || is_wild_pair(v.x) || is_wild_pair(v.y) || is_wild_pair(v.z) || is_wild_pair(v.w);
+        wild |= find_wild(v.x) | find_wild(v.y) | find_wild(v.z) | find_wild(v.w);
     }
-    return phx_ballot(is_wild) != 0;
+    return phx_ballot((wild & 0x80008000u) != 0) != 0;
 }
 
 /* ---- a warp's queries ------------------------------------------------------------------------- */
 
-/* MT times 16 queries and their part; index [..][0] is query g, [..][1] query g + 8. */
+/* What the queries of a warp see: the first of them [first_min, last_min], the last [first_max, last_max]. */
+struct limits {
+    int32_t first_min, first_max, last_min, last_max;
+    int32_t n; /* queries that are there */
+};
+
+/* MT times 16 queries and their part, sums without m and l.  Index [..][e]: query g for e < 2, else g + 8. */
 template <int DIM, int MT> struct band {
     uint32_t q[MT][DIM / 16][4];
-    int32_t  last[MT][2];
-    int32_t  first_min, first_max, last_min, last_max; /* of the warp */
-    int32_t  n;                                        /* queries that are there */
-    float    m[MT][2], l[MT][2];
     float    acc[MT][DIM / 8][4];
 };
 
-template <int DIM, int MT> static __device__ inline void empty_part(struct band<DIM, MT> *b)
+/* The rest of what a lane knows of its queries r = 2 mt, 2 mt + 1 (g and g + 8) lies in shared memory too: words of
+ * a thread in steps of THREADS. */
+template <int DIM, int MT, int THREADS> struct lane_words {
+    enum { QUERIES = MT * 2, SUMS = MT * DIM / 2, N = QUERIES * 3, N_WITH_WHOLE = QUERIES * 5 + SUMS };
+    float *at;
+
+    __device__ float   *m(int r) const { return at + r * THREADS; } /* of the part */
+    __device__ float   *l(int r) const { return at + (QUERIES + r) * THREADS; }
+    __device__ int32_t *last(int r) const { return (int32_t *)(at + (2 * QUERIES + r) * THREADS); }
+    __device__ float   *whole_m(int r) const { return at + (3 * QUERIES + r) * THREADS; } /* of the parts before */
+    __device__ float   *whole_l(int r) const { return at + (4 * QUERIES + r) * THREADS; }
+    __device__ float   *sum(int i) const { return at + (5 * QUERIES + i) * THREADS; } /* their acc, as in a band */
+};
+
+template <int DIM, int MT, int THREADS>
+static __device__ inline void empty_part(struct band<DIM, MT> *b, struct lane_words<DIM, MT, THREADS> w)
 {
 #pragma unroll
     for (int mt = 0; mt < MT; mt++) {
 #pragma unroll
-        for (int r = 0; r < 2; r++) {
-            b->m[mt][r] = NOTHING;
-            b->l[mt][r] = 0;
+        for (int r = 2 * mt; r < 2 * mt + 2; r++) {
+            *w.m(r) = NOTHING;
+            *w.l(r) = 0;
         }
 #pragma unroll
         for (int i = 0; i < DIM / 8; i++)
@@ -211,16 +244,11 @@ static __device__ inline uint32_t load_query(const struct cuda_attention &a, con
 }
 
 template <int DIM, int MT>
-static __device__ inline void open_band(const struct cuda_attention &a, const struct span &s, int32_t first,
-                                        struct band<DIM, MT> *b)
+static __device__ inline void load_queries(const struct cuda_attention &a, const struct span &s, int32_t first,
+                                           struct band<DIM, MT> *b)
 {
     int32_t lane = (int32_t)threadIdx.x % LANES, g = lane / 4, t = lane % 4;
 
-    b->n = s.n - first < MT * ROWS ? s.n - first : MT * ROWS;
-    b->last_min = position_of(s, first);
-    b->last_max = position_of(s, first + MT * ROWS - 1);
-    b->first_min = first_seen(a, b->last_min);
-    b->first_max = first_seen(a, b->last_max);
 #pragma unroll
     for (int mt = 0; mt < MT; mt++)
 #pragma unroll
@@ -228,7 +256,6 @@ static __device__ inline void open_band(const struct cuda_attention &a, const st
             int32_t      at = first + mt * ROWS + r * 8 + g;
             const float *q = NULL;
 
-            b->last[mt][r] = position_of(s, at);
             if (at < s.n)
                 q = a.q + (s.row + at / s.n_heads) * a.q_stride + (int64_t)(s.head + at % s.n_heads) * a.kv.head_dim;
 #pragma unroll
@@ -237,7 +264,19 @@ static __device__ inline void open_band(const struct cuda_attention &a, const st
                 for (int w = 0; w < 4; w++)
                     b->q[mt][2 * i + w / 2][r + 2 * (w % 2)] = load_query(a, q, 32 * i + 8 * t + 2 * w);
         }
-    empty_part(b);
+}
+
+static __device__ inline struct limits find_limits(const struct cuda_attention &a, const struct span &s, int32_t first,
+                                                   int32_t n)
+{
+    struct limits l;
+
+    l.n = s.n - first < n ? s.n - first : n;
+    l.last_min = position_of(s, first);
+    l.last_max = position_of(s, first + n - 1);
+    l.first_min = first_seen(a, l.last_min);
+    l.first_max = first_seen(a, l.last_max);
+    return l;
 }
 
 /* ---- a leaf ----------------------------------------------------------------------------------- */
@@ -271,9 +310,9 @@ static __device__ inline void score_leaf(const struct band<DIM, MT> &b, const un
 }
 
 /* What a query does not see has no score. */
-template <int DIM, int MT>
-static __device__ inline void hide_scores(const struct cuda_attention &a, const struct band<DIM, MT> &b, int32_t pos,
-                                          float s[MT][KEY_TILES][4])
+template <int DIM, int MT, int THREADS>
+static __device__ inline void hide_scores(const struct cuda_attention &a, struct lane_words<DIM, MT, THREADS> w,
+                                          int32_t pos, float s[MT][KEY_TILES][4])
 {
     int32_t t = (int32_t)threadIdx.x % 4;
 
@@ -281,7 +320,7 @@ static __device__ inline void hide_scores(const struct cuda_attention &a, const 
     for (int mt = 0; mt < MT; mt++)
 #pragma unroll
         for (int e = 0; e < 4; e++) {
-            int32_t last = b.last[mt][e / 2], first = first_seen(a, last), at = pos + 2 * t + e % 2;
+            int32_t last = *w.last(2 * mt + e / 2), first = first_seen(a, last), at = pos + 2 * t + e % 2;
 
 #pragma unroll
             for (int n = 0; n < KEY_TILES; n++)
@@ -413,47 +452,54 @@ static __device__ inline void add_values(struct band<DIM, MT> *b, const unsigned
 }
 
 /* A value that is no number, where not every query sees it: 0 times it must not reach the others.  The leaf is
- * multiplied for each query alone, with the same operations in the same order. */
+ * multiplied for each query alone, with the same operations in the same order.  The registers of q are used
+ * meanwhile: it is read again. */
 template <int DIM, int MT>
-static __device__ inline void add_wild(const struct cuda_attention &a, const struct span &s, int32_t first,
-                                             struct band<DIM, MT> *b, const unsigned char *values, int32_t pos,
-                                             const uint32_t p[MT][SLABS][4], const struct joint how[MT][2])
+static __device__ inline void add_wild(const struct cuda_attention &a, int32_t in_unit, struct band<DIM, MT> *b,
+                                       const unsigned char *values, int32_t pos, const uint32_t p[MT][SLABS][4],
+                                       const struct joint how[MT][2])
 {
+    struct span s = own_span(a);
+
 #pragma unroll 1
     for (int32_t i = 0; i < MT * ROWS; i++) {
-        int32_t           last = position_of(s, first + i);
+        int32_t           last = position_of(s, s.first + in_unit + i);
         struct lone_query one = {i, first_seen(a, last) - pos, last + 1 - pos};
 
         add_values<DIM, MT, true>(b, values, p, how, one);
     }
+    load_queries(a, s, s.first + in_unit, b);
 }
 
-/* Joins the leaf at pos to the part of the warp's queries. */
-template <int DIM, int MT>
-static __device__ inline void attend_leaf(const struct cuda_attention &a, const struct span &s, int32_t first,
-                                          struct band<DIM, MT> *b, const unsigned char *leaf, int32_t pos)
+/* Joins the leaf at pos to the part of the warp's queries; in_unit is the first of them. */
+template <int DIM, int MT, int THREADS>
+static __device__ inline void attend_leaf(const struct cuda_attention &a, int32_t in_unit, const struct limits &limits,
+                                          struct lane_words<DIM, MT, THREADS> w, struct band<DIM, MT> *b,
+                                          const unsigned char *leaf, int32_t pos)
 {
     const unsigned char *values = leaf + CUDA_LEAF_TOKENS * DIM * 2;
-    bool                 is_edge = pos < b->first_max || pos + CUDA_LEAF_TOKENS - 1 > b->last_min;
+    bool                 is_edge = pos < limits.first_max || pos + CUDA_LEAF_TOKENS - 1 > limits.last_min;
     uint32_t             p[MT][SLABS][4];
     float                scores[MT][KEY_TILES][4], top[MT][2], sum[MT][2];
     struct joint         how[MT][2];
 
     score_leaf(*b, leaf, scores);
     if (is_edge)
-        hide_scores(a, *b, pos, scores);
+        hide_scores(a, w, pos, scores);
     weigh_leaf<MT>(scores, p, top);
     sum_weights<MT>(p, sum);
 #pragma unroll
     for (int mt = 0; mt < MT; mt++)
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            how[mt][r] = join(b->m[mt][r], top[mt][r]);
-            b->m[mt][r] = how[mt][r].m;
-            b->l[mt][r] = mix(how[mt][r], b->l[mt][r], sum[mt][r]);
+            float *m = w.m(2 * mt + r), *l = w.l(2 * mt + r);
+
+            how[mt][r] = join(*m, top[mt][r]);
+            *m = how[mt][r].m;
+            *l = mix(how[mt][r], *l, sum[mt][r]);
         }
     if (is_edge && has_wild<DIM>(values)) {
-        add_wild<DIM, MT>(a, s, first, b, values, pos, p, how);
+        add_wild<DIM, MT>(a, in_unit, b, values, pos, p, how);
     } else {
         struct lone_query all = {0, 0, 0};
 

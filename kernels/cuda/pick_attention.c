@@ -5,6 +5,7 @@ enum {
     NARROW_QUERIES = 2 * CUDA_UNIT_QUERIES, /* up to here the keys of a sequence pass once or twice */
     FEW_LEAVES = 4,                         /* a second launch takes longer than walking these */
     BUSY_BLOCKS = 4,                        /* of one warp per multiprocessor: enough loads in flight */
+    WIDE_128_BYTES = 104 << 10,             /* what four warps need for 128 d: compute capability 8.6 has 99 KB */
     PIECES_MAX = 65535                      /* of a grid's z */
 };
 
@@ -16,9 +17,9 @@ int32_t phx_cuda_pick_attention(enum phx_compute compute, const struct phx_kv_de
     return kv->head_dim <= 64 ? 64 : 128;
 }
 
-bool phx_cuda_pick_narrow(int32_t n_rows, int32_t n_heads)
+bool phx_cuda_pick_narrow(int32_t n_rows, int32_t n_heads, int32_t dim, size_t shared_max)
 {
-    return (int64_t)n_rows * n_heads <= NARROW_QUERIES;
+    return (int64_t)n_rows * n_heads <= NARROW_QUERIES || (dim == 128 && shared_max < WIDE_128_BYTES);
 }
 
 int32_t phx_cuda_pick_unit(bool is_narrow, int32_t dim)

@@ -28,8 +28,9 @@ enum cuda_split {
 /* The padded head_dim of the tiled kernels, 64 or 128; 0: the plain kernel. */
 int32_t phx_cuda_pick_attention(enum phx_compute compute, const struct phx_kv_desc *kv);
 
-/* Whether a sequence of n_rows rows with n_heads heads per kv head goes in units of one warp. */
-bool phx_cuda_pick_narrow(int32_t n_rows, int32_t n_heads);
+/* Whether a sequence of n_rows rows with n_heads heads per kv head goes in units of one warp; shared_max: bytes that
+ * a block may have. */
+bool phx_cuda_pick_narrow(int32_t n_rows, int32_t n_heads, int32_t dim, size_t shared_max);
 
 /* Queries of a unit: of one warp, or of the four that share leaves. */
 int32_t phx_cuda_pick_unit(bool is_narrow, int32_t dim);

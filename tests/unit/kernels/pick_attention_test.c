@@ -9,6 +9,8 @@
 
 #include "kernels/cuda/pick_attention.h"
 
+enum { HOPPER = 227 << 10 };
+
 static int32_t pick(enum phx_compute compute, enum phx_dtype dtype, int32_t head_dim)
 {
     struct phx_kv_desc kv = {1, 1, 16, 1, head_dim, dtype};
@@ -32,11 +34,13 @@ static void the_kernel_follows_from_the_model(void **state)
 static void few_queries_go_in_narrow_units(void **state)
 {
     (void)state;
-    assert_true(phx_cuda_pick_narrow(1, 8));
-    assert_true(phx_cuda_pick_narrow(4, 8));
-    assert_true(phx_cuda_pick_narrow(1, 32));
-    assert_false(phx_cuda_pick_narrow(5, 8));
-    assert_false(phx_cuda_pick_narrow(INT32_MAX, INT32_MAX));
+    assert_true(phx_cuda_pick_narrow(1, 8, 64, HOPPER));
+    assert_true(phx_cuda_pick_narrow(4, 8, 128, HOPPER));
+    assert_true(phx_cuda_pick_narrow(1, 32, 64, HOPPER));
+    assert_false(phx_cuda_pick_narrow(5, 8, 64, HOPPER));
+    assert_false(phx_cuda_pick_narrow(INT32_MAX, INT32_MAX, 128, HOPPER));
+    assert_false(phx_cuda_pick_narrow(5, 8, 64, 99 << 10));
+    assert_true(phx_cuda_pick_narrow(500, 8, 128, 99 << 10)); /* has no room for four warps */
     assert_int_equal(phx_cuda_pick_unit(true, 64), 16);
     assert_int_equal(phx_cuda_pick_unit(true, 128), 16);
     assert_int_equal(phx_cuda_pick_unit(false, 64), 128);
