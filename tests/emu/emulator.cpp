@@ -42,6 +42,7 @@ thread                       threads[THREADS_MAX];
 warp                         warps[THREADS_MAX / WARP];
 phx_emu_fiber                scheduler;
 int                          n_threads, current;
+bool                         copies_are_eager;
 const std::function<void()> *kernel;
 alignas(128) unsigned char   dynamic_shared[256 << 10];
 
@@ -164,6 +165,7 @@ void phx_emu_run_grid(const phx_emu_launch_shape &shape, const std::function<voi
     phx_emu_block_dim = shape.block;
     n_threads = (int)(shape.block.x * shape.block.y * shape.block.z);
     kernel = &body;
+    copies_are_eager = is_backwards;
     for (uint64_t i = 0; i < n_blocks; i++) {
         uint64_t at = is_backwards ? n_blocks - 1 - i : i;
 
@@ -328,7 +330,15 @@ void phx_ldmatrix_x4_trans(uint32_t r[4], const void *shared_row)
     phx_emu_warp(do_load_transposed, &l);
 }
 
-// ---- copies behind a thread's back: done when somebody waits, not before
+// ---- copies behind a thread's back: done when somebody waits and not before, or in odd launches at once
+
+static void make_copy(void *to, const void *from)
+{
+    if (from != nullptr)
+        memcpy(to, from, 16);
+    else
+        memset(to, 0, 16);
+}
 
 void phx_cp_async16_if(void *shared, const void *global, bool is_wanted)
 {
@@ -336,7 +346,10 @@ void phx_cp_async16_if(void *shared, const void *global, bool is_wanted)
 
     if (reinterpret_cast<uintptr_t>(shared) % 16 != 0 || reinterpret_cast<uintptr_t>(global) % 16 != 0)
         die("cp.async is not aligned to 16 bytes");
-    t.copies.push_back({shared, is_wanted ? global : nullptr, t.n_groups});
+    if (copies_are_eager)
+        make_copy(shared, is_wanted ? global : nullptr);
+    else
+        t.copies.push_back({shared, is_wanted ? global : nullptr, t.n_groups});
 }
 
 void phx_cp_async_commit()
@@ -352,10 +365,8 @@ void phx_emu_cp_async_wait(int n)
     for (const copy &c : t.copies)
         if (c.group >= t.n_groups - n)
             t.copies[kept++] = c;
-        else if (c.from != nullptr)
-            memcpy(c.to, c.from, 16);
         else
-            memset(c.to, 0, 16);
+            make_copy(c.to, c.from);
     t.copies.resize(kept);
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A device in one thread of the host: what kernels/cuda/device.cuh is written on in the emulated build.  Blocks run one
 // after the other; the threads of a block are fibers that switch at barriers and at what a warp does together.  Odd
-// launches run blocks and warps backwards, so that a result that depends on their order shows.
+// launches run blocks and warps backwards and make copies as soon as they are asked for, the others as late as may be,
+// so that a result that depends on the order shows.
 #ifndef PHX_TESTS_EMU_EMULATOR_H
 #define PHX_TESTS_EMU_EMULATOR_H
 

@@ -394,7 +394,7 @@ static void heads_of_a_rank_have_the_bits_of_the_whole(void **state)
     static const struct shape split[] = {{80, 12, 2, 64, 16, 0, true, 0.125f, TILED},
                                          {80, 12, 2, 128, 32, 30, true, 0.1f, TILED},
                                          {50, 12, 2, 24, 16, 0, true, 0.2f, EXACT}};
-    static const struct part  parts[] = {{0, 4, 0, 1}, {4, 4, 0, 2}, {8, 4, 1, 1}, {5, 2, 0, 2}, {7, 1, 1, 1}};
+    static const struct part  parts[] = {{0, 4, 0, 1}, {4, 4, 0, 2}, {8, 4, 1, 1}, {5, 2, 0, 2}, {7, 1, 1, 1}, {6, 5, 0, 2}};
 
     (void)state;
     seed_random(62);
