@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Private to kernels/cuda: one device, its stream, memory and first error.  One thread at a time uses it. */
+ * Private to kernels/cuda: one device, its stream, memory and first error.  The thread that opened it uses it: which device is current
+ * is a matter of the thread. */
 #ifndef PHX_KERNELS_CUDA_DEVICE_H
 #define PHX_KERNELS_CUDA_DEVICE_H
 

@@ -20,6 +20,7 @@
 struct phx_emu_stream {
     std::deque<std::function<void()>> work;
     uint64_t                          n_queued, n_done;
+    int                               device; // whose it is
 };
 
 struct phx_emu_event {
@@ -35,6 +36,7 @@ std::recursive_mutex        lock;
 std::map<uintptr_t, size_t> device_memory, pinned_memory;
 cudaError_t                 dead = cudaSuccess; // what killed the device
 thread_local cudaError_t    last_error = cudaSuccess;
+thread_local int            current_device;
 bool                        is_backwards;
 int                         n_running;
 
@@ -72,6 +74,12 @@ cudaError_t answer(cudaError_t rc)
     if (rc != cudaSuccess)
         last_error = rc;
     return rc;
+}
+
+// A stream takes work only from a thread whose current device is its own.
+cudaError_t check_stream(const phx_emu_stream *s)
+{
+    return answer(s->device == current_device ? cudaSuccess : cudaErrorInvalidResourceHandle);
 }
 
 bool strikes(int *n)
@@ -210,6 +218,7 @@ const char *cudaGetErrorString(cudaError_t error)
     case cudaErrorLaunchFailure: return "unspecified launch failure";
     case cudaErrorLaunchOutOfResources: return "too many resources requested for launch";
     case cudaErrorInvalidValue: return "invalid argument";
+    case cudaErrorInvalidResourceHandle: return "invalid resource handle";
     case cudaErrorInvalidConfiguration: return "invalid configuration argument";
     default: return "an emulated error";
     }
@@ -254,12 +263,15 @@ cudaError_t cudaSetDevice(int device)
 {
     if (find_device() != cudaSuccess)
         return answer(find_device());
-    return answer(device >= 0 && device < phx_emu.n_devices ? cudaSuccess : cudaErrorInvalidDevice);
+    if (device < 0 || device >= phx_emu.n_devices)
+        return answer(cudaErrorInvalidDevice);
+    current_device = device;
+    return answer(cudaSuccess);
 }
 
 cudaError_t cudaGetDevice(int *device)
 {
-    *device = 0;
+    *device = current_device;
     return answer(cudaSuccess);
 }
 
@@ -393,8 +405,8 @@ cudaError_t copy_async(rows r, enum cudaMemcpyKind kind, phx_emu_stream *s)
     phx_emu.n_copies++;
     if (strikes(&phx_emu.fail_copy))
         return answer(cudaErrorInvalidValue);
-    if (answer(cudaSuccess) != cudaSuccess)
-        return dead;
+    if (check_stream(s) != cudaSuccess)
+        return last_error;
     if (r.n == 0 || r.row_bytes == 0)
         return cudaSuccess;
     if ((to_device && !lies_in(device_memory, r.to, to_bytes)) ||
@@ -439,8 +451,8 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t size_bytes, cudaStream_t
 {
     guard hold(lock);
 
-    if (answer(cudaSuccess) != cudaSuccess)
-        return dead;
+    if (check_stream(stream) != cudaSuccess)
+        return last_error;
     if (!lies_in(device_memory, to, size_bytes))
         return answer(cudaErrorInvalidValue);
     enqueue(stream, [to, value, size_bytes] { memset(to, value, size_bytes); });
@@ -458,6 +470,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
     if (answer(find_device()) != cudaSuccess)
         return last_error;
     *stream = new phx_emu_stream();
+    (*stream)->device = current_device;
     streams.push_back(*stream);
     return cudaSuccess;
 }
@@ -552,8 +565,8 @@ cudaError_t phx_emu_launch(const phx_emu_launch_shape &shape, cudaStream_t strea
     uint64_t n_threads = (uint64_t)shape.block.x * shape.block.y * shape.block.z;
 
     phx_emu.n_launches++;
-    if (answer(cudaSuccess) != cudaSuccess)
-        return dead;
+    if (check_stream(stream) != cudaSuccess)
+        return last_error;
     if (strikes(&phx_emu.fail_launch))
         return answer(cudaErrorLaunchOutOfResources);
     if (n_threads == 0 || n_threads > 1024 || shape.block.z > 64 || shape.grid.y > 65535 || shape.grid.z > 65535)
