@@ -3,6 +3,7 @@
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/kv.h"
+#include "kernels/cuda/matmul.h"
 #include "kernels/cuda/route.h"
 #include "kernels/cuda/vector.h"
 #include "kernels/module.h"
@@ -19,10 +20,15 @@ static const struct phx_ops cuda_ops = {
     .alloc_host = phx_cuda_alloc_host,
     .free_host = phx_cuda_free_host,
     .facts = phx_cuda_facts,
+    .weight_bytes = phx_cuda_weight_bytes,
+    .weight_create = phx_cuda_weight_create,
+    .weight_destroy = phx_cuda_weight_destroy,
+    .weight_pack = phx_cuda_weight_pack,
     .kv_bytes = phx_cuda_kv_bytes,
     .kv_create = phx_cuda_kv_create,
     .kv_destroy = phx_cuda_kv_destroy,
     .rmsnorm = phx_cuda_rmsnorm,
+    .matmul = phx_cuda_matmul,
     .rope = phx_cuda_rope,
     .kv_write = phx_cuda_kv_write,
     .attention = phx_cuda_attention,

@@ -9,11 +9,19 @@ set(PHX_CUDA_SOURCES
   facts.c
   kv.c
   kv.cu
+  matmul.c
+  matmul_float.cu
+  matmul_round.cu
+  matmul_stream.cu
+  matmul_tile.cu
   memory.c
   pick_attention.c
+  pick_matmul.c
   route.c
   route.cu
   stage.c
   vector.c
   vector.cu
+  weight.c
+  weight.cu
 )

@@ -297,6 +297,23 @@ static __device__ inline int32_t cuda_find_k(const struct cuda_cut &cut, int32_t
     return (s > 0 ? cut.block_end[s - 1] : 0) + in_slice / CUDA_BLOCK_K;
 }
 
+/* The k of an I8 group, and its first block. */
+struct cuda_group {
+    int32_t k, n, block;
+};
+
+static __device__ inline struct cuda_group cuda_find_group(const struct cuda_cut &cut, int32_t group)
+{
+    int32_t s = 0, in_slice, k;
+
+    while (s + 1 < cut.n_slices && group >= cut.group_end[s])
+        s++;
+    in_slice = group - (s > 0 ? cut.group_end[s - 1] : 0);
+    k = (s > 0 ? cut.k_end[s - 1] : 0) + in_slice * PHX_I8_GROUP;
+    return {k, min(cut.k_end[s] - k, (int32_t)PHX_I8_GROUP),
+            (s > 0 ? cut.block_end[s - 1] : 0) + in_slice * CUDA_GROUP_BLOCKS};
+}
+
 /* ---- any kind -------------------------------------------------------------------------------- */
 
 /* Scale of an I8 row of a tile. */

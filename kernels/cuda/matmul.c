@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * A product on the kernel that pick_matmul.c names.  Large steps go through in passes of rows, which changes no bit. */
+#include "kernels/cuda/matmul.h"
+
+#include "kernels/cuda/pick_matmul.h"
+
+enum { PASS_ROWS = 4096 }; /* what is rounded at a time */
+
+static const char OP[] = "matmul";
+
+static bool launch_kernel(struct cuda_device *d, const struct cuda_matmul_choice *c, const struct cuda_product *p)
+{
+    int rc;
+
+    switch (c->kernel) {
+    case CUDA_MATMUL_FLOAT: rc = phx_cuda_matmul_float(d->stream, p, c->x_rows); break;
+    case CUDA_MATMUL_STREAM: rc = phx_cuda_matmul_stream(d->stream, p, c->row_tiles, c->x_tiles); break;
+    default: rc = phx_cuda_matmul_tile(d->stream, p, c->kernel == CUDA_MATMUL_TILE_LARGE); break;
+    }
+    return phx_cuda_check(d, rc, OP);
+}
+
+/* Some rows, rounded or quantised by a kernel of its own before the product. */
+static bool multiply_pass(struct cuda_device *d, const struct cuda_matmul_choice *c, struct cuda_product *p)
+{
+    const struct cuda_cut *cut = &p->w.cut;
+    size_t                 tiles = ((size_t)p->n_rows + CUDA_X_ROWS - 1) / CUDA_X_ROWS;
+    size_t                 x_bytes = tiles * (size_t)cut->n_blocks * CUDA_X_BLOCK_BYTES;
+    bool                   is_i8 = p->w.dtype == PHX_DTYPE_I8;
+    size_t                 scale_bytes = is_i8 ? tiles * CUDA_X_ROWS * (size_t)cut->n_groups * sizeof(float) : 0;
+    unsigned char         *scratch = phx_cuda_scratch(d, x_bytes + scale_bytes);
+    struct cuda_round      r = {.x = p->x, .x_stride = p->x_stride, .n_rows = p->n_rows, .cut = *cut, .out = scratch};
+
+    if (scratch == NULL)
+        return false;
+    if (is_i8)
+        r.scale = (float *)(void *)(scratch + x_bytes);
+    if (cut->n_blocks > 0 &&
+        !phx_cuda_check(d, is_i8 ? phx_cuda_quantise_rows(d->stream, &r) : phx_cuda_round_rows(d->stream, &r), OP))
+        return false;
+    p->x = NULL;
+    p->rounded = scratch;
+    p->x_scale = r.scale;
+    return launch_kernel(d, c, p);
+}
+
+const char *phx_cuda_matmul(void *device, struct phx_tensor out, struct phx_tensor x, const void *weight,
+                            struct phx_tensor bias)
+{
+    struct cuda_device       *d = device;
+    const struct cuda_weight *w = weight;
+    struct cuda_matmul_choice c;
+    struct cuda_product       whole = {.w = phx_cuda_weight_look(w), .n_rows = x.dim[0], .x = x.data,
+                                       .x_stride = x.stride0, .bias = bias.data, .out = out.data,
+                                       .out_stride = out.stride0};
+
+    if (x.dim[0] == 0)
+        return NULL;
+    c = phx_cuda_pick_matmul(d->compute, d->is_fast, d->sm_count, &w->desc, x.dim[0]);
+    if (c.kernel == CUDA_MATMUL_FLOAT || !c.is_rounded_first) {
+        (void)launch_kernel(d, &c, &whole); /* it has kept the reason */
+        return NULL;
+    }
+    for (int32_t row = 0; row < x.dim[0]; row += PASS_ROWS) {
+        struct cuda_product p = whole;
+
+        p.x += row * x.stride0;
+        p.out += row * out.stride0;
+        p.n_rows = x.dim[0] - row < PASS_ROWS ? x.dim[0] - row : PASS_ROWS;
+        if (!multiply_pass(d, &c, &p))
+            break;
+    }
+    return NULL;
+}

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Which way a product goes on a device. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "kernels/cuda/pick_matmul.h"
+
+enum { H200_SMS = 132 };
+
+static struct cuda_matmul_choice pick(enum phx_compute compute, bool is_fast, enum phx_dtype dtype, int32_t n,
+                                      int32_t n_slices, int32_t rows)
+{
+    struct phx_weight_desc w = {.dtype = dtype, .n = n, .k = 2880, .n_experts = 1, .n_slices = n_slices};
+
+    return phx_cuda_pick_matmul(compute, is_fast, H200_SMS, &w, rows);
+}
+
+static enum cuda_matmul_kernel kernel_for(enum phx_dtype dtype, int32_t n, int32_t n_slices, int32_t rows)
+{
+    return pick(PHX_COMPUTE_BF16, false, dtype, n, n_slices, rows).kernel;
+}
+
+static void what_is_not_rounded_is_multiplied_in_float32(void **state)
+{
+    static const enum phx_dtype floats[] = {PHX_DTYPE_F32, PHX_DTYPE_F16}, short_ones[] = {PHX_DTYPE_BF16, PHX_DTYPE_MXFP4};
+
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        for (int32_t rows = 1; rows < 5000; rows *= 3) {
+            assert_int_equal(kernel_for(floats[i], 5120, 1, rows), CUDA_MATMUL_FLOAT);
+            assert_int_equal(pick(PHX_COMPUTE_F32, true, short_ones[i], 5120, 1, rows).kernel, CUDA_MATMUL_FLOAT);
+            assert_int_not_equal(kernel_for(short_ones[i], 5120, 1, rows), CUDA_MATMUL_FLOAT);
+        }
+    assert_int_equal(pick(PHX_COMPUTE_F32, false, PHX_DTYPE_F32, 32, 1, 1).x_rows, 1);
+    assert_int_equal(pick(PHX_COMPUTE_F32, false, PHX_DTYPE_F32, 32, 1, 2).x_rows, 8);
+    assert_int_not_equal(pick(PHX_COMPUTE_F32, false, PHX_DTYPE_I8, 5120, 1, 1).kernel, CUDA_MATMUL_FLOAT);
+}
+
+static void few_rows_stream_the_weights(void **state)
+{
+    struct cuda_matmul_choice one = pick(PHX_COMPUTE_BF16, false, PHX_DTYPE_BF16, 2880, 8, 1);
+    struct cuda_matmul_choice head = pick(PHX_COMPUTE_BF16, false, PHX_DTYPE_BF16, 201088, 1, 8);
+    struct cuda_matmul_choice nine = pick(PHX_COMPUTE_BF16, false, PHX_DTYPE_BF16, 2880, 8, 9);
+    struct cuda_matmul_choice i8 = pick(PHX_COMPUTE_F32, false, PHX_DTYPE_I8, 2880, 8, 1);
+
+    (void)state;
+    assert_int_equal(one.kernel, CUDA_MATMUL_STREAM);
+    assert_int_equal(one.row_tiles, 1); /* 180 blocks for 132 multiprocessors */
+    assert_false(one.is_rounded_first);
+    assert_int_equal(head.row_tiles, 2);
+    assert_int_equal(head.x_tiles, 1);
+    assert_int_equal(nine.x_tiles, 2);
+    assert_true(nine.is_rounded_first);
+    assert_true(i8.is_rounded_first);
+    assert_int_equal(pick(PHX_COMPUTE_BF16, false, PHX_DTYPE_BF16, 64, 1, 17).row_tiles, 2); /* the only one of four */
+    assert_int_equal(kernel_for(PHX_DTYPE_BF16, 5120, 1, 32), CUDA_MATMUL_STREAM);
+    assert_int_equal(kernel_for(PHX_DTYPE_BF16, 5120, 1, 33), CUDA_MATMUL_TILE);
+}
+
+static void large_tiles_need_one_slice_and_enough_work(void **state)
+{
+    (void)state;
+    assert_int_equal(kernel_for(PHX_DTYPE_BF16, 201088, 1, 64), CUDA_MATMUL_TILE);
+    assert_int_equal(kernel_for(PHX_DTYPE_BF16, 201088, 1, 65), CUDA_MATMUL_TILE_LARGE);
+    assert_int_equal(kernel_for(PHX_DTYPE_BF16, 5120, 1, 256), CUDA_MATMUL_TILE);
+    assert_int_equal(kernel_for(PHX_DTYPE_BF16, 5120, 1, 512), CUDA_MATMUL_TILE_LARGE);
+    assert_int_equal(kernel_for(PHX_DTYPE_BF16, 5120, 8, 4096), CUDA_MATMUL_TILE);
+    assert_int_equal(kernel_for(PHX_DTYPE_MXFP4, 5120, 1, INT32_MAX), CUDA_MATMUL_TILE_LARGE);
+}
+
+static void only_class_b_leaves_products_to_the_library(void **state)
+{
+    (void)state;
+    assert_int_equal(pick(PHX_COMPUTE_BF16, true, PHX_DTYPE_BF16, 5120, 8, 512).kernel, CUDA_MATMUL_LIBRARY);
+    assert_int_not_equal(pick(PHX_COMPUTE_BF16, true, PHX_DTYPE_BF16, 5120, 8, 511).kernel, CUDA_MATMUL_LIBRARY);
+    assert_int_not_equal(pick(PHX_COMPUTE_BF16, false, PHX_DTYPE_BF16, 5120, 8, 512).kernel, CUDA_MATMUL_LIBRARY);
+    assert_int_not_equal(pick(PHX_COMPUTE_BF16, true, PHX_DTYPE_MXFP4, 5120, 8, 512).kernel, CUDA_MATMUL_LIBRARY);
+    assert_string_equal(phx_cuda_matmul_kernel_name(CUDA_MATMUL_LIBRARY), "library");
+    assert_string_equal(phx_cuda_matmul_kernel_name(CUDA_MATMUL_STREAM), "stream");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_not_rounded_is_multiplied_in_float32),
+        cmocka_unit_test(few_rows_stream_the_weights),
+        cmocka_unit_test(large_tiles_need_one_slice_and_enough_work),
+        cmocka_unit_test(only_class_b_leaves_products_to_the_library),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
