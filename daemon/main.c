@@ -218,7 +218,7 @@ static void on_tick(evutil_socket_t fd, short what, void *ctx)
     (void)fd;
     (void)what;
     phx_fleet_facts(r->d.fleet, &facts);
-    phx_admission_set_places(r->d.admission, facts.n_hosts, facts.n_gpus);
+    phx_admission_set_places(r->d.admission, facts.n_hosts, facts.n_gpus, facts.devices);
     if (r->d.is_draining) {
         drain(r);
     } else if (!r->is_ready_told && facts.n_ready > 0) {

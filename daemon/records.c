@@ -149,8 +149,9 @@ static int open_admission(struct phx_daemon *d, struct phx_err *err)
                    .compute = c->engine_compute,
                    .dtype = c->engine_dtype,
                    .kv_dtype = c->engine_kv_dtype,
-                   /* the CPU kernels give the same bits on every layout; other backends promise less */
-                   .replay_class = strcmp(c->engine_backend, "cpu") == 0 ? "A" : "B",
+                   .class = c->engine_class,
+                   /* bitwise: the same bits on every layout and under every load, on the same kind of device */
+                   .replay_class = strcmp(c->engine_class, "bitwise") == 0 ? "A" : "B",
                    .tp = (int32_t)c->cluster_tp,
                    .pp = (int32_t)c->cluster_pp,
                    .has_prefix_cache = c->engine_prefix_cache},

@@ -86,7 +86,8 @@ struct phx_device_facts {
     char    driver[16];  /* highest CUDA version the driver knows, "13.0" */
     char    runtime[16]; /* CUDA runtime of the module, "13.0" */
     int32_t arch;        /* 90 for compute capability 9.0 */
-    int32_t index;       /* among the visible devices */
+    int32_t index;       /* among the visible devices, of which there are n_visible */
+    int32_t n_visible;
     int64_t free_bytes, total_bytes; /* of its memory, now */
 };
 void phx_backend_facts(struct phx_backend *b, struct phx_device_facts *facts);

@@ -119,7 +119,7 @@ struct phx_rank_info {
     const char *host;
     int32_t pp;
     int32_t tp;
-    const char *device; /* "cpu", "cuda:0" */
+    const char *device; /* "cpu", "cuda:UUID NVIDIA H200 sm_90 CUDA 13.0 driver 13.0" */
 };
 
 struct phx_link_hello {

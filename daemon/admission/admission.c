@@ -396,7 +396,7 @@ static void on_tick(evutil_socket_t fd, short what, void *ctx)
 static void copy_options(struct phx_admission *a, const struct phx_admission_options *o)
 {
     const char **texts[] = {&a->o.engine.build, &a->o.engine.config_sha256, &a->o.engine.backend,
-                            &a->o.engine.isa, &a->o.engine.compute, &a->o.engine.dtype,
+                            &a->o.engine.class, &a->o.engine.isa, &a->o.engine.compute, &a->o.engine.dtype,
                             &a->o.engine.kv_dtype, &a->o.engine.replay_class,
                             &a->o.model_name, &a->o.aup_sha256, &a->o.space_dir};
 
@@ -484,8 +484,11 @@ void phx_admission_set_model(struct phx_admission *a, const char *manifest_root,
     phx_store_submit(a->o.store, write_model, on_model, m);
 }
 
-void phx_admission_set_places(struct phx_admission *a, int32_t n_hosts, int32_t n_gpus)
+void phx_admission_set_places(struct phx_admission *a, int32_t n_hosts, int32_t n_gpus, const char *devices)
 {
+    /* kept while no replica is ready, and written once before anything is served */
+    if (devices[0] != '\0' && strcmp(a->devices, devices) != 0)
+        (void)snprintf(a->devices, sizeof(a->devices), "%s", devices);
     a->n_hosts = n_hosts;
     a->n_gpus = n_gpus;
 }

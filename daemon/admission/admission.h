@@ -31,6 +31,7 @@ struct phx_lease;
 /* What answers; bound into every record. */
 struct phx_admission_engine {
     const char *build, *config_sha256; /* of the effective configuration */
+    const char *class; /* "bitwise" or "fast" */
     const char *backend, *isa, *compute, *dtype, *kv_dtype;
     const char *replay_class; /* "A", "B" or "C" */
     int32_t     tp, pp;
@@ -118,8 +119,8 @@ void phx_lease_end(struct phx_lease *lease, const struct phx_outcome *outcome, p
 /* Which weights answer from now on ("sha256:..." of the signed manifest, "" = not signed) and which ones they
  * were derived from; a "model" leaf says so. */
 void phx_admission_set_model(struct phx_admission *a, const char *manifest_root, const char *parent_root);
-/* What the cluster runs on: the licence may limit it. */
-void phx_admission_set_places(struct phx_admission *a, int32_t n_hosts, int32_t n_gpus);
+/* What the cluster runs on: the licence may limit it.  devices: kinds of GPUs, for the records; "" without. */
+void phx_admission_set_places(struct phx_admission *a, int32_t n_hosts, int32_t n_gpus, const char *devices);
 int32_t phx_admission_active(const struct phx_admission *a); /* gateways' leases too */
 int64_t phx_admission_epoch(const struct phx_admission *a);
 

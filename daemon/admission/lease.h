@@ -72,6 +72,7 @@ struct phx_admission {
     uint8_t           site_key[PHX_CONTENT_KEY_BYTES];
     char              manifest_root[80], parent_root[80];
     int32_t           n_hosts, n_gpus;
+    char              devices[240];
     int64_t           epoch;
     struct phx_lease *first;
     int32_t           n_active, n_gateway;

@@ -28,13 +28,15 @@ static void put_asked(struct phx_record *r, const struct phx_lease *l)
     phx_record_close(r);
 }
 
-static void put_engine(struct phx_record *r, const struct phx_admission_engine *e)
+static void put_engine(struct phx_record *r, const struct phx_admission_engine *e, const char *devices)
 {
     phx_record_open(r, "engine");
     phx_record_str(r, "backend", e->backend);
     phx_record_str(r, "build", e->build);
+    phx_record_str(r, "class", e->class);
     phx_record_str(r, "compute", e->compute);
     phx_record_str(r, "config_sha256", e->config_sha256);
+    phx_record_str(r, "devices", devices);
     phx_record_str(r, "dtype", e->dtype);
     phx_record_str(r, "isa", e->isa);
     phx_record_str(r, "kv_dtype", e->kv_dtype);
@@ -114,7 +116,7 @@ int phx_record_intent(struct phx_tx *tx, const struct phx_lease *l, const char *
     put_asked(&r, l);
     phx_record_int(&r, "at_ns", l->at_ns);
     phx_record_str(&r, "clock", l->clock_state);
-    put_engine(&r, &a->o.engine);
+    put_engine(&r, &a->o.engine, a->devices);
     phx_record_int(&r, "epoch", a->epoch);
     phx_record_str(&r, "kind", "intent");
     phx_record_open(&r, "model");

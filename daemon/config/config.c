@@ -55,6 +55,31 @@ static bool is_date(const char *text)
     return end != NULL && *end == '\0' && strlen(text) == 10;
 }
 
+/* What only one of the backends honours. */
+static int check_backend(const struct phx_config *c, struct phx_err *err)
+{
+    const char *key = NULL;
+
+    if (strcmp(c->engine_backend, "cuda") == 0) {
+        if (strcmp(c->engine_isa, "auto") != 0)
+            key = "engine.isa";
+        else if (c->engine_threads > 0)
+            key = "engine.threads";
+        return key == NULL ? 0 : phx_fail(err, PHX_E_INVALID, "%s is for engine.backend cpu; remove it", key);
+    }
+    if (strcmp(c->engine_class, "bitwise") != 0)
+        key = "engine.class fast";
+    else if (c->cluster_devices[0] != '\0')
+        key = "cluster.devices";
+    else if (strcmp(c->cluster_transport, "auto") != 0)
+        key = "cluster.transport";
+    else if (c->cluster_interface[0] != '\0')
+        key = "cluster.interface";
+    else if (c->cluster_ib_devices[0] != '\0')
+        key = "cluster.ib_devices";
+    return key == NULL ? 0 : phx_fail(err, PHX_E_INVALID, "%s is for engine.backend cuda; remove it", key);
+}
+
 int phx_config_check(const struct phx_config *c, struct phx_err *err)
 {
     if (c->data_dir[0] == '\0')
@@ -80,7 +105,7 @@ int phx_config_check(const struct phx_config *c, struct phx_err *err)
     if (strcmp(c->chat_date, "none") != 0 && strcmp(c->chat_date, "today") != 0 &&
         !is_date(c->chat_date))
         return phx_fail(err, PHX_E_INVALID, "chat.date: none, today or YYYY-MM-DD");
-    return 0;
+    return check_backend(c, err);
 }
 
 struct phx_http_options phx_config_http(const struct phx_config *c)

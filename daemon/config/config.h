@@ -32,7 +32,9 @@ struct phx_config {
     char *model_path, *model_name; /* name: as clients say it; default: the folder's name */
 
     int64_t cluster_replicas, cluster_tp, cluster_pp;
+    char   *cluster_devices, *cluster_transport, *cluster_interface, *cluster_ib_devices; /* of GPUs */
 
+    char   *engine_class; /* "bitwise" or "fast" */
     char   *engine_backend, *engine_isa, *engine_compute, *engine_dtype, *engine_kv_dtype;
     int64_t engine_threads; /* per rank; 0 = the allowed cores shared out */
     int64_t engine_kv_memory_bytes; /* per rank; 0 = what is free */

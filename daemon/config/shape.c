@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * What cluster.tp is when nobody says: a rank for every NUMA node of the machine. */
 #include "daemon/config/config.h"
+
+#include <string.h>
+
 #include "rpc/base/json.h"
 #include "rpc/base/machine.h"
 #include "rpc/base/mem.h"
@@ -39,8 +42,8 @@ void phx_config_settle(struct phx_config *c)
     if (c->cluster_tp > 0)
         return;
     c->cluster_tp = 1;
-    /* stages, or a launcher's own arguments: the ranks may lie on other machines than this one */
-    if (c->cluster_pp > 1 || c->launcher_args.n > 0)
+    /* stages, or a launcher's own arguments: the ranks may lie on other machines than this one; GPUs have no nodes */
+    if (c->cluster_pp > 1 || c->launcher_args.n > 0 || strcmp(c->engine_backend, "cpu") != 0)
         return;
     phx_topology_here(&t);
     if (t.n_nodes > 1)

@@ -59,7 +59,19 @@ const struct phx_option phx_options[] = {
         "tensor parallel ranks of a replica; 0 = one for every NUMA node"),
     INT("cluster.pp", cluster_pp, "1", 1, PHX_PP_SIZE_MAX, "pipeline stages of a replica"),
 
+    TEXT("cluster.devices", cluster_devices, "",
+         "GPUs that the ranks of a machine use in turn, such as 0,1; empty = all that are visible"),
+    CHOICE("cluster.transport", cluster_transport, "auto", "auto|nccl|host",
+           "how activations go between GPUs: nccl directly, host through pinned memory and MPI; auto: nccl when "
+           "every rank has a GPU of its own"),
+    TEXT("cluster.interface", cluster_interface, "",
+         "network interface that transport nccl may use; empty = its own choice"),
+    TEXT("cluster.ib_devices", cluster_ib_devices, "",
+         "InfiniBand devices that transport nccl may use, or none; empty = its own choice"),
+
     CHOICE("engine.backend", engine_backend, "cpu", "cpu|cuda", "what the ranks compute on"),
+    CHOICE("engine.class", engine_class, "bitwise", "bitwise|fast",
+           "bitwise: an answer's bits depend on neither load nor layout; fast: they may, on the cuda backend"),
     INT("engine.threads", engine_threads, "0", 0, 1024,
         "threads of a rank; 0 shares the machine's cores out"),
     CHOICE("engine.isa", engine_isa, "auto", "auto|ref|avx2|avx512|amx", "code path of the cpu backend"),

@@ -293,6 +293,8 @@ int phx_fleet_open(const struct phx_fleet_options *options, struct phx_fleet **o
         (void)snprintf(r->id, sizeof(r->id), "r%d", i);
     }
     rc = find_programs(f, err);
+    if (rc == 0)
+        rc = phx_fleet_probe(options->config, f->rank_program, err);
     if (rc != 0) {
         phx_fleet_close(f);
         return rc;

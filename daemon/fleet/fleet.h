@@ -40,7 +40,8 @@ typedef void (*phx_fleet_model_fn)(void *ctx, const char *digest, const char *pa
 /* After each change of a replica's state.  reason: "fleet.replica.ready", ... (static). */
 typedef void (*phx_fleet_watch_fn)(void *ctx, const char *reason);
 
-/* Checks the launcher (PHX_E_NOTFOUND naming a missing mpirun or rank program); starts nothing yet. */
+/* Checks the launcher (PHX_E_NOTFOUND naming a missing mpirun or rank program) and that the backend can be used on
+ * this host (PHX_E_UNSUPPORTED with what is missing); starts nothing yet. */
 int phx_fleet_open(const struct phx_fleet_options *options, struct phx_fleet **out,
                    struct phx_err *err) PHX_CHECKED;
 /* Starts all replicas; ranks will dial grpc_target ("127.0.0.1:4711"). */
@@ -76,6 +77,7 @@ void phx_replica_facts(const struct phx_replica *r, struct phx_replica_facts *ou
 struct phx_fleet_facts {
     int32_t n_replicas, n_ready, n_failed; /* failed: given up until an operator restarts it */
     int32_t n_hosts, n_gpus; /* that ready replicas run on */
+    char    devices[240];    /* kinds of those GPUs, "; " between them */
     bool    is_settled;    /* every replica was ready once, or has failed */
     bool    is_hopeless;   /* none is ready, none will be without an operator */
     char    last_error[240];

@@ -143,6 +143,14 @@ static void add_rank(struct argv *a, const struct phx_replica *r)
     add_number(a, "--tp", c->cluster_tp);
     add_number(a, "--pp", c->cluster_pp);
     add_pair(a, "--backend", c->engine_backend);
+    add_pair(a, "--class", c->engine_class);
+    add_pair(a, "--transport", c->cluster_transport);
+    if (c->cluster_devices[0] != '\0')
+        add_pair(a, "--devices", c->cluster_devices);
+    if (c->cluster_interface[0] != '\0')
+        add_pair(a, "--interface", c->cluster_interface);
+    if (c->cluster_ib_devices[0] != '\0')
+        add_pair(a, "--ib-devices", c->cluster_ib_devices);
     if (c->engine_isa[0] != '\0')
         add_pair(a, "--isa", c->engine_isa);
     add_pair(a, "--compute", c->engine_compute);
@@ -169,6 +177,16 @@ static void add_rank(struct argv *a, const struct phx_replica *r)
     add_pair(a, "--replica", r->id);
 }
 
+/* What would decide about NCCL beside the configuration. */
+static bool is_foreign_nccl(const char *variable)
+{
+    if (strncmp(variable, "NCCL_", 5) != 0 || strncmp(variable, "NCCL_DEBUG", 10) == 0)
+        return false;
+    phx_log(PHX_LOG_WARN, "fleet.environment", "variable=%.*s reason=%s", (int)strcspn(variable, "="), variable,
+            "not passed on; cluster.interface and cluster.ib_devices decide");
+    return true;
+}
+
 /* The environment without what an outer MPI job may have left in it.  The strings stay where they are. */
 static char **copy_environment(struct phx_arena *arena)
 {
@@ -180,7 +198,7 @@ static char **copy_environment(struct phx_arena *arena)
     out = phx_arena_calloc(arena, n + 1, sizeof(*out));
     for (char **e = environ; *e != NULL; e++)
         if (strncmp(*e, "OMPI_", 5) != 0 && strncmp(*e, "PMIX_", 5) != 0 &&
-            strncmp(*e, "PMI_", 4) != 0 && strncmp(*e, "PRTE_", 5) != 0)
+            strncmp(*e, "PMI_", 4) != 0 && strncmp(*e, "PRTE_", 5) != 0 && !is_foreign_nccl(*e))
             out[n_kept++] = *e;
     return out;
 }

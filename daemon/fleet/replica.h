@@ -82,4 +82,8 @@ void phx_replica_lost(struct phx_replica *r, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 void phx_replica_set_state(struct phx_replica *r, enum phx_replica_state state, const char *reason);
 
+/* probe.c: 0, or why the configured backend cannot be used on this host; asks `program`, at most half a minute. */
+struct phx_config;
+int phx_fleet_probe(const struct phx_config *c, const char *program, struct phx_err *err) PHX_CHECKED;
+
 #endif

@@ -253,12 +253,25 @@ static bool is_first_place(const struct phx_fleet *f, int32_t replica, int32_t r
     return true;
 }
 
+/* Adds the kind of a GPU, which stands behind what tells it from others, unless it is there already. */
+static void add_kind(char *kinds, size_t size, const char *device)
+{
+    const char *kind = strchr(device, ' ');
+    size_t      n = strlen(kinds);
+
+    if (kind != NULL && strstr(kinds, kind + 1) == NULL)
+        (void)snprintf(kinds + n, size - n, "%s%s", n > 0 ? "; " : "", kind + 1); /* cut where it is too long */
+}
+
 static void count_places(const struct phx_fleet *f, struct phx_fleet_facts *out)
 {
     for (int32_t i = 0; i < f->n_replicas; i++)
         for (int32_t j = 0; f->replicas[i].state == PHX_REPLICA_READY && j < f->replicas[i].n_ranks; j++) {
             out->n_hosts += is_first_place(f, i, j, false);
-            out->n_gpus += strncmp(f->replicas[i].ranks[j].device, "cuda", 4) == 0 && is_first_place(f, i, j, true);
+            if (strncmp(f->replicas[i].ranks[j].device, "cuda", 4) != 0)
+                continue;
+            out->n_gpus += is_first_place(f, i, j, true);
+            add_kind(out->devices, sizeof(out->devices), f->replicas[i].ranks[j].device);
         }
 }
 

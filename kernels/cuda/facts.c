@@ -26,11 +26,13 @@ void phx_cuda_facts(void *device, struct phx_device_facts *facts)
     struct cuda_device   *d = device;
     struct cudaDeviceProp about;
     size_t                free_bytes = 0, total_bytes = 0;
-    int                   driver = 0, runtime = 0;
+    int                   driver = 0, runtime = 0, n = 0;
 
     memset(&about, 0, sizeof(about));
     facts->arch = d->arch;
     facts->index = d->index;
+    if (cudaGetDeviceCount(&n) == cudaSuccess)
+        facts->n_visible = n;
     /* What cannot be asked stays empty: a device that is lost says so at the next sync. */
     if (cudaGetDeviceProperties(&about, d->index) == cudaSuccess) {
         (void)snprintf(facts->name, sizeof(facts->name), "%.60s", about.name);

@@ -28,6 +28,10 @@ int phx_transport_parse(const char *word, enum phx_transport *out) PHX_CHECKED;
 int phx_comm_device_open(struct phx_comm *c, struct phx_backend *b, const struct phx_comm_device_options *options,
                          struct phx_err *err) PHX_CHECKED;
 
+/* Waits for what is queued, or gives it up after a failure; before the backend is closed.  Afterwards the comm carries
+ * host memory again.  phx_comm_close() calls it too. */
+void phx_comm_device_close(struct phx_comm *c);
+
 /* Puts the options where the library looks for them: its environment.  Variables of it that are there already would
  * change what the options say: PHX_E_INVALID with the first one's name (NCCL_DEBUG and NCCL_DEBUG_FILE may stay).  An
  * interface that is missing or has a public address is refused.  While the process has one thread. */

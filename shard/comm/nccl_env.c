@@ -13,9 +13,30 @@
 
 extern char **environ;
 
-static bool is_harmless(const char *variable)
+enum { SETTINGS_MAX = 4, VALUE_BYTES = 128 };
+
+struct setting {
+    const char *name;
+    char        value[VALUE_BYTES];
+};
+
+static bool is_setting(const char *variable, const struct setting *s)
 {
-    return strncmp(variable, "NCCL_DEBUG=", 11) == 0 || strncmp(variable, "NCCL_DEBUG_FILE=", 16) == 0;
+    size_t n = strlen(s->name);
+
+    return strncmp(variable, s->name, n) == 0 && variable[n] == '=' && strcmp(variable + n + 1, s->value) == 0;
+}
+
+/* A variable of NCCL that is neither one of the settings nor about its own log. */
+static bool is_stray(const char *variable, const struct setting *settings, int n)
+{
+    if (strncmp(variable, "NCCL_", 5) != 0 || strncmp(variable, "NCCL_DEBUG=", 11) == 0 ||
+        strncmp(variable, "NCCL_DEBUG_FILE=", 16) == 0)
+        return false;
+    for (int i = 0; i < n; i++)
+        if (is_setting(variable, &settings[i]))
+            return false;
+    return true;
 }
 
 /* Addresses of private networks, links and the host itself (RFC 1918, 6598, 3927, 4193, 4291). */
@@ -57,30 +78,42 @@ static int check_interface(const char *name, struct phx_err *err)
     return 0;
 }
 
+static int make_settings(const struct phx_comm_device_options *o, struct setting settings[SETTINGS_MAX])
+{
+    int n = 0;
+
+    settings[n++] = (struct setting){"NCCL_CONF_FILE", "/dev/null"}; /* nor do files of the host decide */
+    if (o->interface[0] != '\0') { /* "=": that name and no other that begins so */
+        settings[n].name = "NCCL_SOCKET_IFNAME";
+        (void)snprintf(settings[n++].value, VALUE_BYTES, "=%s", o->interface);
+    }
+    if (strcmp(o->ib_devices, "none") == 0) {
+        settings[n++] = (struct setting){"NCCL_IB_DISABLE", "1"};
+    } else if (o->ib_devices[0] != '\0') {
+        settings[n].name = "NCCL_IB_HCA";
+        (void)snprintf(settings[n++].value, VALUE_BYTES, "%s", o->ib_devices);
+    }
+    return n;
+}
+
 int phx_comm_device_environment(const struct phx_comm_device_options *o, struct phx_err *err)
 {
-    char value[128];
-    int  rc = 0;
+    struct setting settings[SETTINGS_MAX];
+    int            n = make_settings(o, settings), rc = 0;
 
+    if (strlen(o->interface) + 2 > VALUE_BYTES || strlen(o->ib_devices) + 1 > VALUE_BYTES)
+        return phx_fail(err, PHX_E_INVALID, "interface and ib_devices have at most %d bytes", VALUE_BYTES - 2);
     for (char **e = environ; *e != NULL; e++)
-        if (strncmp(*e, "NCCL_", 5) == 0 && !is_harmless(*e))
+        if (is_stray(*e, settings, n))
             return phx_fail(err, PHX_E_INVALID, "%.*s is set in the environment; unset it and use cluster.transport, "
                             "cluster.interface or cluster.ib_devices", (int)strcspn(*e, "="), *e);
     if (o->interface[0] != '\0')
         rc = check_interface(o->interface, err);
-    if (rc != 0)
-        return rc;
-    (void)snprintf(value, sizeof(value), "=%s", o->interface); /* "=": that name and no other that begins so */
-    if ((o->interface[0] != '\0' && setenv("NCCL_SOCKET_IFNAME", value, 1) != 0) ||
-        setenv("NCCL_CONF_FILE", "/dev/null", 1) != 0)
-        return phx_fail(err, PHX_E_NOMEM, "setenv: %s", strerror(errno));
-    if (strcmp(o->ib_devices, "none") == 0)
-        rc = setenv("NCCL_IB_DISABLE", "1", 1);
-    else if (o->ib_devices[0] != '\0')
-        rc = setenv("NCCL_IB_HCA", o->ib_devices, 1);
-    if (rc != 0)
-        return phx_fail(err, PHX_E_NOMEM, "setenv: %s", strerror(errno));
-    phx_log(PHX_LOG_INFO, "comm.interface", "socket=%s ib=%s", o->interface[0] != '\0' ? o->interface : "any",
-            o->ib_devices[0] != '\0' ? o->ib_devices : "any");
-    return 0;
+    for (int i = 0; i < n && rc == 0; i++)
+        if (setenv(settings[i].name, settings[i].value, 1) != 0)
+            rc = phx_fail(err, PHX_E_NOMEM, "setenv: %s", strerror(errno));
+    if (rc == 0)
+        phx_log(PHX_LOG_INFO, "comm.interface", "socket=%s ib=%s", o->interface[0] != '\0' ? o->interface : "any",
+                o->ib_devices[0] != '\0' ? o->ib_devices : "any");
+    return rc;
 }

@@ -8,6 +8,7 @@
 #define PHX_SHARD_COMM_WORLD_H
 
 #include "shard/comm/comm.h"
+#include "shard/comm/nccl.h"
 #include "shard/comm/ring.h"
 #include "shard/partition/partition.h"
 
@@ -91,7 +92,6 @@ int  phx_comm_device_send(struct phx_comm *c, struct phx_tensor x) PHX_CHECKED;
 int  phx_comm_device_recv(struct phx_comm *c, struct phx_tensor x) PHX_CHECKED;
 int  phx_comm_device_gather(struct phx_comm *c, struct phx_tensor out, struct phx_tensor part, const int32_t *first,
                             const int32_t *n) PHX_CHECKED;
-void phx_comm_device_close(struct phx_comm *c);
 /* True when the rank at the other end of some ring is gone, as far as can be seen from here. */
 bool phx_comm_is_peer_gone(const struct phx_comm *c);
 

@@ -17,8 +17,10 @@ void phx_forward_sync(struct phx_model *m)
     int         code = phx_comm_wait(m->comm); /* of what it queued: a peer may be gone */
     if (code != 0)
         phx_forward_fail(m, code, "waiting for the other ranks", phx_err_text(code));
-    if (phx_backend_sync(m->backend, &why) != 0)
-        phx_forward_fail(m, PHX_E_INTERNAL, "backend", why != NULL ? why : "failed");
+    code = phx_backend_sync(m->backend, &why);
+    if (code != 0) /* a device that is lost is a rank that is gone: all of them leave */
+        phx_forward_fail(m, code == PHX_SYNC_LOST ? PHX_E_PEER : PHX_E_INTERNAL, "backend",
+                         why != NULL ? why : "failed");
 }
 
 void phx_forward_sum(struct phx_model *m, struct phx_tensor x)

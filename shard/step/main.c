@@ -15,7 +15,8 @@
 enum {
     OPT_MODEL = 256, OPT_MODEL_KEY, OPT_TP, OPT_PP, OPT_BACKEND, OPT_ISA, OPT_COMPUTE, OPT_DTYPE, OPT_THREADS, OPT_KV_DTYPE, OPT_KV_BLOCKS,
     OPT_KV_MEMORY, OPT_BLOCK_TOKENS, OPT_MAX_SEQS, OPT_MAX_ROWS, OPT_MAX_CONTEXT, OPT_JOIN, OPT_TOKEN,
-    OPT_CA, OPT_CERT, OPT_KEY, OPT_REPLICA, OPT_NO_PREFIX, OPT_SPECULATE, OPT_LOG_LEVEL, OPT_SHARE, OPT_SCRIPT
+    OPT_CA, OPT_CERT, OPT_KEY, OPT_REPLICA, OPT_NO_PREFIX, OPT_SPECULATE, OPT_LOG_LEVEL, OPT_SHARE, OPT_SCRIPT,
+    OPT_CLASS, OPT_DEVICES, OPT_TRANSPORT, OPT_INTERFACE, OPT_IB, OPT_PROBE
 };
 
 static const struct argp_option options[] = {
@@ -24,6 +25,12 @@ static const struct argp_option options[] = {
     {"tp", OPT_TP, "N", 0, "tensor parallel ranks (default 1)", 0},
     {"pp", OPT_PP, "N", 0, "pipeline stages (default 1)", 0},
     {"backend", OPT_BACKEND, "NAME", 0, "cpu or cuda (default cpu)", 0},
+    {"class", OPT_CLASS, "C", 0, "bitwise, or fast: cuda only, answers may depend on the load (default bitwise)", 0},
+    {"devices", OPT_DEVICES, "LIST", 0, "GPUs of this machine's ranks in turn, such as 0,1 (default: all visible)", 0},
+    {"transport", OPT_TRANSPORT, "T", 0, "of activations between GPUs: auto, nccl or host (default auto)", 0},
+    {"interface", OPT_INTERFACE, "NAME", 0, "network interface of transport nccl", 0},
+    {"ib-devices", OPT_IB, "LIST", 0, "InfiniBand devices of transport nccl, or none", 0},
+    {"probe", OPT_PROBE, NULL, 0, "say whether the backend can be used here, and end", 0},
     {"isa", OPT_ISA, "NAME", 0, "auto, ref, avx2, avx512 or amx", 0},
     {"compute", OPT_COMPUTE, "T", 0, "f32, bf16 or int8 (default f32)", 0},
     {"dtype", OPT_DTYPE, "T", 0, "auto, or int8: dense weights are quantised (default auto)", 0},
@@ -89,6 +96,8 @@ static error_t parse_numbers(int key, char *arg, struct argp_state *state, struc
 
 static error_t check_all(struct argp_state *state, const struct phx_step_options *o)
 {
+    if (o->is_probe)
+        return 0;
     if (o->model_dir == NULL)
         argp_error(state, "--model DIR is needed");
     if ((o->join == NULL) == (o->script_file == NULL))
@@ -119,6 +128,16 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case OPT_MODEL_KEY: o->model_key = arg; return 0;
     case OPT_BACKEND: o->backend = arg; return 0;
     case OPT_ISA: o->isa = arg; return 0;
+    case OPT_DEVICES: o->devices = arg; return 0;
+    case OPT_TRANSPORT: o->transport = arg; return 0;
+    case OPT_INTERFACE: o->interface = arg; return 0;
+    case OPT_IB: o->ib_devices = arg; return 0;
+    case OPT_PROBE: o->is_probe = true; return 0;
+    case OPT_CLASS:
+        if (strcmp(arg, "bitwise") != 0 && strcmp(arg, "fast") != 0)
+            argp_error(state, "--class: bitwise or fast");
+        o->is_fast = strcmp(arg, "fast") == 0;
+        return 0;
     case OPT_JOIN: o->join = arg; return 0;
     case OPT_TOKEN: o->join_token_file = arg; return 0;
     case OPT_CA: o->tls_ca_file = arg; return 0;
@@ -165,6 +184,23 @@ static void on_term(int signal_number)
     _exit(143);
 }
 
+/* Opens the backend and says what it found. */
+static int probe(const struct phx_step_options *o)
+{
+    struct phx_device_facts facts = {0};
+    struct phx_backend     *b = NULL;
+    struct phx_err          err = {0};
+
+    if (phx_step_open_backend(o, 0, 0, false, &b, &err) != 0) {
+        fprintf(stderr, "phalanx-rank: %s\n", err.text);
+        return 1;
+    }
+    phx_backend_facts(b, &facts);
+    printf("%s %s %s\n", phx_backend_name(b), phx_backend_isa(b), facts.name);
+    phx_backend_close(b);
+    return 0;
+}
+
 static int run(const struct phx_step_options *o)
 {
     struct phx_step s;
@@ -200,5 +236,5 @@ int main(int argc, char **argv)
     argp_parse(&argp, argc, argv, 0, NULL, &o);
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* a rank never outlives what started it */
     (void)signal(SIGTERM, on_term);
-    return run(&o);
+    return o.is_probe ? probe(&o) : run(&o);
 }

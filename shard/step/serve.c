@@ -15,7 +15,7 @@
 #include "shard/step/stage.h"
 
 enum {
-    PEM_MAX_BYTES = 1 << 20, TOKEN_MAX_BYTES = 4096, HOST_MAX = 64, DEVICE_MAX = 16,
+    PEM_MAX_BYTES = 1 << 20, TOKEN_MAX_BYTES = 4096, HOST_MAX = 64, DEVICE_MAX = 144,
     FLUSH_MS = 2000, TICK_MS = 100, TELL_LOADING_MS = 200,
     DRAIN_MAX_MS = 7 * 86400 * 1000 /* longer is for ever */
 };
@@ -64,6 +64,18 @@ static void *beat(void *ctx)
     return NULL;
 }
 
+/* "cpu", or "cuda:" with what tells a GPU from all others, and behind a space what kind it is. */
+static void describe_device(const struct phx_step *s, char *text, size_t size)
+{
+    const struct phx_device_facts *d = &s->device;
+
+    if (phx_backend_is_host(s->backend))
+        (void)snprintf(text, size, "%s", phx_backend_name(s->backend));
+    else
+        (void)snprintf(text, size, "%s:%s %s sm_%d CUDA %s driver %s", phx_backend_name(s->backend), d->id, d->name,
+                       d->arch, d->runtime, d->driver);
+}
+
 static void fill_card(const struct phx_step *s, struct rank_card *card)
 {
     struct phx_model_memory memory = {0};
@@ -72,7 +84,7 @@ static void fill_card(const struct phx_step *s, struct rank_card *card)
     card->pid = (int32_t)getpid();
     if (gethostname(card->host, sizeof(card->host) - 1) != 0)
         memcpy(card->host, "?", 2);
-    (void)snprintf(card->device, sizeof(card->device), "%s", phx_backend_name(s->backend));
+    describe_device(s, card->device, sizeof(card->device));
     if (s->model != NULL)
         phx_model_memory(s->model, &memory);
     card->weights_bytes = memory.weights_bytes;

@@ -8,6 +8,8 @@
 
 #include "rpc/base/log.h"
 #include "rpc/base/mem.h"
+#include "shard/comm/nccl.h"
+#include "shard/step/device.h"
 #include "shard/step/memory.h"
 #include "shard/step/provenance.h"
 #include "shard/step/stage.h"
@@ -16,6 +18,8 @@ enum {
     CONTEXT_DEFAULT_MAX = 16384, /* of the automatic max_context */
     AUTO_TOKENS_PER_SEQ = 4096,  /* cache room planned per sequence when nothing is said */
     BLOCKS_MAX = 1 << 22,
+    MEET_MS = 60000,             /* for the GPUs of all ranks to find each other */
+    STALL_MS = 30000,            /* for a rank whose GPU hangs; one that dies is seen at once */
     TELL_US = 2000000            /* what the head gets to tell why the load failed */
 };
 
@@ -44,6 +48,7 @@ static int plan_parts(struct phx_step *s, struct phx_err *err)
 {
     const struct phx_step_options     *o = s->options;
     const struct phx_partition_request request = {
+        .backend = phx_backend_is_host(s->backend) ? NULL : s->backend,
         .config = &s->config,
         .tp = o->tp,
         .pp = o->pp,
@@ -70,15 +75,30 @@ static void need_memory(const struct phx_step *s, int64_t n_blocks, struct phx_m
     phx_memory_need(s->parts, s->host_ranks, s->n_host_ranks, n_blocks, logits_bytes(s), need);
 }
 
-/* The head decides the number of blocks for all, so that their tables agree. */
-static int agree_blocks(struct phx_step *s, struct phx_err *err)
+/* Blocks that fit on the device of every rank; only rank 0 learns it. */
+static int least_device_blocks(struct phx_step *s, int64_t *n)
+{
+    const struct phx_part *part = &s->parts[s->rank];
+    int64_t  mine = s->options->kv_memory_bytes > 0
+                        ? s->options->kv_memory_bytes / (int64_t)part->kv_bytes_per_block
+                        : phx_device_blocks(part, phx_device_room(&s->device, s->n_on_device));
+    int32_t  n_ranks = s->options->tp * s->options->pp;
+    int64_t *all = phx_mem_calloc((size_t)n_ranks, sizeof(*all));
+    int      rc = phx_comm_collect(s->comm, &mine, sizeof(mine), all);
+
+    *n = mine;
+    for (int32_t i = 0; i < n_ranks && s->rank == 0; i++)
+        *n = all[i] < *n ? all[i] : *n;
+    phx_mem_free(all);
+    return rc;
+}
+
+/* Blocks when nothing says how many. */
+static int64_t choose_blocks(const struct phx_step *s)
 {
     const struct phx_step_options *o = s->options;
     struct phx_memory_need need;
-    int64_t  n = o->kv_blocks, largest = 1, budget;
-    int32_t  agreed;
-    size_t   size = sizeof(agreed);
-    int      rc;
+    int64_t n, largest = 1, budget;
 
     for (int32_t i = 0; i < o->tp * o->pp; i++)
         if ((int64_t)s->parts[i].kv_bytes_per_block > largest)
@@ -86,21 +106,63 @@ static int agree_blocks(struct phx_step *s, struct phx_err *err)
     need_memory(s, 0, &need);
     budget = o->kv_memory_bytes > 0 ? o->kv_memory_bytes
                                     : phx_memory_budget(&need, &s->room) / s->n_host_ranks;
-    if (n == 0) {
+    n = budget / largest;
+    if (o->kv_memory_bytes == 0) {
         int32_t tokens = s->max_context < AUTO_TOKENS_PER_SEQ ? s->max_context : AUTO_TOKENS_PER_SEQ;
         int64_t want = (int64_t)o->max_seqs * ((tokens + o->block_tokens - 1) / o->block_tokens);
 
-        n = budget / largest;
-        if (o->kv_memory_bytes == 0 && n > want)
-            n = want;
+        n = n < want ? n : want;
     }
-    n = n < BLOCKS_MAX ? n : BLOCKS_MAX;
-    agreed = (int32_t)n;
-    rc = phx_comm_bcast(s->comm, &agreed, sizeof(agreed), &size);
+    return n;
+}
+
+/* The head decides the number of blocks for all, so that their tables agree. */
+static int agree_blocks(struct phx_step *s, struct phx_err *err)
+{
+    int64_t n = s->options->kv_blocks;
+    int32_t agreed;
+    size_t  size = sizeof(agreed);
+    int     rc = 0;
+
+    if (n == 0 && !phx_backend_is_host(s->backend))
+        rc = least_device_blocks(s, &n);
+    else if (n == 0)
+        n = choose_blocks(s);
+    agreed = (int32_t)(n < BLOCKS_MAX ? n : BLOCKS_MAX);
+    if (rc == 0)
+        rc = phx_comm_bcast(s->comm, &agreed, sizeof(agreed), &size);
     if (rc != 0)
         return phx_fail(err, rc, "the ranks could not talk: %s", phx_err_text(rc));
     s->n_blocks = agreed; /* 0 is refused with all numbers, once the daemon can be told */
     return 0;
+}
+
+static int check_device_memory(const struct phx_step *s, struct phx_err *err)
+{
+    const struct phx_part *p = &s->parts[s->rank];
+    int                    rc = phx_device_check(p, s->n_blocks, &s->device, s->n_on_device, err);
+
+    phx_log(rc == 0 ? PHX_LOG_INFO : PHX_LOG_ERROR, "step.memory",
+            "weights=%llu kv=%llu scratch=%llu free=%lld room=%lld total=%lld ranks=%d from=device-%d",
+            (unsigned long long)p->weights_bytes, (unsigned long long)p->kv_bytes_per_block * (unsigned)s->n_blocks,
+            (unsigned long long)p->scratch_bytes, (long long)s->device.free_bytes,
+            (long long)phx_device_room(&s->device, s->n_on_device), (long long)s->device.total_bytes, s->n_on_device,
+            s->device.index);
+    return rc;
+}
+
+/* The plan beside what was really taken, when no other rank took from the same device. */
+static void tell_device_memory(const struct phx_step *s)
+{
+    const struct phx_part  *p = &s->parts[s->rank];
+    struct phx_device_facts now;
+
+    if (phx_backend_is_host(s->backend))
+        return;
+    phx_backend_facts(s->backend, &now);
+    phx_log(PHX_LOG_INFO, "step.memory.used", "planned=%llu used=%lld ranks=%d device=%d",
+            (unsigned long long)(p->weights_bytes + p->scratch_bytes + p->kv_bytes_per_block * (unsigned)s->n_blocks),
+            (long long)(s->device.free_bytes - now.free_bytes), s->n_on_device, now.index);
 }
 
 /* Before a byte is read: what the ranks of this host will need must be there. */
@@ -109,6 +171,8 @@ static int check_memory(const struct phx_step *s, struct phx_err *err)
     struct phx_memory_need need;
     int                    rc;
 
+    if (!phx_backend_is_host(s->backend))
+        return check_device_memory(s, err);
     need_memory(s, s->n_blocks > 0 ? s->n_blocks : 1, &need);
     rc = phx_memory_check(&need, &s->room, err);
     phx_log(rc == 0 ? PHX_LOG_INFO : PHX_LOG_ERROR, "step.memory",
@@ -171,23 +235,75 @@ static void hold(const struct phx_step *s)
         (void)sched_setaffinity(0, sizeof(one), &one); /* slower, not wrong */
 }
 
+int phx_step_open_backend(const struct phx_step_options *o, int32_t place, int32_t n_threads,
+                          bool is_pinned, struct phx_backend **out, struct phx_err *err)
+{
+    struct phx_backend_options options = {.isa = o->isa, .compute = o->compute, .is_fast = o->is_fast,
+                                          .n_threads = n_threads, .is_pinned = is_pinned};
+    char                       why[240] = "";
+    int                        rc = phx_step_check_device(o, err);
+
+    if (rc == 0)
+        rc = phx_step_choose_device(o->devices, place, &options, err);
+    if (rc != 0)
+        return rc;
+    *out = phx_backend_open(o->backend, &options, why, sizeof(why));
+    return *out != NULL ? 0 : phx_fail(err, PHX_E_UNSUPPORTED, "%s", why);
+}
+
 static int open_backend(struct phx_step *s, struct phx_err *err)
 {
     const struct phx_step_options *o = s->options;
-    struct phx_backend_options     backend = {.isa = o->isa, .compute = o->compute};
-    char                           why[200] = "";
+    int32_t                        place = o->share * s->n_host_ranks + place_of(s);
+    int rc;
 
     choose_cores(s);
-    backend.n_threads = s->placement.n_threads;
-    backend.is_pinned = s->placement.is_pinned;
-    s->backend = phx_backend_open(o->backend, &backend, why, sizeof(why));
-    if (s->backend == NULL)
-        return phx_fail(err, PHX_E_UNSUPPORTED, "%s", why);
+    rc = phx_step_open_backend(o, place, s->placement.n_threads, s->placement.is_pinned, &s->backend, err);
+    if (rc != 0)
+        return rc;
     roam(s);
+    phx_backend_facts(s->backend, &s->device);
+    s->n_on_device = phx_step_sharers(o->devices, o->n_shares * s->n_host_ranks, &s->device);
+    if (!phx_backend_is_host(s->backend))
+        phx_log(PHX_LOG_INFO, "step.device", "index=%d name=%s arch=%d driver=%s runtime=%s ranks=%d", s->device.index,
+                s->device.name, s->device.arch, s->device.driver, s->device.runtime, s->n_on_device);
     phx_log(PHX_LOG_INFO, "step.cores", "threads=%d first=%d cores=%d nodes=%d pinned=%d",
             s->placement.n_threads, s->placement.core[0], s->placement.n_cores, s->placement.n_nodes,
             s->placement.is_pinned);
     return 0;
+}
+
+static const char *text_of(const char *text)
+{
+    return text != NULL ? text : "";
+}
+
+static int transport_options(const struct phx_step_options *o, struct phx_comm_device_options *out, struct phx_err *err)
+{
+    *out = (struct phx_comm_device_options){.is_fast = o->is_fast, .open_ms = MEET_MS, .wait_ms = STALL_MS,
+                                            .interface = text_of(o->interface), .ib_devices = text_of(o->ib_devices)};
+    if (o->transport != NULL && phx_transport_parse(o->transport, &out->transport) != 0)
+        return phx_fail(err, PHX_E_INVALID, "transport: '%.20s' is none of auto, nccl, host", o->transport);
+    return 0;
+}
+
+/* What NCCL reads from the environment; before MPI or anything else starts a thread. */
+static int prepare_transport(const struct phx_step_options *o, struct phx_err *err)
+{
+    struct phx_comm_device_options transport;
+    int                            rc = transport_options(o, &transport, err);
+
+    if (rc == 0 && strcmp(o->backend, "cuda") == 0 && o->tp * o->pp > 1 && transport.transport != PHX_TRANSPORT_HOST)
+        rc = phx_comm_device_environment(&transport, err);
+    return rc;
+}
+
+static int open_transport(struct phx_step *s, struct phx_err *err)
+{
+    struct phx_comm_device_options transport;
+    int                            rc = transport_options(s->options, &transport, err);
+
+    return rc == 0 ? phx_comm_device_open(s->comm, s->backend, &transport, err) : rc;
 }
 
 int phx_step_open(const struct phx_step_options *options, struct phx_step *s, struct phx_err *err)
@@ -196,7 +312,11 @@ int phx_step_open(const struct phx_step_options *options, struct phx_step *s, st
 
     memset(s, 0, sizeof(*s));
     s->options = options;
-    rc = phx_provenance_open(options->model_dir, options->model_key, &s->provenance, err);
+    rc = phx_step_check_device(options, err);
+    if (rc == 0)
+        rc = prepare_transport(options, err);
+    if (rc == 0)
+        rc = phx_provenance_open(options->model_dir, options->model_key, &s->provenance, err);
     if (rc == 0)
         rc = phx_checkpoint_open(options->model_dir, &s->checkpoint, err);
     if (rc == 0)
@@ -211,17 +331,19 @@ int phx_step_open(const struct phx_step_options *options, struct phx_step *s, st
     if (s->max_context > s->config.max_position)
         return phx_fail(err, PHX_E_INVALID, "max_context: %d is more than the model's %d positions",
                         s->max_context, s->config.max_position);
-    rc = plan_parts(s, err);
-    if (rc == 0)
-        rc = open_comm(s, err);
+    rc = open_comm(s, err);
     if (rc != 0)
         return rc;
     s->rank = phx_comm_shape(s->comm)->rank;
     s->host_ranks = phx_mem_calloc((size_t)options->tp * (size_t)options->pp, sizeof(*s->host_ranks));
     s->n_host_ranks = phx_comm_host(s->comm, s->host_ranks);
     phx_memory_room("", &s->room);
-    rc = agree_blocks(s, err);
-    return rc == 0 ? open_backend(s, err) : rc;
+    rc = open_backend(s, err);
+    if (rc == 0)
+        rc = open_transport(s, err);
+    if (rc == 0)
+        rc = plan_parts(s, err);
+    return rc == 0 ? agree_blocks(s, err) : rc;
 }
 
 struct load_result { /* what a rank tells the others when it has loaded, or could not */
@@ -294,6 +416,7 @@ int phx_step_load(struct phx_step *s, void (*progress)(void *ctx, uint64_t done,
     }
     rc = agree(s->comm, rc, err);
     if (rc == 0) {
+        tell_device_memory(s);
         phx_checkpoint_close(s->checkpoint);
         s->checkpoint = NULL;
         phx_log(PHX_LOG_INFO, "step.load.done", "model=%s blocks=%d isa=%s", o->model_dir,
@@ -306,8 +429,8 @@ void phx_step_close(struct phx_step *s)
 {
     phx_stage_destroy(s->stage);
     phx_model_close(s->model);
+    phx_comm_close(s->comm); /* what it carries lies on the backend's device */
     phx_backend_close(s->backend);
-    phx_comm_close(s->comm);
     phx_provenance_close(s->provenance);
     phx_checkpoint_close(s->checkpoint);
     phx_mem_free(s->parts);

@@ -28,6 +28,10 @@ struct phx_step_options {
     int32_t        tp, pp;
     const char    *backend, *isa;
     enum phx_compute compute;
+    bool             is_fast;    /* class fast: cuda only */
+    const char      *devices;    /* indices of the GPUs to use, "0,1"; NULL or "" = all visible, in turn */
+    const char      *transport;  /* of activations between GPUs: "auto", "nccl" or "host"; NULL = auto */
+    const char      *interface, *ib_devices; /* see shard/comm/nccl.h; NULL or "" = the library's choice */
     bool             is_int8; /* dense weights are quantised */
     int32_t        n_threads;       /* 0 = the cores of this rank's share of its machine */
     int32_t        share, n_shares; /* this replica is the share-th of n_shares on its machines */
@@ -41,6 +45,7 @@ struct phx_step_options {
     /* the daemon's address and how to join, or NULL with a script */
     const char    *join, *join_token_file, *tls_ca_file, *tls_cert_file, *tls_key_file, *replica_id;
     const char    *script_file;
+    bool           is_probe; /* only says whether the backend can be used */
 };
 
 /* Rows of one step whose logits are wanted, at most. */
@@ -62,8 +67,14 @@ struct phx_step {
     int32_t                       *host_ranks; /* that share this rank's machine, itself included */
     int32_t                        n_host_ranks;
     struct phx_memory_room         room;       /* of this machine, before anything was loaded */
+    struct phx_device_facts        device;     /* before anything was loaded; of a backend with memory of its own */
+    int32_t                        n_on_device; /* ranks of all replicas that use it */
     struct phx_placement           placement;
 };
+
+/* The backend of one of the ranks of a machine: `place` counts over all replicas; n_threads where threads compute.  PHX_E_INVALID names an option that it would not honour, PHX_E_UNSUPPORTED what is missing here. */
+int phx_step_open_backend(const struct phx_step_options *o, int32_t place, int32_t n_threads,
+                          bool is_pinned, struct phx_backend **out, struct phx_err *err) PHX_CHECKED;
 
 /* Opens checkpoint, config, partition, comm and backend; phx_step_load() then the weights (it may take
  * long; progress is called meanwhile) and agrees with all ranks that everybody could. */

@@ -12,6 +12,7 @@
 #include "rpc/base/clock.h"
 #include "rpc/base/machine.h"
 #include "rpc/base/mem.h"
+#include "shard/comm/nccl.h"
 
 /* The code of a rank that only heard of another one's failure. */
 enum { ECHO = PHX_E_PEER };
@@ -42,7 +43,8 @@ static int open_backend(const struct phx_ranks_options *o, int32_t rank, struct 
     struct phx_topology        topology;
     struct phx_placement       placement;
     cpu_set_t                  mask;
-    struct phx_backend_options options = {.isa = o->isa, .compute = o->compute};
+    struct phx_backend_options options = {.isa = o->isa, .compute = o->compute, .is_fast = o->is_fast,
+                                          .device = rank, .is_wrapped = true};
     phx_topology_here(&topology);
     phx_placement_plan(&topology, rank, o->tp * o->pp, o->n_threads, &placement);
     phx_placement_mask(&placement, &mask);
@@ -50,8 +52,17 @@ static int open_backend(const struct phx_ranks_options *o, int32_t rank, struct 
     options.is_pinned = placement.is_pinned && sched_setaffinity(0, sizeof mask, &mask) == 0;
     *out = phx_backend_open(o->backend, &options, why, sizeof why);
     if (*out == NULL)
-        return phx_fail(err, PHX_E_UNSUPPORTED, "backend %s: %s", o->backend, why);
+        return phx_fail(err, PHX_E_UNSUPPORTED, "%s", why);
     return 0;
+}
+
+/* What the activations of this world pass through: decided by all ranks together. */
+static int open_transport(const struct phx_ranks_options *o, struct phx_comm *comm, struct phx_backend *backend,
+                          struct phx_err *err)
+{
+    struct phx_comm_device_options options = {.transport = o->transport, .is_fast = o->is_fast, .open_ms = 60000,
+                                              .wait_ms = 30000, .interface = "", .ib_devices = ""};
+    return phx_comm_device_open(comm, backend, &options, err);
 }
 
 int phx_rank_agree(struct phx_comm *comm, int code, struct phx_err *err)
@@ -96,12 +107,16 @@ static int run_rank(struct world *w, struct phx_comm *comm, struct phx_err *err)
     cpu_set_t before;
     bool      is_known = sched_getaffinity(0, sizeof before, &before) == 0;
     int       code = open_backend(w->options, rank, &r.backend, err);
+    code = phx_rank_agree(comm, code, err);
+    if (code == 0)
+        code = open_transport(w->options, comm, r.backend, err);
     if (code == 0)
         code = open_model(&r, w, err);
     code = phx_rank_agree(comm, code, err); /* nobody starts what a neighbour will never enter */
     if (code == 0)
         code = w->body(&r, w->ctx, err);
     phx_model_close(r.model);
+    phx_comm_device_close(comm); /* it lies on the backend's device */
     phx_backend_close(r.backend);
     if (is_known)
         (void)sched_setaffinity(0, sizeof before, &before); /* slower, not wrong */
@@ -192,10 +207,25 @@ static int run_self(struct world *w, const struct phx_comm_limits *limits, struc
     return code;
 }
 
+/* What the backend would not honour is refused by name; what NCCL reads is put where it looks. */
+static int check_options(const struct phx_ranks_options *o, struct phx_err *err)
+{
+    struct phx_comm_device_options none = {.interface = "", .ib_devices = ""};
+    bool                           is_cuda = strcmp(o->backend, "cuda") == 0;
+    if (is_cuda && ((o->isa != NULL && strcmp(o->isa, "auto") != 0)))
+        return phx_fail(err, PHX_E_INVALID, "--isa needs --backend cpu");
+    if (!is_cuda && (o->is_fast || o->transport != PHX_TRANSPORT_AUTO))
+        return phx_fail(err, PHX_E_INVALID, "--%s needs --backend cuda", o->is_fast ? "class fast" : "transport");
+    return is_cuda && o->tp * o->pp > 1 && o->transport != PHX_TRANSPORT_HOST
+               ? phx_comm_device_environment(&none, err) : 0;
+}
+
 int phx_ranks_run(const struct phx_ranks_options *o, phx_rank_fn body, void *ctx, struct phx_err *err)
 {
     struct world w = {.options = o, .body = body, .ctx = ctx};
-    int          code = phx_checkpoint_open(o->dir, &w.checkpoint, err);
+    int          code = check_options(o, err);
+    if (code == 0)
+        code = phx_checkpoint_open(o->dir, &w.checkpoint, err);
     if (code != 0)
         return code;
     w.parts = phx_mem_calloc((size_t)o->tp * (size_t)o->pp, sizeof *w.parts);

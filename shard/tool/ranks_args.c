@@ -6,13 +6,16 @@
 #include "shard/tool/ranks.h"
 #include "shard/tool/tool.h"
 
-enum { OPT_TP = 0x100, OPT_PP, OPT_COMM, OPT_BACKEND, OPT_ISA, OPT_COMPUTE, OPT_DTYPE, OPT_KV, OPT_IN_MPI };
+enum { OPT_TP = 0x100, OPT_PP, OPT_COMM, OPT_BACKEND, OPT_ISA, OPT_COMPUTE, OPT_DTYPE, OPT_KV, OPT_IN_MPI, OPT_CLASS,
+       OPT_TRANSPORT };
 
 static const struct argp_option options[] = {
     {"tp", OPT_TP, "N", 0, "ranks that share every layer (1)", 0},
     {"pp", OPT_PP, "N", 0, "stages of layers (1)", 0},
     {"comm", OPT_COMM, "mpi|local", 0, "ranks as an MPI job, or as threads of this process (mpi)", 0},
-    {"backend", OPT_BACKEND, "NAME", 0, "cpu", 0},
+    {"backend", OPT_BACKEND, "NAME", 0, "cpu or cuda (cpu)", 0},
+    {"class", OPT_CLASS, "bitwise|fast", 0, "fast: cuda only, results may depend on the batch (bitwise)", 0},
+    {"transport", OPT_TRANSPORT, "auto|nccl|host", 0, "of activations between GPUs (auto)", 0},
     {"isa", OPT_ISA, "NAME", 0, "ref, avx2, avx512, amx or auto", 0},
     {"compute", OPT_COMPUTE, "f32|bf16", 0, "activations in products with bf16 and MXFP4 weights", 0},
     {"threads", 't', "N", 0, "threads per rank (the allowed cores, shared out)", 0},
@@ -73,6 +76,15 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case OPT_BACKEND:
         o->backend = arg;
+        break;
+    case OPT_CLASS:
+        if (strcmp(arg, "bitwise") != 0 && strcmp(arg, "fast") != 0)
+            argp_error(state, "--class must be bitwise or fast");
+        o->is_fast = strcmp(arg, "fast") == 0;
+        break;
+    case OPT_TRANSPORT:
+        if (phx_transport_parse(arg, &o->transport) != 0)
+            argp_error(state, "--transport must be auto, nccl or host");
         break;
     case OPT_ISA:
         o->isa = arg;

@@ -16,6 +16,7 @@ OUTER_DOORS = {"kernels": {"kernels/backend.h", "kernels/exchange.h"}, "rpc": {"
 # headers of a subfolder, beside its door, that its neighbours may see; each with a reason
 EXTRA_DOORS = {
     "shard/model/config.h": "what a checkpoint is; partition and tools need it without weights",
+    "shard/comm/nccl.h": "which transport carries a comm's tensors; those who open a backend choose it",
     "daemon/config/limits.h": "the named limits of every input",
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)

@@ -189,11 +189,11 @@ static void hosts_and_gpus_are_limited(void **state)
     json_object_set_new(limits, "nodes", json_integer(2));
     json_object_set_new(limits, "gpus", json_integer(8));
     setup(&w, payload);
-    phx_admission_set_places(w.admission, 2, 8);
+    phx_admission_set_places(w.admission, 2, 8, "");
     ask_once(&w, (struct person){0});
-    phx_admission_set_places(w.admission, 3, 8);
+    phx_admission_set_places(w.admission, 3, 8, "");
     expect_refusal(&w, (struct person){0}, PHX_E_LICENSE, "licence.nodes");
-    phx_admission_set_places(w.admission, 2, 9);
+    phx_admission_set_places(w.admission, 2, 9, "");
     expect_refusal(&w, (struct person){0}, PHX_E_LICENSE, "licence.gpus");
     teardown(&w);
 }

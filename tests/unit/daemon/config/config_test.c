@@ -94,6 +94,14 @@ static void numbers_are_taken_at_their_bounds_only(void **state)
     refuse(BASE "cluster:\n  tp:\n", PHX_E_INVALID, "cluster.tp: ''");
     refuse(BASE "http:\n  body_max_bytes: 1023\n", PHX_E_INVALID, "body_max_bytes");
     refuse(BASE "engine:\n  block_tokens: 17\n", PHX_E_INVALID, "16 or 32");
+    refuse(BASE "engine:\n  class: fast\n", PHX_E_INVALID, "engine.class fast is for engine.backend cuda");
+    refuse(BASE "engine:\n  class: quick\n", PHX_E_INVALID, "bitwise");
+    refuse(BASE "cluster:\n  transport: nccl\n", PHX_E_INVALID, "cluster.transport is for engine.backend cuda");
+    refuse(BASE "cluster:\n  devices: 0,1\n", PHX_E_INVALID, "cluster.devices is for engine.backend cuda");
+    refuse(BASE "cluster:\n  interface: eth0\n", PHX_E_INVALID, "cluster.interface is for engine.backend cuda");
+    refuse(BASE "cluster:\n  ib_devices: none\n", PHX_E_INVALID, "cluster.ib_devices is for engine.backend cuda");
+    refuse(BASE "engine:\n  backend: cuda\n  isa: avx2\n", PHX_E_INVALID, "engine.isa is for engine.backend cpu");
+    refuse(BASE "engine:\n  backend: cuda\n  threads: 2\n", PHX_E_INVALID, "engine.threads is for engine.backend cpu");
     refuse(BASE "engine:\n  dtype: int3\n", PHX_E_INVALID, "not one of auto|int8");
     refuse(BASE "engine:\n  isa: avx\n", PHX_E_INVALID, "auto|ref|avx2|avx512|amx");
     refuse(BASE "engine:\n  prefix_cache: yes\n", PHX_E_INVALID, "true or false");
