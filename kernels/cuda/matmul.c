@@ -4,9 +4,40 @@
 
 #include "kernels/cuda/pick_matmul.h"
 
-enum { PASS_ROWS = 4096 }; /* what is rounded at a time */
+enum { PASS_ROWS_MAX = 4096, PASS_BYTES = 64 << 20, PASS_ROWS_STEP = 256 }; /* what is rounded at a time */
 
 static const char OP[] = "matmul";
+
+/* Bytes of activations as the matrix unit takes them, and of their scales. */
+struct x_bytes {
+    size_t data, scales;
+};
+
+static struct x_bytes count_x(const struct cuda_cut *cut, bool is_i8, int32_t n_rows)
+{
+    size_t tiles = ((size_t)n_rows + CUDA_X_ROWS - 1) / CUDA_X_ROWS;
+
+    return (struct x_bytes){tiles * (size_t)cut->n_blocks * CUDA_X_BLOCK_BYTES,
+                            is_i8 ? tiles * CUDA_X_ROWS * (size_t)cut->n_groups * sizeof(float) : 0};
+}
+
+static int32_t count_pass_rows(const struct cuda_cut *cut)
+{
+    int64_t row_bytes = (int64_t)cut->n_blocks * (CUDA_X_BLOCK_BYTES / CUDA_X_ROWS);
+    int64_t rows = row_bytes > 0 ? PASS_BYTES / row_bytes / PASS_ROWS_STEP * PASS_ROWS_STEP : PASS_ROWS_MAX;
+
+    rows = rows < PASS_ROWS_STEP ? PASS_ROWS_STEP : rows;
+    return rows < PASS_ROWS_MAX ? (int32_t)rows : PASS_ROWS_MAX;
+}
+
+void phx_cuda_matmul_reserve(struct cuda_device *d, const struct cuda_weight *w)
+{
+    bool           is_i8 = w->desc.dtype == PHX_DTYPE_I8;
+    struct x_bytes x = count_x(&w->cut, is_i8, count_pass_rows(&w->cut));
+
+    if (w->desc.n_experts == 1 && phx_cuda_is_rounded(d->compute, w->desc.dtype))
+        (void)phx_cuda_scratch(d, x.data + x.scales);
+}
 
 static bool launch_kernel(struct cuda_device *d, const struct cuda_matmul_choice *c, const struct cuda_product *p)
 {
@@ -24,17 +55,15 @@ static bool launch_kernel(struct cuda_device *d, const struct cuda_matmul_choice
 static bool multiply_pass(struct cuda_device *d, const struct cuda_matmul_choice *c, struct cuda_product *p)
 {
     const struct cuda_cut *cut = &p->w.cut;
-    size_t                 tiles = ((size_t)p->n_rows + CUDA_X_ROWS - 1) / CUDA_X_ROWS;
-    size_t                 x_bytes = tiles * (size_t)cut->n_blocks * CUDA_X_BLOCK_BYTES;
     bool                   is_i8 = p->w.dtype == PHX_DTYPE_I8;
-    size_t                 scale_bytes = is_i8 ? tiles * CUDA_X_ROWS * (size_t)cut->n_groups * sizeof(float) : 0;
-    unsigned char         *scratch = phx_cuda_scratch(d, x_bytes + scale_bytes);
+    struct x_bytes         x = count_x(cut, is_i8, p->n_rows);
+    unsigned char         *scratch = phx_cuda_scratch(d, x.data + x.scales);
     struct cuda_round      r = {.x = p->x, .x_stride = p->x_stride, .n_rows = p->n_rows, .cut = *cut, .out = scratch};
 
     if (scratch == NULL)
         return false;
     if (is_i8)
-        r.scale = (float *)(void *)(scratch + x_bytes);
+        r.scale = (float *)(void *)(scratch + x.data);
     if (cut->n_blocks > 0 &&
         !phx_cuda_check(d, is_i8 ? phx_cuda_quantise_rows(d->stream, &r) : phx_cuda_round_rows(d->stream, &r), OP))
         return false;
@@ -61,12 +90,12 @@ const char *phx_cuda_matmul(void *device, struct phx_tensor out, struct phx_tens
         (void)launch_kernel(d, &c, &whole); /* it has kept the reason */
         return NULL;
     }
-    for (int32_t row = 0; row < x.dim[0]; row += PASS_ROWS) {
+    for (int32_t row = 0, pass = count_pass_rows(&w->cut); row < x.dim[0]; row += pass) {
         struct cuda_product p = whole;
 
         p.x += row * x.stride0;
         p.out += row * out.stride0;
-        p.n_rows = x.dim[0] - row < PASS_ROWS ? x.dim[0] - row : PASS_ROWS;
+        p.n_rows = x.dim[0] - row < pass ? x.dim[0] - row : pass;
         if (!multiply_pass(d, &c, &p))
             break;
     }

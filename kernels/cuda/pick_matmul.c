@@ -13,7 +13,7 @@ static int64_t divide_up(int64_t n, int64_t by)
     return (n + by - 1) / by;
 }
 
-static bool is_matrix_unit(enum phx_compute compute, enum phx_dtype dtype)
+bool phx_cuda_is_rounded(enum phx_compute compute, enum phx_dtype dtype)
 {
     return dtype == PHX_DTYPE_I8 ||
            (compute == PHX_COMPUTE_BF16 && (dtype == PHX_DTYPE_BF16 || dtype == PHX_DTYPE_MXFP4));
@@ -35,7 +35,7 @@ struct cuda_matmul_choice phx_cuda_pick_matmul(enum phx_compute compute, bool is
 {
     struct cuda_matmul_choice c = {.is_rounded_first = true};
 
-    if (!is_matrix_unit(compute, w->dtype))
+    if (!phx_cuda_is_rounded(compute, w->dtype))
         return (struct cuda_matmul_choice){.kernel = CUDA_MATMUL_FLOAT, .x_rows = n_rows == 1 ? 1 : 8};
     if (n_rows <= STREAM_ROWS_MAX)
         return pick_stream(sm_count, w, n_rows);

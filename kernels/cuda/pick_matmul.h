@@ -26,6 +26,8 @@ struct cuda_matmul_choice {
     bool                    is_rounded_first; /* by a kernel of its own, else while the product reads them */
 };
 
+/* Whether products with such weights go to the matrix unit. */
+bool phx_cuda_is_rounded(enum phx_compute compute, enum phx_dtype dtype);
 struct cuda_matmul_choice phx_cuda_pick_matmul(enum phx_compute compute, bool is_fast, int sm_count,
                                                const struct phx_weight_desc *w, int32_t n_rows);
 const char *phx_cuda_matmul_kernel_name(enum cuda_matmul_kernel kernel);

@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 
+#include "kernels/cuda/matmul.h"
 #include "kernels/memory.h"
 
 #ifndef PHX_CUDA_LANDING_BYTES /* the emulated build has less, so that its tests see many pieces */
@@ -74,6 +75,7 @@ void *phx_cuda_weight_create(void *device, const struct phx_weight_desc *desc)
         phx_cuda_weight_destroy(d, w);
         return NULL;
     }
+    phx_cuda_matmul_reserve(d, w);
     return w;
 }
 

@@ -421,11 +421,58 @@ static void int8_has_the_same_bits_on_every_backend(void **state)
     }
 }
 
+/* int8 that was quantised elsewhere is taken as it is: the bits of quantising here. */
+static void int8_sources_are_taken_as_they_are(void **state)
+{
+    static const struct shape s = {PHX_DTYPE_I8, 11, 37, 700, 3};
+    int8_t                   *values = take((size_t)s.n * (size_t)(s.k + 5) + 1, 1), *dense = take((size_t)s.n * (size_t)s.k, 1);
+    struct phx_weight_desc    desc = {PHX_DTYPE_I8, s.n, s.k, 1, 3, {233, 466, 700}};
+    int32_t                   groups = phx_i8_groups(&desc);
+    float                    *scales = take((size_t)s.n * (size_t)groups, sizeof(float));
+    unsigned char            *apart = take((size_t)s.n * (size_t)(groups * 4 + 3) + 1, 1);
+    float                    *x = take((size_t)s.rows * (size_t)s.k, sizeof(float)), out[2][11 * 37];
+    struct matrix             m;
+    struct rig                r;
+    int                       cursor = 0;
+
+    (void)state;
+    seed_random(76);
+    m = make_matrix(&s);
+    fill_random(x, (size_t)s.rows * (size_t)s.k);
+    phx_i8_quantise(&desc, &(struct phx_weight_source){.data = m.source + SOURCE_PAD, .dtype = PHX_DTYPE_F32,
+                                                       .row_stride = s.k * 4, .k_stride = 4, .n_rows = s.n},
+                    dense, scales);
+    for (int32_t row = 0; row < s.n; row++) { /* rows apart, nothing aligned */
+        memcpy(values + 1 + row * (s.k + 5), dense + row * s.k, (size_t)s.k);
+        memcpy(apart + 1 + row * (groups * 4 + 3), scales + row * groups, (size_t)groups * 4);
+    }
+    while (next_rig(&r, &cursor, PHX_COMPUTE_BF16)) {
+        struct phx_weight_source source = {.data = values + 1, .dtype = PHX_DTYPE_I8, .row_stride = s.k + 5, .scale = apart + 1,
+                                           .scale_row_stride = groups * 4 + 3, .n_rows = s.n};
+        struct phx_weight       *w = phx_weight_create(r.b, &desc), *same = pack_slices(&r, &m, 0, 3, 3);
+
+        phx_weight_pack(r.b, w, &source);
+        multiply(&r, w, x, s.rows, NULL, 0, out[0]);
+        multiply(&r, same, x, s.rows, NULL, 0, out[1]);
+        assert_memory_equal(out[0], out[1], sizeof(out[0]));
+        phx_weight_destroy(r.b, w);
+        phx_weight_destroy(r.b, same);
+        close_rig(&r);
+    }
+    drop_matrix(&m);
+    drop(values);
+    drop(dense);
+    drop(scales);
+    drop(apart);
+    drop(x);
+}
+
 const struct CMUnitTest device_matmul_tests[] = {
     cmocka_unit_test(products_are_exact),
     cmocka_unit_test(any_number_of_rows_gives_the_same_bits),
     cmocka_unit_test(large_tiles_give_the_same_bits),
     cmocka_unit_test(slices_of_ranks_sum_to_the_same_bits),
     cmocka_unit_test(int8_has_the_same_bits_on_every_backend),
+    cmocka_unit_test(int8_sources_are_taken_as_they_are),
 };
 const size_t n_device_matmul_tests = sizeof(device_matmul_tests) / sizeof(device_matmul_tests[0]);
