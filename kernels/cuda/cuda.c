@@ -2,6 +2,7 @@
  * The CUDA backend: its table of operations, and the one object that the module exports. */
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/embed.h"
 #include "kernels/cuda/kv.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/route.h"
@@ -27,6 +28,7 @@ static const struct phx_ops cuda_ops = {
     .kv_bytes = phx_cuda_kv_bytes,
     .kv_create = phx_cuda_kv_create,
     .kv_destroy = phx_cuda_kv_destroy,
+    .embed = phx_cuda_embed,
     .rmsnorm = phx_cuda_rmsnorm,
     .matmul = phx_cuda_matmul,
     .rope = phx_cuda_rope,

@@ -6,6 +6,8 @@ set(PHX_CUDA_SOURCES
   attention_plain.cu
   cuda.c
   device.c
+  embed.c
+  embed.cu
   facts.c
   kv.c
   kv.cu
