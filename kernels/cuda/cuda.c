@@ -5,6 +5,7 @@
 #include "kernels/cuda/embed.h"
 #include "kernels/cuda/kv.h"
 #include "kernels/cuda/matmul.h"
+#include "kernels/cuda/moe.h"
 #include "kernels/cuda/route.h"
 #include "kernels/cuda/vector.h"
 #include "kernels/module.h"
@@ -36,6 +37,8 @@ static const struct phx_ops cuda_ops = {
     .attention = phx_cuda_attention,
     .moe_route = phx_cuda_moe_route,
     .swiglu = phx_cuda_swiglu,
+    .moe_reserve = phx_cuda_moe_reserve,
+    .moe_ffn = phx_cuda_moe_ffn,
     .moe_bias = phx_cuda_moe_bias,
     .add = phx_cuda_add,
     .add_row = phx_cuda_add_row,

@@ -17,8 +17,15 @@ set(PHX_CUDA_SOURCES
   matmul_stream.cu
   matmul_tile.cu
   memory.c
+  moe.c
+  moe_float.cu
+  moe_rows.cu
+  moe_sort.cu
+  moe_stream.cu
+  moe_tile.cu
   pick_attention.c
   pick_matmul.c
+  pick_moe.c
   route.c
   route.cu
   stage.c

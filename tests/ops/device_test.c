@@ -10,5 +10,6 @@ int main(void)
     rc += _cmocka_run_group_tests("tables", device_embed_tests, n_device_embed_tests, NULL, NULL);
     rc += _cmocka_run_group_tests("products", device_matmul_tests, n_device_matmul_tests, NULL, NULL);
     rc += _cmocka_run_group_tests("weights", device_weight_tests, n_device_weight_tests, NULL, NULL);
+    rc += _cmocka_run_group_tests("mixture", device_moe_tests, n_device_moe_tests, NULL, NULL);
     return rc != 0;
 }

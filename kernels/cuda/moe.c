@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The experts of a mixture: pairs are sorted on the device, both products run over tiles of pairs of one expert, and
+ * the pairs' results are joined.  Large steps go through in passes of rows, which changes no bit. */
+#include "kernels/cuda/moe.h"
+
+#include "kernels/cuda/pick_moe.h"
+#include "kernels/cuda/weight.h"
+
+_Static_assert((int)CUDA_MOE_BLOCK_K == (int)CUDA_BLOCK_K, "one block");
+
+static const char OP[] = "moe_ffn";
+
+/* Where the pieces of a pass lie in the scratch, in bytes from its start. */
+struct scratch_plan {
+    size_t row, place, tiles, n_tiles, x, gate_up, act, slices;
+    size_t used;
+    bool   is_too_large;
+};
+
+static size_t take(struct scratch_plan *p, size_t n, size_t each, size_t size)
+{
+    size_t at = p->used, bytes;
+
+    if (__builtin_mul_overflow(n, each, &bytes) || __builtin_mul_overflow(bytes, size, &bytes) ||
+        __builtin_add_overflow(bytes, (size_t)CUDA_ALIGN_BYTES - 1, &bytes) ||
+        __builtin_add_overflow(p->used, bytes / CUDA_ALIGN_BYTES * CUDA_ALIGN_BYTES, &p->used))
+        p->is_too_large = true;
+    return at;
+}
+
+/* The same blocks as one slice: class B joins slices before they are weighted. */
+static struct cuda_cut join_slices(struct cuda_cut cut)
+{
+    cut.block_end[0] = cut.n_blocks;
+    cut.k_end[0] = cut.k_end[cut.n_slices - 1];
+    cut.n_slices = 1;
+    return cut;
+}
+
+/* One mixture, and how it is computed. */
+struct moe_call {
+    struct cuda_device        *d;
+    const struct phx_moe_args    *args;
+    const struct cuda_weight     *gate_up, *down;
+    struct cuda_moe_choice        choice;
+    struct scratch_plan           plan;
+    unsigned char                *scratch;
+    int32_t                       first, n_rows, top_k; /* of the pass */
+};
+
+static struct scratch_plan plan_scratch(const struct cuda_moe_choice *c, int32_t n_rows, int32_t top_k,
+                                        const struct phx_weight_desc *up, const struct phx_weight_desc *down)
+{
+    bool                is_float = c->kernel == CUDA_MOE_FLOAT;
+    struct scratch_plan p = {0};
+    size_t              rows = (size_t)n_rows, pairs = rows * (size_t)top_k;
+    size_t              up_k = (size_t)phx_cuda_weight_cut(up).n_blocks * CUDA_BLOCK_K;
+    size_t              down_k = (size_t)phx_cuda_weight_cut(down).n_blocks * CUDA_BLOCK_K;
+    int32_t             tiles = phx_cuda_moe_tiles_max(n_rows * top_k, up->n_experts, CUDA_MOE_PAIRS_MIN);
+
+    p.row = take(&p, pairs, 1, sizeof(int32_t));
+    p.place = take(&p, pairs, 1, sizeof(int32_t));
+    p.tiles = take(&p, (size_t)tiles, 1, sizeof(struct cuda_moe_tile));
+    p.n_tiles = take(&p, 1, 1, sizeof(int32_t));
+    p.x = take(&p, rows, is_float ? 0 : up_k, sizeof(uint16_t));
+    p.gate_up = take(&p, pairs, c->is_fused ? 0 : (size_t)up->n, sizeof(float));
+    p.act = take(&p, pairs, down_k, is_float ? sizeof(float) : sizeof(uint16_t));
+    p.slices = take(&p, pairs, (size_t)(c->is_joined ? 1 : down->n_slices) * (size_t)down->n, sizeof(float));
+    return p;
+}
+
+const char *phx_cuda_moe_reserve(void *device, int32_t max_rows, int32_t top_k, const struct phx_weight_desc *gate_up,
+                                 const struct phx_weight_desc *down)
+{
+    struct cuda_device    *d = device;
+    struct cuda_moe_choice c = phx_cuda_pick_moe(d->compute, d->is_fast, gate_up, down, top_k);
+    int32_t                rows = phx_cuda_pick_moe_rows(down, c.is_joined, max_rows, top_k);
+    struct scratch_plan    p = plan_scratch(&c, rows, top_k, gate_up, down);
+
+    if (p.is_too_large)
+        return "the scratch is too large to count";
+    (void)phx_cuda_scratch(d, p.used); /* keeps its own error */
+    return NULL;
+}
+
+static void *piece(const struct moe_call *c, size_t at)
+{
+    return c->scratch + at;
+}
+
+static int32_t tiles_max(const struct moe_call *c)
+{
+    return phx_cuda_moe_tiles_max(c->n_rows * c->top_k, c->gate_up->desc.n_experts, c->choice.tile_pairs);
+}
+
+static bool sort(const struct moe_call *c)
+{
+    const struct phx_tensor *ids = &c->args->ids;
+    struct cuda_moe_sort     a = {
+            .ids = (const int32_t *)ids->data + c->first * ids->stride0,
+            .ids_stride = ids->stride0,
+            .n_rows = c->n_rows,
+            .top_k = c->top_k,
+            .n_experts = c->gate_up->desc.n_experts,
+            .tile_pairs = c->choice.tile_pairs,
+            .row = piece(c, c->plan.row),
+            .place = piece(c, c->plan.place),
+            .tiles = piece(c, c->plan.tiles),
+            .n_tiles = piece(c, c->plan.n_tiles),
+            .fault = c->d->fault,
+    };
+
+    return phx_cuda_check(c->d, phx_cuda_moe_sort(c->d->stream, &a), OP);
+}
+
+static bool multiply(const struct moe_call *c, const struct cuda_moe_product *a)
+{
+    int rc = c->choice.kernel == CUDA_MOE_FLOAT    ? phx_cuda_moe_float(c->d->stream, a)
+             : c->choice.kernel == CUDA_MOE_STREAM ? phx_cuda_moe_stream(c->d->stream, a)
+                                                   : phx_cuda_moe_tile(c->d->stream, a);
+
+    return phx_cuda_check(c->d, rc, OP);
+}
+
+static struct cuda_moe_product start_product(const struct moe_call *c, const struct cuda_weight *w)
+{
+    return (struct cuda_moe_product){
+        .w = phx_cuda_weight_look(w),
+        .tiles = piece(c, c->plan.tiles),
+        .n_tiles = piece(c, c->plan.n_tiles),
+        .tiles_max = tiles_max(c),
+        .tile_pairs = c->choice.tile_pairs,
+    };
+}
+
+/* Elements of a rounded row. */
+static int64_t rounded_stride(const struct cuda_weight *w)
+{
+    return (int64_t)w->cut.n_blocks * CUDA_BLOCK_K;
+}
+
+/* Into act, or into gate_up when the glu is not fused. */
+static bool multiply_up(const struct moe_call *c)
+{
+    const struct phx_moe_args *args = c->args;
+    const float               *x = (const float *)args->x.data + c->first * args->x.stride0;
+    struct cuda_moe_product    a = start_product(c, c->gate_up);
+
+    a.x = x;
+    a.x_stride = args->x.stride0;
+    if (c->choice.kernel != CUDA_MOE_FLOAT) {
+        struct cuda_moe_round r = {piece(c, c->plan.x), x, args->x.stride0, c->n_rows, c->gate_up->cut};
+
+        if (!phx_cuda_check(c->d, phx_cuda_moe_round(c->d->stream, &r), OP))
+            return false;
+        a.x = r.out;
+        a.x_stride = rounded_stride(c->gate_up);
+    }
+    a.row = piece(c, c->plan.row);
+    a.bias = args->gate_up_bias.data;
+    a.bias_stride = args->gate_up_bias.stride0;
+    a.kind = args->kind;
+    a.limit = args->limit;
+    if (c->choice.is_fused) {
+        a.act = piece(c, c->plan.act);
+        a.act_stride = rounded_stride(c->down);
+    } else
+        a.out = piece(c, c->plan.gate_up);
+    return multiply(c, &a);
+}
+
+static bool apply_glu(const struct moe_call *c)
+{
+    struct cuda_moe_glu a = {
+        .gate_up = piece(c, c->plan.gate_up),
+        .n_pairs = c->n_rows * c->top_k,
+        .n = c->down->desc.k,
+        .cut = c->down->cut,
+        .kind = c->args->kind,
+        .limit = c->args->limit,
+    };
+
+    if (c->choice.kernel == CUDA_MOE_FLOAT)
+        a.out = piece(c, c->plan.act);
+    else
+        a.act = piece(c, c->plan.act);
+    return phx_cuda_check(c->d, phx_cuda_moe_glu(c->d->stream, &a), OP);
+}
+
+static bool multiply_down(const struct moe_call *c)
+{
+    struct cuda_moe_product a = start_product(c, c->down);
+
+    if (c->choice.is_joined)
+        a.w.cut = join_slices(a.w.cut);
+    a.x = piece(c, c->plan.act);
+    a.x_stride = c->choice.kernel == CUDA_MOE_FLOAT ? c->down->desc.k : rounded_stride(c->down);
+    a.out = piece(c, c->plan.slices);
+    return multiply(c, &a);
+}
+
+static bool join(const struct moe_call *c)
+{
+    const struct phx_moe_args *args = c->args;
+    struct cuda_moe_join       a = {
+              .out = (float *)args->out.data + c->first * args->out.stride0,
+              .out_stride = args->out.stride0,
+              .slices = piece(c, c->plan.slices),
+              .place = piece(c, c->plan.place),
+              .gates = (const float *)args->gates.data + c->first * args->gates.stride0,
+              .gates_stride = args->gates.stride0,
+              .n_rows = c->n_rows,
+              .top_k = c->top_k,
+              .n_slices = c->choice.is_joined ? 1 : c->down->desc.n_slices,
+              .n = c->down->desc.n,
+    };
+
+    return phx_cuda_check(c->d, phx_cuda_moe_join(c->d->stream, &a), OP);
+}
+
+static bool run_pass(const struct moe_call *c)
+{
+    return sort(c) && multiply_up(c) && (c->choice.is_fused || apply_glu(c)) && multiply_down(c) && join(c);
+}
+
+const char *phx_cuda_moe_ffn(void *device, const struct phx_moe_args *args, const void *gate_up, const void *down)
+{
+    struct cuda_device *d = device;
+    struct moe_call     c = {.d = d, .args = args, .gate_up = gate_up, .down = down, .top_k = args->ids.dim[1]};
+    int32_t             rows = args->x.dim[0], pass;
+
+    if (c.gate_up->desc.dtype == PHX_DTYPE_I8 || c.down->desc.dtype == PHX_DTYPE_I8)
+        return "experts are not multiplied as I8";
+    if (rows == 0)
+        return NULL;
+    c.choice = phx_cuda_pick_moe(d->compute, d->is_fast, &c.gate_up->desc, &c.down->desc, c.top_k);
+    pass = phx_cuda_pick_moe_rows(&c.down->desc, c.choice.is_joined, rows, c.top_k);
+    c.choice = phx_cuda_pick_moe(d->compute, d->is_fast, &c.gate_up->desc, &c.down->desc, pass * c.top_k);
+    c.plan = plan_scratch(&c.choice, pass, c.top_k, &c.gate_up->desc, &c.down->desc);
+    if (c.plan.is_too_large)
+        return "the scratch is too large to count";
+    c.scratch = phx_cuda_scratch(d, c.plan.used);
+    if (c.scratch == NULL)
+        return NULL; /* it has kept the reason */
+    for (c.n_rows = pass; c.first < rows; c.first += c.n_rows) {
+        c.n_rows = rows - c.first < pass ? rows - c.first : pass;
+        if (!run_pass(&c))
+            return NULL;
+    }
+    return NULL;
+}
