@@ -512,3 +512,20 @@ void phx_gather_rows(struct phx_backend *b, struct phx_tensor out, struct phx_te
     b->ops->gather_rows(b->device, out, x, rows);
     traced(b, "gather_rows", out);
 }
+
+void phx_top(struct phx_backend *b, struct phx_tensor ids, struct phx_tensor values, struct phx_tensor lse,
+             struct phx_tensor logits)
+{
+    int32_t rows = logits.dim[0], top_k = ids.dim[1];
+
+    if (b->has_failed || !is_f32(b, "top", "logits", logits, rows, logits.dim[1]) ||
+        !is_matrix(b, "top", "ids", ids, PHX_DTYPE_I32, rows, top_k) ||
+        !is_f32(b, "top", "values", values, rows, top_k) || !is_f32(b, "top", "lse", lse, rows, 1))
+        return;
+    if (top_k < 1 || top_k > logits.dim[1] || top_k > PHX_TOP_MAX) {
+        (void)fail(b, "top: %d of %d logits", top_k, logits.dim[1]);
+        return;
+    }
+    b->ops->top(b->device, ids, values, lse, logits);
+    traced(b, "top", values);
+}

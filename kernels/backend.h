@@ -283,6 +283,13 @@ void phx_add_row(struct phx_backend *b, struct phx_tensor x, struct phx_tensor r
 void phx_gather_rows(struct phx_backend *b, struct phx_tensor out, struct phx_tensor x,
                      const int32_t *rows);
 
+/* The top_k largest of each row, best first (the lowest index on ties, NaN behind everything), and ln of the sum of
+ * e^logit: NaN when a logit is NaN or +infinity, -infinity when all are -infinity.
+ * logits [T, V]; ids I32 [T, top_k]; values F32 [T, top_k]; lse [T, 1].  top_k 1 to PHX_TOP_MAX. */
+enum { PHX_TOP_MAX = 256 };
+void phx_top(struct phx_backend *b, struct phx_tensor ids, struct phx_tensor values, struct phx_tensor lse,
+             struct phx_tensor logits);
+
 /* Views. */
 static inline struct phx_tensor phx_view(void *data, int32_t rows, int32_t columns)
 {

@@ -6,7 +6,7 @@
 
 #include "kernels/backend.h"
 
-enum { PHX_BACKEND_ABI = 3, /* moves when a table or a meaning in it does */
+enum { PHX_BACKEND_ABI = 4, /* moves when a table or a meaning in it does */
        PHX_WHY_BYTES = 240 };
 
 struct phx_exchange_ops;
@@ -69,6 +69,8 @@ struct phx_ops {
     void (*add_row)(void *device, struct phx_tensor x, struct phx_tensor row);
     void (*gather_rows)(void *device, struct phx_tensor out, struct phx_tensor x,
                         const int32_t *rows);
+    void (*top)(void *device, struct phx_tensor ids, struct phx_tensor values, struct phx_tensor lse,
+                struct phx_tensor logits);
 };
 
 extern const struct phx_ops phx_cpu_ops;

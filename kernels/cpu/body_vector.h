@@ -96,3 +96,23 @@ static float exp_one(float x)
     v16_store(t, v16_exp(v16_set(x)));
     return t[0];
 }
+
+/* The largest of n numbers (at least -FLT_MAX) and the sum of e^(x - largest): lane i takes elements i, i + 16, ...
+ * in order, then the tree of halves. */
+static void sum_exp(const float *x, int32_t n, float *largest, float *sum)
+{
+    float tail[LANES];
+    v16   top = v16_set(-FLT_MAX), l = v16_zero();
+
+    for (int32_t i = 0; i < LANES; i++)
+        tail[i] = i < n % LANES ? x[n / LANES * LANES + i] : -INFINITY;
+    for (int32_t i = 0; i < n; i += LANES) {
+        v16 a = v16_load(i + LANES <= n ? x + i : tail);
+
+        top = v16_select_gt(a, top, a, top);
+    }
+    *largest = v16_largest(top);
+    for (int32_t i = 0; i < n; i += LANES)
+        l = v16_add(l, v16_exp(v16_sub(v16_load(i + LANES <= n ? x + i : tail), v16_set(*largest))));
+    *sum = v16_sum(l);
+}

@@ -270,4 +270,5 @@ const struct phx_ops phx_cpu_ops = {
     .add = op_add,
     .add_row = op_add,
     .gather_rows = op_gather_rows,
+    .top = phx_cpu_top,
 };

@@ -121,6 +121,7 @@ struct isa {
     void (*axpy)(float *x, const float *y, int32_t n, float a); /* x = fma(a, y, x) */
     void (*add)(float *x, const float *y, int32_t n);
     float (*exp)(float x);
+    void (*sum_exp)(const float *x, int32_t n, float *largest, float *sum); /* of e^(x - largest) */
 };
 
 extern const struct isa isa_ref;
@@ -172,7 +173,7 @@ static inline const unsigned char *expert_data(const struct cpu_weight *w, int32
     return w->data + (size_t)expert * w->expert_bytes;
 }
 
-/* matmul.c, weight.c, kv.c, moe.c: entries of phx_cpu_ops */
+/* matmul.c, weight.c, kv.c, moe.c, top.c: entries of phx_cpu_ops */
 const char *phx_cpu_matmul(void *device, struct phx_tensor out, struct phx_tensor x, const void *weight,
                            struct phx_tensor bias);
 
@@ -197,6 +198,8 @@ const char *phx_cpu_moe_ffn(void *device, const struct phx_moe_args *args, const
                             const void *down);
 const char *phx_cpu_moe_bias(void *device, struct phx_tensor x, struct phx_tensor ids,
                              struct phx_tensor gates, struct phx_tensor bias);
+void        phx_cpu_top(void *device, struct phx_tensor ids, struct phx_tensor values, struct phx_tensor lse,
+                        struct phx_tensor logits);
 void        phx_cpu_moe_route(void *device, struct phx_tensor ids, struct phx_tensor gates,
                               struct phx_tensor logits);
 

@@ -15,7 +15,7 @@
     {                                                                                              \
         .name = (table_name), .has_tiles = (with_tiles), .matmul = matmul, .round_rows = round_rows, \
         .moe_down = moe_down, .rmsnorm = rmsnorm, .attention = attention,                          \
-        .rounded_attention = (rounded), .swiglu = swiglu, .rope = rope, .axpy = axpy, .add = add, .exp = exp_one                                     \
+        .rounded_attention = (rounded), .swiglu = swiglu, .rope = rope, .axpy = axpy, .add = add, .exp = exp_one, .sum_exp = sum_exp                                     \
     }
 
 const struct isa ISA_TABLE = TABLE(ISA_NAME, false, attend_share);

@@ -5,6 +5,7 @@
 #ifndef PHX_KERNELS_CPU_V16_H
 #define PHX_KERNELS_CPU_V16_H
 
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>

@@ -7,6 +7,7 @@
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/moe.h"
 #include "kernels/cuda/route.h"
+#include "kernels/cuda/top.h"
 #include "kernels/cuda/vector.h"
 #include "kernels/module.h"
 
@@ -43,6 +44,7 @@ static const struct phx_ops cuda_ops = {
     .add = phx_cuda_add,
     .add_row = phx_cuda_add_row,
     .gather_rows = phx_cuda_gather_rows,
+    .top = phx_cuda_top,
 };
 
 extern const struct phx_module phx_backend_module;

@@ -29,6 +29,8 @@ set(PHX_CUDA_SOURCES
   route.c
   route.cu
   stage.c
+  top.c
+  top.cu
   vector.c
   vector.cu
   weight.c

@@ -194,6 +194,12 @@ static void gather_rows(void *device, struct phx_tensor out, struct phx_tensor x
     GUARDED(gather_rows(d->cpu, out, x, rows));
 }
 
+static void top(void *device, struct phx_tensor ids, struct phx_tensor values, struct phx_tensor lse,
+                struct phx_tensor logits)
+{
+    GUARDED(top(d->cpu, ids, values, lse, logits));
+}
+
 static struct phx_ops ops = {
     .name = "cuda", .open = open_device, .close = close_device, .sync = sync_device,
     .alloc = alloc_memory, .free = free_memory, .upload = copy_memory, .download = copy_memory,
@@ -202,6 +208,7 @@ static struct phx_ops ops = {
     .embed = embed, .rmsnorm = rmsnorm, .matmul = matmul, .rope = rope, .kv_write = kv_write,
     .attention = attention, .moe_route = moe_route, .swiglu = swiglu, .moe_reserve = moe_reserve,
     .moe_ffn = moe_ffn, .moe_bias = moe_bias, .add = add, .add_row = add_row, .gather_rows = gather_rows,
+    .top = top,
 };
 
 static int probe(char *why, size_t why_size)

@@ -247,11 +247,19 @@ static void local_heads_read_their_kv_heads(void **state)
     drop(whole);
 }
 
+static struct phx_tensor ids_view(int32_t *ids, int32_t rows, int32_t n)
+{
+    struct phx_tensor t = phx_view(ids, rows, n);
+
+    t.dtype = PHX_DTYPE_I32;
+    return t;
+}
+
 static void vector_ops_are_exact_and_equal_on_every_path(void **state)
 {
     enum { T = 3, N = 75, HALF = 37 };
     float               x[T * N], y[T * N], gain[N], cos_table[8 * HALF], sin_table[8 * HALF];
-    float               ref[5][T * N];
+    float               ref[5][T * N], ref_lse[T];
     int                 cursor = 0;
     struct phx_backend *b;
     bool                is_first = true;
@@ -266,7 +274,8 @@ static void vector_ops_are_exact_and_equal_on_every_path(void **state)
         sin_table[i] = sinf((float)i);
     }
     while ((b = next_backend(&cursor)) != NULL) {
-        float            out[5][T * N] = {{0}};
+        float            out[5][T * N] = {{0}}, values[T], lse[T];
+        int32_t          best[T];
         int32_t          row = 0, n = T, pos = 4;
         struct phx_spans spans = {1, &row, &n, &pos, NULL, 0};
 
@@ -279,9 +288,11 @@ static void vector_ops_are_exact_and_equal_on_every_path(void **state)
         memcpy(out[4], x, sizeof(x));
         phx_rope(b, phx_view(out[4], T, 2 * HALF), 2 * HALF, &spans, phx_view(cos_table, 8, HALF),
                  phx_view(sin_table, 8, HALF));
+        phx_top(b, ids_view(best, T, 1), phx_view(values, T, 1), phx_view(lse, T, 1), phx_view(x, T, N));
         expect_ok(b);
         if (is_first) {
             memcpy(ref, out, sizeof(ref));
+            memcpy(ref_lse, lse, sizeof(ref_lse));
             for (int t = 0; t < T; t++) {
                 double sum = 0;
 
@@ -299,6 +310,7 @@ static void vector_ops_are_exact_and_equal_on_every_path(void **state)
             }
         }
         assert_memory_equal(ref, out, sizeof(ref));
+        assert_memory_equal(ref_lse, lse, sizeof(ref_lse));
         is_first = false;
         phx_backend_close(b);
     }

@@ -11,5 +11,6 @@ int main(void)
     rc += _cmocka_run_group_tests("products", device_matmul_tests, n_device_matmul_tests, NULL, NULL);
     rc += _cmocka_run_group_tests("weights", device_weight_tests, n_device_weight_tests, NULL, NULL);
     rc += _cmocka_run_group_tests("mixture", device_moe_tests, n_device_moe_tests, NULL, NULL);
+    rc += _cmocka_run_group_tests("top", device_top_tests, n_device_top_tests, NULL, NULL);
     return rc != 0;
 }

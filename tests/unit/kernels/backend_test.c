@@ -126,9 +126,10 @@ static void tensors_that_do_not_fit_are_refused(void **state)
     const struct phx_weight_desc d = {PHX_DTYPE_F32, 3, 4, 1, 1, {4}}, stack = {PHX_DTYPE_F32, 3, 4, 2, 1, {4}};
     struct phx_weight           *w = phx_weight_create(b, &d), *experts = phx_weight_create(b, &stack);
     float                        x[16] = {0}, y[16] = {7};
-    struct phx_tensor            narrow = phx_view(x, 2, 4), none = {0};
+    struct phx_tensor            narrow = phx_view(x, 2, 4), none = {0}, ids = phx_view(y, 2, 1);
     const int32_t                rows[] = {0, 2};
 
+    ids.dtype = PHX_DTYPE_I32;
     narrow.stride0 = 3;
     phx_matmul(b, phx_view(y, 2, 3), phx_view(x, 2, 5), w, none);
     expect_fault(b, "matmul", "expected [2, 4]");
@@ -152,6 +153,15 @@ static void tensors_that_do_not_fit_are_refused(void **state)
     expect_fault(b, "gather_rows", "row 2 of 2");
     phx_add_row(b, phx_view(y, 2, 4), phx_view(x, 2, 4));
     expect_fault(b, "add_row", "row");
+    phx_top(b, phx_view(y, 2, 1), phx_view(y, 2, 1), phx_view(y, 2, 1), phx_view(x, 2, 4));
+    expect_fault(b, "top", "ids");
+    ids.dim[1] = 5;
+    ids.stride0 = 5;
+    phx_top(b, ids, phx_view(y, 2, 5), phx_view(y, 2, 1), phx_view(x, 2, 4));
+    expect_fault(b, "top", "5 of 4 logits");
+    ids.dim[1] = 1;
+    phx_top(b, ids, phx_view(y, 2, 1), phx_view(y, 1, 2), phx_view(x, 2, 4));
+    expect_fault(b, "top", "lse");
     assert_true(y[0] == 7); /* none of them ran */
     phx_weight_destroy(b, w);
     phx_weight_destroy(b, experts);
