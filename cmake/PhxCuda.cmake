@@ -31,7 +31,7 @@ else()
   message(STATUS "CUDA backend: off (${why_no_cuda})")
 endif()
 
-if(PHX_TESTS AND NOT PHX_FUZZ)
+if(PHX_TESTS AND NOT PHX_FUZZ AND PHX_PARTS STREQUAL "all")
   check_language(CXX)
   if(NOT CMAKE_CXX_COMPILER)
     message(FATAL_ERROR "no C++ compiler for the emulated CUDA device: install g++ or configure with -DPHX_TESTS=OFF")

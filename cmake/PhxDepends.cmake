@@ -1,7 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 # External libraries, all from Debian packages (docs/DEPENDENCIES.md says why each is here).
-find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
+# What a GPU host without packages can build: kernels, the model, its tools and their tests.  A small JSON library and
+# a small cmocka of the tests stand for the two libraries that these need.
+set(PHX_PARTS all CACHE STRING "all, or engine: what needs nothing but a C compiler (and CUDA)")
+set_property(CACHE PHX_PARTS PROPERTY STRINGS all engine)
+if(PHX_PARTS STREQUAL "engine")
+  set(PHX_HAS_MPI OFF)
+  set(small ${CMAKE_SOURCE_DIR}/tests/gpu/small)
+  add_library(phx_small_json STATIC ${small}/jansson.c ${small}/parse.c ${small}/print.c)
+  target_include_directories(phx_small_json PUBLIC ${CMAKE_SOURCE_DIR} ${small})
+  add_library(PkgConfig::JANSSON ALIAS phx_small_json)
+  add_library(phx_small_cmocka STATIC ${small}/cmocka.c)
+  target_include_directories(phx_small_cmocka PUBLIC ${small})
+  set(PHX_CMOCKA_LIBRARY phx_small_cmocka)
+  return()
+elseif(NOT PHX_PARTS STREQUAL "all")
+  message(FATAL_ERROR "PHX_PARTS=${PHX_PARTS}: all or engine")
+endif()
+find_package(PkgConfig REQUIRED)
 pkg_check_modules(JANSSON REQUIRED IMPORTED_TARGET jansson)
 pkg_check_modules(SODIUM REQUIRED IMPORTED_TARGET libsodium)
 pkg_check_modules(OPENSSL REQUIRED IMPORTED_TARGET openssl)
@@ -15,6 +32,7 @@ pkg_check_modules(CURL REQUIRED IMPORTED_TARGET libcurl)
 find_program(PHX_PROTOC protoc REQUIRED)
 find_program(PHX_PROTOC_C protoc-c REQUIRED)
 find_package(MPI REQUIRED COMPONENTS C)
+set(PHX_HAS_MPI ON)
 find_program(PHX_MPIRUN mpirun REQUIRED)
 
 # gRPC C core alone: pkg-config would put about sixty libraries on the line.

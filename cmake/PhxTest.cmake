@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # phx_test(name SOURCES a.c ... LIBS x ... [LABEL full])   a cmocka program, one ctest test
 # phx_fuzz(name SOURCES a.c ... LIBS x ...)                a fuzz target over tests/fuzz/corpus/<name>/
-find_library(PHX_CMOCKA_LIBRARY cmocka)
+if(NOT PHX_CMOCKA_LIBRARY)
+  find_library(PHX_CMOCKA_LIBRARY cmocka)
+endif()
 
 function(phx_test name)
   cmake_parse_arguments(T "" "LABEL" "SOURCES;LIBS;ARGS" ${ARGN})

@@ -60,6 +60,11 @@ int phx_ranks_run(const struct phx_ranks_options *options, phx_rank_fn body, voi
 int phx_ranks_exec_mpi(int32_t n_ranks, char *const *args, struct phx_err *err) PHX_CHECKED;
 #define PHX_RANKS_MPI_FLAG "--in-mpi"
 
+/* Between ranks.c and how this build starts ranks (ranks_mpi.c; ranks_no_mpi.c refuses). */
+int  phx_ranks_join_mpi(int32_t tp, int32_t pp, const struct phx_comm_limits *limits, struct phx_comm **out,
+                        struct phx_err *err) PHX_CHECKED;
+void phx_ranks_leave_mpi(int code);
+
 /* The command line of these options (--tp, --pp, --comm, --backend, --isa, --compute, --class, --transport, --threads, --kv-dtype), a
  * child for argp; its input is a struct phx_ranks_options with the defaults filled in. */
 struct argp;

@@ -17,6 +17,10 @@ struct phx_tool_command {
     const char *help;                  /* one line */
 };
 
+/* commands.c, or commands_engine.c in a build of the engine alone. */
+extern const struct phx_tool_command phx_tool_commands[];
+extern const int                     phx_tool_n_commands;
+
 int phx_tool_info(int argc, char **argv);
 int phx_tool_synth(int argc, char **argv);
 int phx_tool_verify(int argc, char **argv);

@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -16,6 +17,12 @@ const char *const case_names[CASES] = {
     "gpt-oss-window-f32", "gpt-oss-long-window-bf16", "gpt-oss-dequantised-bf16",
     "gpt-oss-parameters-bf16", "llama-mha-f32", "llama3-tied-bf16", "llama-linear-bias-f32",
     "llama3-untied-f16"};
+
+const char *harness_root(void)
+{
+    const char *root = getenv("PHX_DATA");
+    return root != NULL ? root : PHX_SOURCE_DIR;
+}
 
 /* ---- golden data ---------------------------------------------------------------------------- */
 
@@ -58,7 +65,7 @@ static void read_logits(struct golden *g)
 struct golden golden_load(const char *name)
 {
     struct golden g = {.T = 0};
-    (void)snprintf(g.dir, sizeof g.dir, "%s/tests/golden/%s", PHX_SOURCE_DIR, name);
+    (void)snprintf(g.dir, sizeof g.dir, "%s/tests/golden/%s", harness_root(), name);
     read_tokens(&g);
     read_logits(&g);
     return g;

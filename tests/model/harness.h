@@ -16,6 +16,8 @@ struct golden {
     float   *logits; /* [T, V] of the reference implementation */
 };
 
+/* The source folder: PHX_DATA where the programs run on another host than they were built on. */
+const char *harness_root(void);
 struct golden golden_load(const char *name);
 void          golden_free(struct golden *g);
 
