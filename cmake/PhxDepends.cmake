@@ -3,8 +3,6 @@
 find_package(Threads REQUIRED)
 # What a GPU host without packages can build: kernels, the model, its tools and their tests.  A small JSON library and
 # a small cmocka of the tests stand for the two libraries that these need.
-set(PHX_PARTS all CACHE STRING "all, or engine: what needs nothing but a C compiler (and CUDA)")
-set_property(CACHE PHX_PARTS PROPERTY STRINGS all engine)
 if(PHX_PARTS STREQUAL "engine")
   set(PHX_HAS_MPI OFF)
   set(small ${CMAKE_SOURCE_DIR}/tests/gpu/small)

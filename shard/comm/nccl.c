@@ -229,7 +229,7 @@ int phx_comm_device_open(struct phx_comm *c, struct phx_backend *b, const struct
         if (rc != 0)
             phx_comm_device_close(c);
     }
-    if (rc == 0 && c->shape.rank == 0)
+    if (rc == 0 && c->shape.rank == 0 && c->shape.n_ranks > 1)
         phx_log(PHX_LOG_INFO, "comm.transport", "activations=%s reason=%s", v.is_device ? "nccl" : "host",
                 v.text[0] != '\0' ? v.text : "asked");
     phx_mem_free(cards);

@@ -134,7 +134,8 @@ static int run(struct phx_bench_command *c, int argc, char **argv, struct phx_er
     struct phx_bench_result  *result;
     struct phx_tool_progress  progress;
     bool                      is_head = false;
-    if (!c->has_ceiling)
+    /* a GPU is not to be measured against what the host's cores could do */
+    if (!c->has_ceiling && strcmp(ranks->backend, "cpu") == 0)
         phx_ceiling_measure(all_threads(ranks), &c->ceiling);
     if (ranks->tp * ranks->pp > 1 && ranks->comm == PHX_RANKS_MPI && !ranks->is_in_mpi)
         return become_mpi(c, argc, argv, err);
