@@ -12,9 +12,9 @@ enum { LANES = PHX_SAMPLE_LANES, ROUND = 32 /* logits that the search for the la
 #define FLOOR (-700.0)
 
 /* The compiler's portable vectors; a cast between the first two keeps the bits. */
-typedef double  wide __attribute__((vector_size(8 * WIDTH)));
-typedef int64_t wide_bits __attribute__((vector_size(8 * WIDTH)));
-typedef float   narrow __attribute__((vector_size(4 * WIDTH)));
+typedef double   wide __attribute__((vector_size(8 * WIDTH)));
+typedef uint64_t wide_bits __attribute__((vector_size(8 * WIDTH)));
+typedef float    narrow __attribute__((vector_size(4 * WIDTH)));
 
 /* x = k ln2 + r with |r| <= ln2 / 2: e^x = 2^k e^r, e^r by its Taylor polynomial of degree 9. */
 static inline __attribute__((always_inline)) void exp_wide(wide *at)
@@ -22,7 +22,7 @@ static inline __attribute__((always_inline)) void exp_wide(wide *at)
     const double ln2_high = 6.93147180369123816490e-01, ln2_low = 1.90821492927058770002e-10;
     const wide   zero = {0}, floor = zero + FLOOR;
     wide         x = *at;
-    wide_bits    is_in = x > floor;
+    wide_bits    is_in = (wide_bits)(x > floor);
     wide         bounded = (wide)(((wide_bits)x & is_in) | ((wide_bits)floor & ~is_in));
     wide         shifted = bounded * 1.44269504088896340736 + 0x1.8p52, k = shifted - 0x1.8p52;
     wide         r = (bounded - k * ln2_high) - k * ln2_low, p = r * (1.0 / 362880.0);
