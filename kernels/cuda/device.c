@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/library.h"
 #include "kernels/memory.h"
 
 enum { DRIVER_OF_CUDA_13 = 580 }; /* the first driver of CUDA 13: CUDA release notes, table 3 */
@@ -159,6 +160,7 @@ void phx_cuda_close(void *device)
     /* What fails here fails because the device is lost; its memory goes with the process. */
     if (d->stream != NULL)
         (void)cudaStreamSynchronize(d->stream);
+    phx_cuda_library_close(d);
     phx_cuda_stage_close(d);
     phx_cuda_pool_close(d);
     if (d->fault != NULL)

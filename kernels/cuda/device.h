@@ -82,6 +82,7 @@ struct cuda_device {
     struct cuda_pool    pool;
     void               *scratch;
     size_t              scratch_bytes;
+    struct cuda_library *library; /* cuBLASLt, when class B has looked for it (library.c) */
     int32_t            *fault; /* pinned; kernels write an enum cuda_fault */
     bool                has_failed;
     bool                is_lost; /* nothing will work any more */

@@ -2,6 +2,7 @@
  * A product on the kernel that pick_matmul.c names.  Large steps go through in passes of rows, which changes no bit. */
 #include "kernels/cuda/matmul.h"
 
+#include "kernels/cuda/library.h"
 #include "kernels/cuda/pick_matmul.h"
 
 enum { PASS_ROWS_MAX = 4096, PASS_BYTES = 64 << 20, PASS_ROWS_STEP = 256 }; /* what is rounded at a time */
@@ -35,8 +36,11 @@ void phx_cuda_matmul_reserve(struct cuda_device *d, const struct cuda_weight *w)
     bool           is_i8 = w->desc.dtype == PHX_DTYPE_I8;
     struct x_bytes x = count_x(&w->cut, is_i8, count_pass_rows(&w->cut));
 
-    if (w->desc.n_experts == 1 && phx_cuda_is_rounded(d->compute, w->desc.dtype))
-        (void)phx_cuda_scratch(d, x.data + x.scales);
+    if (w->desc.n_experts != 1 || !phx_cuda_is_rounded(d->compute, w->desc.dtype))
+        return;
+    (void)phx_cuda_scratch(d, x.data + x.scales);
+    if (d->is_fast && w->desc.dtype == PHX_DTYPE_BF16)
+        (void)phx_cuda_scratch(d, phx_cuda_library_scratch(&w->desc, count_pass_rows(&w->cut)));
 }
 
 static bool launch_kernel(struct cuda_device *d, const struct cuda_matmul_choice *c, const struct cuda_product *p)
@@ -96,6 +100,8 @@ const char *phx_cuda_matmul(void *device, struct phx_tensor out, struct phx_tens
         p.x += row * x.stride0;
         p.out += row * out.stride0;
         p.n_rows = x.dim[0] - row < pass ? x.dim[0] - row : pass;
+        if (c.kernel == CUDA_MATMUL_LIBRARY && phx_cuda_library_multiply(d, &p))
+            continue;
         if (!multiply_pass(d, &c, &p))
             break;
     }

@@ -11,6 +11,8 @@ set(PHX_CUDA_SOURCES
   facts.c
   kv.c
   kv.cu
+  library.c
+  library.cu
   matmul.c
   matmul_float.cu
   matmul_round.cu

@@ -31,6 +31,9 @@ struct phx_emu {
     size_t  used_bytes, used_bytes_max, pinned_bytes;
     /* Everything as it was at start, a dead device included; memory that is taken stays taken. */
     void (*reset)(void);
+    /* cuBLASLt: facts, set anew by reset(), and products it was asked for */
+    int     lacks_blas, blas_refuses;
+    int64_t n_blas;
 };
 
 #ifdef __cplusplus

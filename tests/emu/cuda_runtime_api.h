@@ -114,6 +114,9 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaEventQuery(cudaEvent_t event);
 
+/* A function of cuBLASLt (blas.cpp), NULL when there is none; "": whether the library is there. */
+void *phx_emu_blas(const char *name);
+
 #ifdef __cplusplus
 }
 #endif

@@ -45,7 +45,7 @@ void reset();
 } // namespace
 
 extern "C" __attribute__((visibility("default"))) struct phx_emu phx_emu;
-struct phx_emu phx_emu = {13000, 1, 90, 132, (size_t)4 << 30, 227 << 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, reset};
+struct phx_emu phx_emu = {13000, 1, 90, 132, (size_t)4 << 30, 227 << 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, reset, 0, 0, 0};
 
 namespace {
 
@@ -64,6 +64,8 @@ void reset()
     phx_emu.fail_malloc = phx_emu.fail_pinned = phx_emu.fail_copy = phx_emu.fail_launch = phx_emu.die_at_launch = 0;
     phx_emu.n_launches = phx_emu.n_copies = phx_emu.n_mallocs = phx_emu.n_syncs = 0;
     phx_emu.used_bytes_max = phx_emu.used_bytes;
+    phx_emu.lacks_blas = phx_emu.blas_refuses = 0;
+    phx_emu.n_blas = 0;
     dead = last_error = cudaSuccess;
 }
 
