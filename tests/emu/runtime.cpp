@@ -30,7 +30,7 @@ struct phx_emu_event {
 
 namespace {
 
-enum { QUEUE_MAX = 64, ALIGN_BYTES = 256, POISON_MAX = 4 << 20 };
+enum { QUEUE_MAX = 64, ALIGN_BYTES = 256, POISON_MAX = 4 << 20, HIDDEN_MAX = 1 << 16 };
 
 std::recursive_mutex        lock;
 std::map<uintptr_t, size_t> device_memory, pinned_memory;
@@ -89,15 +89,18 @@ bool strikes(int *n)
     return *n > 0 && --*n == 0;
 }
 
-// What the host may not touch is poison while no kernel runs, where the sanitizer can tell.
+// What the host may not touch is poison while no kernel runs, where the sanitizer can tell; of what is large, the beginning.
 void show_device(bool is_shown)
 {
 #if defined(__SANITIZE_ADDRESS__)
-    for (const auto &m : device_memory)
+    for (const auto &m : device_memory) {
+        size_t bytes = m.second < (size_t)HIDDEN_MAX ? m.second : (size_t)HIDDEN_MAX;
+
         if (is_shown)
-            __asan_unpoison_memory_region(reinterpret_cast<void *>(m.first), m.second);
+            __asan_unpoison_memory_region(reinterpret_cast<void *>(m.first), bytes);
         else
-            __asan_poison_memory_region(reinterpret_cast<void *>(m.first), m.second);
+            __asan_poison_memory_region(reinterpret_cast<void *>(m.first), bytes);
+    }
 #else
     (void)is_shown;
 #endif
@@ -105,6 +108,8 @@ void show_device(bool is_shown)
 
 void run_until(phx_emu_stream *s, uint64_t end)
 {
+    if (s->n_done >= end || s->work.empty())
+        return;
     if (n_running++ == 0)
         show_device(true);
     while (s->n_done < end && !s->work.empty()) {
