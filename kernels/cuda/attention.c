@@ -134,6 +134,11 @@ static struct cuda_attention translate(const struct cuda_device *d, const struct
     return a;
 }
 
+bool phx_cuda_attention_reserve(struct cuda_device *d, const struct phx_kv_desc *desc)
+{
+    return phx_cuda_pick_attention(d->compute, desc) == 0 || phx_cuda_scratch(d, PHX_CUDA_PIECES_BYTES) != NULL;
+}
+
 void phx_cuda_attention(void *device, const struct phx_attention_args *args, const void *cache)
 {
     struct cuda_device    *d = device;

@@ -60,6 +60,9 @@ int phx_cuda_attend_tiles(cudaStream_t stream, const struct cuda_attention *a, i
 /* Joins the pieces that phx_cuda_attend_tiles left with a split. */
 int phx_cuda_attend_join(cudaStream_t stream, const struct cuda_attention *a, int32_t dim);
 
+/* Takes the scratch of attention over such a cache ahead of the steps; false when short, the error kept. */
+bool phx_cuda_attention_reserve(struct cuda_device *d, const struct phx_kv_desc *desc);
+
 /* Entry of struct phx_ops. */
 void phx_cuda_attention(void *device, const struct phx_attention_args *args, const void *kv);
 

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/cuda/kv.h"
 
+#include "kernels/cuda/attention.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/top.h"
 #include "kernels/memory.h"
 
 static struct cuda_kv plan_kv(const struct phx_kv_desc *desc)
@@ -32,8 +34,9 @@ void *phx_cuda_kv_create(void *device, const struct phx_kv_desc *desc)
         return NULL;
     *kv = plan_kv(desc);
     kv->view.data = phx_cuda_alloc(device, phx_cuda_kv_bytes(desc)); /* zeros: what nobody wrote is no NaN */
-    if (kv->view.data == NULL) {
-        phx_memory_free(kv);
+    if (kv->view.data == NULL || !phx_cuda_attention_reserve(device, desc) ||
+        phx_cuda_scratch(device, PHX_CUDA_TOP_BYTES) == NULL) {
+        phx_cuda_kv_destroy(device, kv);
         return NULL;
     }
     return kv;

@@ -32,7 +32,7 @@ int32_t phx_cuda_pick_unit(bool is_narrow, int32_t dim)
 /* n_pieces of all units, n_max of one. */
 static bool fits(const struct cuda_split_shape *s, int64_t n_pieces, int32_t n_max)
 {
-    return n_max <= PIECES_MAX && (uint64_t)n_pieces * (uint64_t)s->n_kv <= CUDA_PIECES_BYTES_MAX / s->slot_bytes;
+    return n_max <= PIECES_MAX && (uint64_t)n_pieces * (uint64_t)s->n_kv <= PHX_CUDA_PIECES_BYTES / s->slot_bytes;
 }
 
 enum cuda_split phx_cuda_pick_split(const struct cuda_split_shape *s)

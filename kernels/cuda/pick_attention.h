@@ -45,7 +45,10 @@ struct cuda_split_shape {
     size_t  slot_bytes;        /* of a piece of one kv head */
 };
 
-enum { CUDA_PIECES_BYTES_MAX = 64 << 20 }; /* the scratch that a split may take */
+/* The scratch that a split may take; more pieces, and keys are not shared out. */
+#ifndef PHX_CUDA_PIECES_BYTES
+#define PHX_CUDA_PIECES_BYTES ((size_t)64 << 20)
+#endif
 
 enum cuda_split phx_cuda_pick_split(const struct cuda_split_shape *s);
 const char     *phx_cuda_split_name(enum cuda_split split);

@@ -1,11 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/cuda/top.h"
 
-/* Rows go in batches that take no more scratch. */
-#ifndef PHX_CUDA_TOP_BYTES
-#define PHX_CUDA_TOP_BYTES ((size_t)8 << 20)
-#endif
-
 enum { ROWS_MAX = 65535 }; /* of a grid's y */
 
 static int32_t count_segments(int32_t n)

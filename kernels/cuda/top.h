@@ -16,6 +16,11 @@ extern "C" {
 
 enum { CUDA_TOP_SEGMENT = 4096 };
 
+/* Rows go in batches that take no more scratch. */
+#ifndef PHX_CUDA_TOP_BYTES
+#define PHX_CUDA_TOP_BYTES ((size_t)8 << 20)
+#endif
+
 /* One launch: a block per row and segment. */
 struct cuda_top_call {
     const float    *logits; /* [n_rows][..] */

@@ -207,6 +207,20 @@ static struct phx_tensor put_queries(struct rig *r, const struct shape *s, const
     return t;
 }
 
+/* The emulated device's facts, NULL on a real one. */
+static struct phx_emu *find_emulator(void)
+{
+    static void *module; /* stays loaded, and so do the facts */
+    char         path[512] = {0};
+    ssize_t      n = readlink("/proc/self/exe", path, sizeof(path) - 40);
+
+    assert_true(n > 0);
+    (void)snprintf(strrchr(path, '/'), 32, "/phalanx_cuda.so");
+    if (module == NULL)
+        module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    return module != NULL ? dlsym(module, "phx_emu") : NULL;
+}
+
 /* Attention of the pieces into out[seq] [length][heads * dim]; what is not theirs stays as it is. */
 static void attend(struct rig *r, struct phx_kv *kv, const struct shape *s, const struct input *in, struct part p,
                    const struct piece *pieces, int32_t n, float *const *out)
@@ -214,6 +228,8 @@ static void attend(struct rig *r, struct phx_kv *kv, const struct shape *s, cons
     int32_t     columns = p.n_heads * s->dim, stride = columns + PAD;
     struct step st;
     float      *got;
+    struct phx_emu *emu = find_emulator();
+    int64_t     n_mallocs;
     struct phx_attention_args args = {.kv = kv, .layer = LAYER, .n_heads = p.n_heads, .group = s->heads / s->kv_heads,
                                       .head_first = p.head_first, .kv_first = p.kv_first, .window = s->window,
                                       .scale = s->scale, .spans = &st.spans};
@@ -223,7 +239,10 @@ static void attend(struct rig *r, struct phx_kv *kv, const struct shape *s, cons
     args.out = args.q;
     args.out.data = rig_blank(r, (size_t)(st.n_rows_all * stride) * sizeof(float));
     args.sinks = phx_view(s->has_sinks ? rig_floats(r, in->sinks + p.head_first, (size_t)p.n_heads) : NULL, 1, p.n_heads);
+    n_mallocs = emu != NULL ? emu->n_mallocs : 0;
     phx_attention(r->b, &args);
+    expect_ok(r->b);
+    assert_true(emu == NULL || emu->n_mallocs == n_mallocs); /* a step takes nothing */
     got = take((size_t)(st.n_rows_all * stride), sizeof(float));
     rig_get(r, got, args.out.data, (size_t)(st.n_rows_all * stride) * sizeof(float));
     for (int32_t i = 0; i < n; i++) {
@@ -475,19 +494,6 @@ static void wild_values_stay_where_they_are_seen(void **state)
         }
         drop_input(&in);
     }
-}
-
-/* The emulated device's facts, NULL on a real one. */
-static struct phx_emu *find_emulator(void)
-{
-    char    path[512] = {0};
-    ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 40);
-    void   *module;
-
-    assert_true(n > 0);
-    (void)snprintf(strrchr(path, '/'), 32, "/phalanx_cuda.so");
-    module = dlopen(path, RTLD_NOW | RTLD_LOCAL); /* stays loaded, and so do the facts */
-    return module != NULL ? dlsym(module, "phx_emu") : NULL;
 }
 
 /* One long sequence on a large and a small device: keys in leaves, in parts, or not shared out at all. */
