@@ -3,6 +3,7 @@
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/embed.h"
+#include "kernels/cuda/exchange.h"
 #include "kernels/cuda/kv.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/moe.h"
@@ -23,6 +24,7 @@ static const struct phx_ops cuda_ops = {
     .alloc_host = phx_cuda_alloc_host,
     .free_host = phx_cuda_free_host,
     .facts = phx_cuda_facts,
+    .exchange = &phx_cuda_exchange_ops,
     .weight_bytes = phx_cuda_weight_bytes,
     .weight_create = phx_cuda_weight_create,
     .weight_destroy = phx_cuda_weight_destroy,

@@ -8,6 +8,8 @@ set(PHX_CUDA_SOURCES
   device.c
   embed.c
   embed.cu
+  exchange.c
+  exchange.cu
   facts.c
   kv.c
   kv.cu
@@ -25,6 +27,7 @@ set(PHX_CUDA_SOURCES
   moe_sort.cu
   moe_stream.cu
   moe_tile.cu
+  nccl_api.c
   pick_attention.c
   pick_matmul.c
   pick_moe.c

@@ -34,6 +34,8 @@ struct phx_emu {
     /* cuBLASLt: facts, set anew by reset(), and products it was asked for */
     int     lacks_blas, blas_refuses;
     int64_t n_blas;
+    /* Does all work that is put off, as waiting for every stream would. */
+    void (*drain)(void);
 };
 
 #ifdef __cplusplus

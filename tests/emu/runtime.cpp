@@ -41,15 +41,25 @@ bool                        is_backwards;
 int                         n_running;
 
 void reset();
+void drain();
 
 } // namespace
 
 extern "C" __attribute__((visibility("default"))) struct phx_emu phx_emu;
-struct phx_emu phx_emu = {13000, 1, 90, 132, (size_t)4 << 30, 227 << 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, reset, 0, 0, 0};
+struct phx_emu phx_emu = {13000, 1, 90, 132, (size_t)4 << 30, 227 << 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, reset, 0, 0, 0, drain};
 
 namespace {
 
 using guard = std::lock_guard<std::recursive_mutex>;
+
+void run_everything();
+
+void drain()
+{
+    guard hold(lock);
+
+    run_everything();
+}
 
 void reset()
 {
@@ -509,7 +519,10 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
 
     if (dead != cudaSuccess)
         return dead;
-    return stream->work.empty() ? cudaSuccess : cudaErrorNotReady;
+    if (stream->work.empty())
+        return cudaSuccess;
+    run_everything(); // the device goes on while it is asked: the next question finds it done
+    return cudaErrorNotReady;
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
