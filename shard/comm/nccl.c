@@ -60,9 +60,9 @@ static void fill_card(const struct phx_comm *c, struct phx_backend *b, struct ca
     (void)snprintf(card->device, sizeof(card->device), "%s", facts.id);
     (void)snprintf(card->device_name, sizeof(card->device_name), "%s", facts.name);
     card->arch = facts.arch;
-    if (phx_exchange_probe(b, &card->version, card->why, sizeof(card->why)) == 0 &&
-        ((c->shape.tp == 0 && phx_exchange_make_id(b, card->group_id, card->why, sizeof(card->why)) != 0) ||
-         (c->shape.pp == 0 && phx_exchange_make_id(b, card->chain_id, card->why, sizeof(card->why)) != 0)))
+    if (phx_exchange_probe(b, &card->version, card->why, sizeof(card->why)) != 0 ||
+        (c->shape.tp == 0 && phx_exchange_make_id(b, card->group_id, card->why, sizeof(card->why)) != 0) ||
+        (c->shape.pp == 0 && phx_exchange_make_id(b, card->chain_id, card->why, sizeof(card->why)) != 0))
         card->version = 0;
 }
 
