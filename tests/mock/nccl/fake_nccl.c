@@ -43,7 +43,10 @@ struct comm {
 
 #define EXPORT __attribute__((visibility("default")))
 
-EXPORT struct fake_nccl fake_nccl = {.version = 22809};
+#ifndef FAKE_NCCL_VERSION
+#define FAKE_NCCL_VERSION 22809
+#endif
+EXPORT struct fake_nccl fake_nccl = {.version = FAKE_NCCL_VERSION};
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t  changed = PTHREAD_COND_INITIALIZER;
