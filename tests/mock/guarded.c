@@ -94,6 +94,16 @@ static void copy_memory(void *device, void *to, const void *from, size_t size_by
     leave(d);
 }
 
+static size_t weight_bytes(const struct phx_weight_desc *desc)
+{
+    return phx_cpu_ops.weight_bytes(desc);
+}
+
+static size_t kv_bytes(const struct phx_kv_desc *desc)
+{
+    return phx_cpu_ops.kv_bytes(desc);
+}
+
 static void *weight_create(void *device, const struct phx_weight_desc *desc)
 {
     return phx_cpu_ops.weight_create(((struct device *)device)->cpu, desc);
@@ -200,10 +210,10 @@ static void top(void *device, struct phx_tensor ids, struct phx_tensor values, s
     GUARDED(top(d->cpu, ids, values, lse, logits));
 }
 
-static struct phx_ops ops = {
+static const struct phx_ops ops = {
     .name = "cuda", .open = open_device, .close = close_device, .sync = sync_device,
     .alloc = alloc_memory, .free = free_memory, .upload = copy_memory, .download = copy_memory,
-    .weight_create = weight_create, .weight_destroy = weight_destroy, .weight_pack = weight_pack,
+    .weight_bytes = weight_bytes, .kv_bytes = kv_bytes, .weight_create = weight_create, .weight_destroy = weight_destroy, .weight_pack = weight_pack,
     .kv_create = kv_create, .kv_destroy = kv_destroy,
     .embed = embed, .rmsnorm = rmsnorm, .matmul = matmul, .rope = rope, .kv_write = kv_write,
     .attention = attention, .moe_route = moe_route, .swiglu = swiglu, .moe_reserve = moe_reserve,
@@ -215,8 +225,6 @@ static int probe(char *why, size_t why_size)
 {
     (void)why;
     (void)why_size;
-    ops.weight_bytes = phx_cpu_ops.weight_bytes;
-    ops.kv_bytes = phx_cpu_ops.kv_bytes;
     return 0;
 }
 
