@@ -146,6 +146,8 @@ static int open_admission(struct phx_daemon *d, struct phx_err *err)
                    .config_sha256 = config_sha256,
                    .backend = c->engine_backend,
                    .isa = c->engine_isa,
+                   .compute = c->engine_compute,
+                   .dtype = c->engine_dtype,
                    .kv_dtype = c->engine_kv_dtype,
                    /* the CPU kernels give the same bits on every layout; other backends promise less */
                    .replay_class = strcmp(c->engine_backend, "cpu") == 0 ? "A" : "B",

@@ -203,14 +203,27 @@ static void traced(struct phx_backend *b, const char *op, struct phx_tensor out)
 
 /* ---- weights --------------------------------------------------------------------------------- */
 
+/* Only widening, exact conversions; and quantisation. */
+static bool can_store(enum phx_dtype from, enum phx_dtype to)
+{
+    bool is_f8 = from == PHX_DTYPE_F8_E4M3 || from == PHX_DTYPE_F8_E5M2;
+
+    if (from == to)
+        return !is_f8 && to != PHX_DTYPE_NONE && to != PHX_DTYPE_F64 && to != PHX_DTYPE_I32;
+    if (to == PHX_DTYPE_F32 || to == PHX_DTYPE_I8)
+        return from == PHX_DTYPE_F32 || from == PHX_DTYPE_BF16 || from == PHX_DTYPE_F16 || is_f8;
+    return to == PHX_DTYPE_BF16 && is_f8;
+}
+
 static const char *find_desc_fault(const struct phx_weight_desc *d)
 {
     int32_t  k = 0;
     uint64_t bytes;
 
-    if (d->dtype != PHX_DTYPE_F32 && d->dtype != PHX_DTYPE_BF16 && d->dtype != PHX_DTYPE_F16 &&
-        d->dtype != PHX_DTYPE_MXFP4)
+    if (!can_store(d->dtype, d->dtype))
         return "dtype cannot be stored";
+    if (d->dtype == PHX_DTYPE_I8 && d->n_experts != 1)
+        return "I8 stores one matrix, not a stack of experts";
     if (d->n < 1 || d->k < 0 || d->n_experts < 1 || d->n_experts > 4096)
         return "n, k or n_experts out of range";
     if (d->n_slices < 1 || d->n_slices > PHX_SLICES_MAX)
@@ -273,22 +286,11 @@ const struct phx_weight_desc *phx_weight_describe(const struct phx_weight *w)
     return &w->desc;
 }
 
-/* Only widening, exact conversions. */
-static bool can_store(enum phx_dtype from, enum phx_dtype to)
-{
-    bool is_f8 = from == PHX_DTYPE_F8_E4M3 || from == PHX_DTYPE_F8_E5M2;
-
-    if (to == PHX_DTYPE_F32)
-        return from == PHX_DTYPE_F32 || from == PHX_DTYPE_BF16 || from == PHX_DTYPE_F16 || is_f8;
-    if (to == PHX_DTYPE_BF16)
-        return from == PHX_DTYPE_BF16 || is_f8;
-    return from == to;
-}
-
 void phx_weight_pack(struct phx_backend *b, struct phx_weight *w,
                      const struct phx_weight_source *source)
 {
     const struct phx_weight_desc *d = &w->desc;
+    bool has_scales = source->dtype == PHX_DTYPE_MXFP4 || source->dtype == PHX_DTYPE_I8;
 
     if (b->has_failed)
         return;
@@ -299,8 +301,7 @@ void phx_weight_pack(struct phx_backend *b, struct phx_weight *w,
              source->n_rows < 0 || source->n_rows > d->n - source->first_row)
         (void)fail(b, "weight_pack: expert %d rows %d+%d are not of [%d][%d]", source->expert,
                    source->first_row, source->n_rows, d->n_experts, d->n);
-    else if (source->n_rows > 0 &&
-             (source->data == NULL || (d->dtype == PHX_DTYPE_MXFP4 && source->scale == NULL)))
+    else if (source->n_rows > 0 && (source->data == NULL || (has_scales && source->scale == NULL)))
         (void)fail(b, "weight_pack: no source data");
     else
         b->ops->weight_pack(b->device, w->impl, source);
@@ -314,7 +315,8 @@ static bool is_kv_valid(const struct phx_kv_desc *d)
 
     return d->n_layers >= 1 && d->n_blocks >= 1 && (d->block_tokens == 16 || d->block_tokens == 32) &&
            d->kv_heads >= 1 && d->kv_heads <= 65536 && d->head_dim >= 2 && d->head_dim <= 512 &&
-           d->head_dim % 2 == 0 && (d->dtype == PHX_DTYPE_F32 || d->dtype == PHX_DTYPE_BF16) &&
+           d->head_dim % 2 == 0 &&
+           (d->dtype == PHX_DTYPE_F32 || d->dtype == PHX_DTYPE_BF16 || d->dtype == PHX_DTYPE_I8) &&
            !__builtin_mul_overflow((uint64_t)d->n_layers * (uint64_t)d->n_blocks,
                                    (uint64_t)d->kv_heads * (uint64_t)d->head_dim * 512, &elements);
 }
@@ -380,6 +382,8 @@ void phx_rmsnorm(struct phx_backend *b, struct phx_tensor out, struct phx_tensor
 void phx_matmul(struct phx_backend *b, struct phx_tensor out, struct phx_tensor x,
                 const struct phx_weight *w, struct phx_tensor bias)
 {
+    const char *fault;
+
     if (b->has_failed || !is_f32(b, "matmul", "x", x, x.dim[0], w->desc.k) ||
         !is_f32(b, "matmul", "out", out, x.dim[0], w->desc.n) ||
         (bias.data != NULL && !is_f32(b, "matmul", "bias", bias, 1, w->desc.n)))
@@ -388,8 +392,11 @@ void phx_matmul(struct phx_backend *b, struct phx_tensor out, struct phx_tensor 
         (void)fail(b, "matmul: a stack of experts is not one matrix");
         return;
     }
-    b->ops->matmul(b->device, out, x, w->impl, bias);
-    traced(b, "matmul", out);
+    fault = b->ops->matmul(b->device, out, x, w->impl, bias);
+    if (fault != NULL)
+        (void)fail(b, "matmul: %s", fault);
+    else
+        traced(b, "matmul", out);
 }
 
 void phx_rope(struct phx_backend *b, struct phx_tensor x, int32_t head_dim,
@@ -422,8 +429,7 @@ void phx_kv_write(struct phx_backend *b, struct phx_kv *kv, int32_t layer, struc
 
     if (b->has_failed || !is_f32(b, "kv_write", "k", k, k.dim[0], columns) ||
         !is_f32(b, "kv_write", "v", v, k.dim[0], columns) ||
-        !check_spans(b, "kv_write", spans, k.dim[0]) ||
-        !check_blocks(b, "kv_write", spans, &kv->desc, 1))
+        !check_spans(b, "kv_write", spans, k.dim[0]) || !check_blocks(b, "kv_write", spans, &kv->desc, 1))
         return;
     if (layer < 0 || layer >= kv->desc.n_layers) {
         (void)fail(b, "kv_write: layer %d of %d", layer, kv->desc.n_layers);

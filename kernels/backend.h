@@ -6,7 +6,7 @@
  *
  * Arithmetic is fixed (docs/internals/kernels.md): float32 activations, float32 fused multiply-adds in
  * one defined order per output that depends on neither the batch, the thread count nor the instruction
- * set, so every implementation of one backend kind gives the same bits.
+ * set, so every implementation of one backend kind gives the same bits for one phx_compute.
  *
  * Letters: T tokens (rows), D model dim, H query heads, K kv heads, Dh head dim, F ffn dim, E experts,
  * V vocabulary, N outputs of a product, k its contraction index. */
@@ -30,11 +30,12 @@ enum phx_dtype {
     PHX_DTYPE_MXFP4,   /* 32-element blocks of E2M1 with one E8M0 scale (OCP MX) */
     PHX_DTYPE_F8_E4M3, /* sources only: widened when packed */
     PHX_DTYPE_F8_E5M2,
-    PHX_DTYPE_I32
+    PHX_DTYPE_I32,
+    PHX_DTYPE_I8       /* weights: groups of PHX_I8_GROUP k with one float32 scale; cache: see phx_kv_desc */
 };
 
 /* The fixed cut of a contraction for products that tensor parallelism splits along k. */
-enum { PHX_SLICES_MAX = 8, PHX_MX_BLOCK = 32 };
+enum { PHX_SLICES_MAX = 8, PHX_MX_BLOCK = 32, PHX_I8_GROUP = 256 };
 
 /* A view of device memory; owns nothing; passed by value.  Row-major, dim[0] outermost; for [T, N]
  * stride0 is the distance between rows in elements (>= dim[1]). */
@@ -51,8 +52,16 @@ struct phx_kv;     /* the paged key/value cache of all layers of a rank */
 
 /* ---- device -------------------------------------------------------------------------------- */
 
+/* How activations enter products with BF16 and MXFP4 weights; with F32 and F16 weights they are always
+ * float32. */
+enum phx_compute {
+    PHX_COMPUTE_F32 = 0, /* as they are */
+    PHX_COMPUTE_BF16     /* rounded to bf16, the product's sums stay float32: what matrix units do */
+};
+
 struct phx_backend_options {
     const char *isa;         /* "auto" (NULL) | "ref" | "avx2" | "avx512" | "amx"; CPU only */
+    enum phx_compute compute;
     int32_t     n_threads;   /* team size including the caller; 0 = all allowed cores */
     bool        is_pinned;   /* bind thread i to the i-th allowed core */
     int32_t     first_core;  /* offset into the allowed cores when pinned */
@@ -87,7 +96,7 @@ void  phx_download(struct phx_backend *b, void *host, const void *device, size_t
 
 /* y[n] = sum_k w[n][k] x[k].  n and k are this rank's local sizes. */
 struct phx_weight_desc {
-    enum phx_dtype dtype;    /* stored as: F32, BF16, F16 or MXFP4 */
+    enum phx_dtype dtype;    /* stored as: F32, BF16, F16, MXFP4 or I8 (one matrix only) */
     int32_t        n;        /* output rows */
     int32_t        k;        /* contraction length (MXFP4: multiple of 32) */
     int32_t        n_experts;/* stacked matrices; 1 for a plain one */
@@ -115,16 +124,25 @@ struct phx_weight_source {
     enum phx_dtype dtype;
     int64_t        row_stride;
     int64_t        k_stride;
-    const uint8_t *scale;
+    const uint8_t *scale; /* MXFP4: bytes; I8: float32 of any alignment, one per group of the row */
     int64_t        scale_row_stride;
     int32_t        expert;
     int32_t        first_row;
     int32_t        n_rows;
 };
 
-/* Packs with the whole thread team; widening conversions are exact, F32 -> BF16 is refused. */
+/* Packs with the whole thread team; widening conversions are exact, F32 -> BF16 is refused.  Stored as I8, each
+ * row is cut into groups of PHX_I8_GROUP k from the beginning of each K-slice, w = scale * q with
+ * scale = largest |w| / 127 and q the nearest of -127..127; an I8 source (values of a row adjacent, k_stride unused;
+ * one scale per group of its row at scale + row * scale_row_stride) is taken as it is. */
 void phx_weight_pack(struct phx_backend *b, struct phx_weight *w,
                      const struct phx_weight_source *source);
+
+/* Groups of a row of a matrix that is stored as I8: those of slice 0, then of slice 1, ... */
+int32_t phx_i8_groups(const struct phx_weight_desc *desc);
+/* What packing as I8 makes of a source of floats: values [n_rows][k], scales [n_rows][groups].  Pure, host memory. */
+void phx_i8_quantise(const struct phx_weight_desc *desc, const struct phx_weight_source *source, int8_t *values,
+                     float *scales);
 
 /* ---- key/value cache ------------------------------------------------------------------------ */
 
@@ -134,7 +152,7 @@ struct phx_kv_desc {
     int32_t        block_tokens; /* 16 or 32 */
     int32_t        kv_heads;     /* of this rank */
     int32_t        head_dim;
-    enum phx_dtype dtype;        /* F32 or BF16 */
+    enum phx_dtype dtype;        /* F32, BF16, or I8 with one float32 scale per token and head */
 };
 
 size_t         phx_kv_bytes(const struct phx_backend *b, const struct phx_kv_desc *desc);

@@ -6,7 +6,7 @@
 
 #include "kernels/backend.h"
 
-enum { PHX_BACKEND_ABI = 1, /* moves when a table or a meaning in it does */
+enum { PHX_BACKEND_ABI = 2, /* moves when a table or a meaning in it does */
        PHX_WHY_BYTES = 240 };
 
 struct phx_ops {
@@ -36,8 +36,9 @@ struct phx_ops {
                   int32_t first_row);
     void (*rmsnorm)(void *device, struct phx_tensor out, struct phx_tensor x,
                     struct phx_tensor gain, float eps);
-    void (*matmul)(void *device, struct phx_tensor out, struct phx_tensor x, const void *w,
-                   struct phx_tensor bias);
+    /* NULL, or a static reason: no scratch. */
+    const char *(*matmul)(void *device, struct phx_tensor out, struct phx_tensor x, const void *w,
+                          struct phx_tensor bias);
     void (*rope)(void *device, struct phx_tensor x, int32_t head_dim,
                  const struct phx_spans *spans, struct phx_tensor cos, struct phx_tensor sin);
     void (*kv_write)(void *device, void *kv, int32_t layer, struct phx_tensor k,

@@ -158,6 +158,7 @@ struct phx_step_stats {
     uint64_t prefix_hit_tokens; /* in this step */
     uint32_t step_us;
     int32_t  n_prefill_tokens, n_decode_tokens;
+    int32_t  n_draft_tokens, n_accepted_tokens; /* guessed, and of them right: output beyond n_decode_tokens */
     uint64_t bytes_comm; /* moved between ranks in this step */
 };
 

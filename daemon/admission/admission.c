@@ -396,7 +396,8 @@ static void on_tick(evutil_socket_t fd, short what, void *ctx)
 static void copy_options(struct phx_admission *a, const struct phx_admission_options *o)
 {
     const char **texts[] = {&a->o.engine.build, &a->o.engine.config_sha256, &a->o.engine.backend,
-                            &a->o.engine.isa, &a->o.engine.kv_dtype, &a->o.engine.replay_class,
+                            &a->o.engine.isa, &a->o.engine.compute, &a->o.engine.dtype,
+                            &a->o.engine.kv_dtype, &a->o.engine.replay_class,
                             &a->o.model_name, &a->o.aup_sha256, &a->o.space_dir};
 
     a->arena = phx_arena_create();

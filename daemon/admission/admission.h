@@ -31,7 +31,7 @@ struct phx_lease;
 /* What answers; bound into every record. */
 struct phx_admission_engine {
     const char *build, *config_sha256; /* of the effective configuration */
-    const char *backend, *isa, *kv_dtype;
+    const char *backend, *isa, *compute, *dtype, *kv_dtype;
     const char *replay_class; /* "A", "B" or "C" */
     int32_t     tp, pp;
     bool        has_prefix_cache;

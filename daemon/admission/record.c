@@ -33,7 +33,9 @@ static void put_engine(struct phx_record *r, const struct phx_admission_engine *
     phx_record_open(r, "engine");
     phx_record_str(r, "backend", e->backend);
     phx_record_str(r, "build", e->build);
+    phx_record_str(r, "compute", e->compute);
     phx_record_str(r, "config_sha256", e->config_sha256);
+    phx_record_str(r, "dtype", e->dtype);
     phx_record_str(r, "isa", e->isa);
     phx_record_str(r, "kv_dtype", e->kv_dtype);
     phx_record_int(r, "pp", e->pp);

@@ -129,7 +129,9 @@ static bool put_new(struct phx_buf *out, const char *name, const struct phx_buf 
 {
     if (b->size == *n_sent)
         return false;
-    phx_buf_printf(out, "%s\"%s\":", is_first ? "" : ",", name);
+    phx_buf_puts(out, is_first ? "\"" : ",\"");
+    phx_buf_puts(out, name);
+    phx_buf_puts(out, "\":");
     phx_json_put_str(out, b->data + *n_sent, b->size - *n_sent);
     *n_sent = b->size;
     return true;
@@ -183,6 +185,17 @@ static bool has_news(const struct phx_choice *c)
     return false;
 }
 
+size_t phx_choice_unsent(const struct phx_choice *c)
+{
+    size_t n = c->reasoning.size - c->n_reasoning_sent + c->content.size - c->n_content_sent;
+
+    for (size_t i = 0; i < c->n_calls; i++)
+        n += c->calls[i].arguments.size - c->calls[i].n_sent;
+    for (int i = 0; i < PHX_LOGPROB_LISTS; i++)
+        n += c->logprobs.list[i].size - c->logprobs.n_sent[i];
+    return n;
+}
+
 static void put_chat_delta(struct phx_choice *c, struct phx_buf *out)
 {
     bool is_first = true;
@@ -205,7 +218,11 @@ bool phx_choice_put_delta(struct phx_choice *c, struct phx_buf *out, bool with_f
 {
     if (!has_news(c) && !with_finish)
         return false;
-    phx_buf_printf(out, "{\"index\":%d", c->index);
+    if (c->index < 10) {
+        phx_buf_puts(out, "{\"index\":");
+        phx_buf_putc(out, (char)('0' + c->index));
+    } else
+        phx_buf_printf(out, "{\"index\":%d", c->index);
     if (c->request->kind == PHX_API_CHAT)
         put_chat_delta(c, out);
     else if (!put_new(out, "text", &c->content, &c->n_content_sent, false))

@@ -53,6 +53,8 @@ void phx_choice_end(struct phx_choice *c, enum phx_finish finish);
 /* Writes one element of "choices" with what is new since the last call; false (and nothing written) when
  * there is nothing new.  with_finish: also the finish reason. */
 bool phx_choice_put_delta(struct phx_choice *c, struct phx_buf *out, bool with_finish);
+/* Bytes of text (and of log-probabilities) that were not written yet. */
+size_t phx_choice_unsent(const struct phx_choice *c);
 /* Writes one element of "choices" of a whole answer. */
 void phx_choice_put_whole(const struct phx_choice *c, struct phx_buf *out);
 

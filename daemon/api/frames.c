@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * What a client sees of a generation: frames of a stream, or one body. */
+#include <event2/event.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -7,7 +8,7 @@
 #include "daemon/api/generation.h"
 #include "rpc/base/log.h"
 
-enum { CHUNK_MAX_BYTES = 64 << 20 };
+enum { FRAMES_KEEP_BYTES = 1 << 20 };
 
 static void put_head(const struct generation *g, struct phx_buf *out, bool is_chunk)
 {
@@ -38,55 +39,150 @@ static void put_usage(const struct generation *g, struct phx_buf *out)
                    g->prompt.n, output, g->prompt.n + (size_t)output, cached, reasoning);
 }
 
-static void write_stream(struct generation *g, const struct phx_buf *out)
+/* ---- streams --------------------------------------------------------------------------------------------- */
+
+static void on_drained(void *ctx)
 {
-    /* a client that does not read is dropped; its gone callback follows */
-    if (g->http != NULL && out->size > 0 && phx_http_stream_write(g->http, out->data, out->size) != 0)
-        phx_log(PHX_LOG_INFO, "api.stream.drop", "id=%s", g->id);
+    phx_generation_mark(ctx);
 }
 
-void phx_generation_send_delta(struct generation *g, struct part *p, bool with_finish)
+void phx_generation_begin_stream(struct generation *g)
 {
-    struct phx_buf chunk, choice;
+    struct phx_buf head;
 
-    phx_buf_init(&chunk, CHUNK_MAX_BYTES);
-    phx_buf_init(&choice, CHUNK_MAX_BYTES);
-    if (phx_choice_put_delta(&p->choice, &choice, with_finish)) {
-        phx_buf_puts(&chunk, "data: ");
-        put_head(g, &chunk, true);
-        phx_buf_puts(&chunk, ",\"choices\":[");
-        phx_buf_put(&chunk, choice.data, choice.size);
-        phx_buf_putc(&chunk, ']');
+    phx_buf_init(&head, 0);
+    phx_buf_puts(&head, "data: ");
+    put_head(g, &head, true);
+    phx_buf_puts(&head, ",\"choices\":[");
+    g->frame_head = phx_arena_strndup(g->arena, head.data, head.size);
+    g->n_frame_head = head.size;
+    phx_buf_fini(&head);
+    g->is_streaming = true;
+    phx_http_stream_start(g->http, 200, "text/event-stream; charset=utf-8");
+    phx_http_on_drain(g->http, on_drained, g);
+    phx_generation_mark(g);
+}
+
+/* A frame for each choice with news. */
+static void put_deltas(struct generation *g, struct phx_buf *out, bool with_finish)
+{
+    for (int32_t i = 0; i < g->request.n_choices; i++) {
+        size_t before = out->size;
+
+        phx_buf_put(out, g->frame_head, g->n_frame_head);
+        if (!phx_choice_put_delta(&g->parts[i].choice, out, with_finish)) {
+            out->size = before;
+            continue;
+        }
+        phx_buf_putc(out, ']');
         if (with_finish)
-            phx_buf_printf(&chunk, ",\"receipt\":\"%s\"", phx_lease_receipt(g->lease));
-        phx_buf_puts(&chunk, "}\n\n");
-        write_stream(g, &chunk);
+            phx_buf_printf(out, ",\"receipt\":\"%s\"", phx_lease_receipt(g->lease));
+        phx_buf_puts(out, "}\n\n");
     }
-    phx_buf_fini(&choice);
-    phx_buf_fini(&chunk);
+}
+
+static size_t count_unsent(const struct generation *g)
+{
+    size_t n = 0;
+
+    for (int32_t i = 0; i < g->request.n_choices; i++)
+        n += phx_choice_unsent(&g->parts[i].choice);
+    return n;
+}
+
+static void flush(struct generation *g)
+{
+    struct phx_buf *out = &g->a->frames;
+
+    if (phx_http_stream_is_blocked(g->http)) {
+        if (count_unsent(g) > g->a->pending_max_bytes) {
+            phx_log(PHX_LOG_INFO, "api.stream.drop", "id=%s reason=%s", g->id, "unread");
+            phx_http_stream_drop(g->http);
+        }
+        return; /* on_drained follows */
+    }
+    phx_buf_clear(out);
+    put_deltas(g, out, false);
+    if (phx_http_stream_write(g->http, out->data, out->size) != 0)
+        phx_log(PHX_LOG_INFO, "api.stream.drop", "id=%s", g->id); /* its gone callback follows */
+}
+
+void phx_generation_mark(struct generation *g)
+{
+    if (g->is_dirty || !g->is_streaming || g->http == NULL)
+        return;
+    g->is_dirty = true;
+    g->next_dirty = g->a->first_dirty;
+    if (g->a->first_dirty == NULL)
+        event_active(g->a->flush, EV_TIMEOUT, 0);
+    g->a->first_dirty = g;
+}
+
+void phx_generation_unmark(struct generation *g)
+{
+    struct generation **at = &g->a->first_dirty;
+
+    if (!g->is_dirty)
+        return;
+    while (*at != g)
+        at = &(*at)->next_dirty;
+    *at = g->next_dirty;
+    g->is_dirty = false;
+}
+
+void phx_api_flush(struct phx_api *a)
+{
+    struct generation *g;
+
+    while ((g = a->first_dirty) != NULL) {
+        a->first_dirty = g->next_dirty;
+        g->is_dirty = false;
+        if (g->http != NULL)
+            flush(g);
+    }
+    if (a->frames.capacity > FRAMES_KEEP_BYTES)
+        phx_buf_fini(&a->frames);
+}
+
+static void end_stream(struct generation *g, struct phx_buf *out)
+{
+    struct phx_http_request *r = g->http;
+
+    g->http = NULL;
+    phx_generation_unmark(g);
+    phx_http_stream_end(r, out->data, out->size);
+    phx_buf_fini(out);
+}
+
+void phx_generation_fail_stream(struct generation *g, const struct phx_err *err)
+{
+    struct phx_buf out;
+
+    phx_buf_init(&out, 0);
+    put_deltas(g, &out, false);
+    phx_buf_puts(&out, "data: ");
+    phx_api_put_error(&out, err);
+    phx_buf_puts(&out, "\n\n");
+    end_stream(g, &out);
 }
 
 void phx_generation_finish_stream(struct generation *g)
 {
-    struct phx_buf           chunk;
-    struct phx_http_request *r = g->http;
+    struct phx_buf out;
 
-    for (int32_t i = 0; i < g->request.n_choices; i++)
-        phx_generation_send_delta(g, &g->parts[i], true);
-    phx_buf_init(&chunk, CHUNK_MAX_BYTES);
+    phx_buf_init(&out, 0);
+    put_deltas(g, &out, true);
     if (g->request.has_stream_usage) {
-        phx_buf_puts(&chunk, "data: ");
-        put_head(g, &chunk, true);
-        phx_buf_puts(&chunk, ",\"choices\":[],");
-        put_usage(g, &chunk);
-        phx_buf_puts(&chunk, "}\n\n");
+        phx_buf_put(&out, g->frame_head, g->n_frame_head);
+        phx_buf_puts(&out, "],");
+        put_usage(g, &out);
+        phx_buf_puts(&out, "}\n\n");
     }
-    phx_buf_puts(&chunk, "data: [DONE]\n\n");
-    write_stream(g, &chunk);
-    phx_buf_fini(&chunk);
-    g->http = NULL;
-    phx_http_stream_end(r);
+    phx_buf_puts(&out, "data: [DONE]\n\n");
+    end_stream(g, &out);
 }
+
+/* ---- whole answers --------------------------------------------------------------------------------------- */
 
 void phx_generation_finish_whole(struct generation *g)
 {

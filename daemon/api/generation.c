@@ -4,7 +4,6 @@
  * until its last callback has come, also when its client has left. */
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "daemon/admission/admission.h"
 #include "daemon/api/generation.h"
@@ -18,10 +17,9 @@
 #include "rpc/base/id.h"
 #include "rpc/base/log.h"
 
-enum { COMPLETION_DEFAULT_TOKENS = 16 };
-
 static void destroy(struct generation *g)
 {
+    phx_generation_unmark(g);
     if (g->prev != NULL)
         g->prev->next = g->next;
     else
@@ -45,21 +43,12 @@ static void reply_error(struct generation *g, const struct phx_err *err, int64_t
 
     if (r == NULL)
         return;
-    g->http = NULL;
-    if (!g->is_streaming) {
-        phx_api_fail(r, err, retry_after_ms);
+    if (g->is_streaming) {
+        phx_generation_fail_stream(g, err);
         return;
     }
-    struct phx_buf chunk;
-
-    phx_buf_init(&chunk, 0);
-    phx_buf_puts(&chunk, "data: ");
-    phx_api_put_error(&chunk, err);
-    phx_buf_puts(&chunk, "\n\n");
-    if (phx_http_stream_write(r, chunk.data, chunk.size) != 0)
-        phx_log(PHX_LOG_INFO, "api.stream.drop", "id=%s", g->id);
-    phx_http_stream_end(r);
-    phx_buf_fini(&chunk);
+    g->http = NULL;
+    phx_api_fail(r, err, retry_after_ms);
 }
 
 /* ---- the end --------------------------------------------------------------------------------- */
@@ -166,8 +155,7 @@ static void on_token(void *ctx, const struct phx_token_out *token)
     if (g->first_ns == 0)
         g->first_ns = now;
     else
-        phx_metrics_observe(g->a->d->metrics, "phalanx_inter_token_seconds", "",
-                            (double)(now - g->last_ns) / 1e9);
+        phx_series_observe(g->a->inter_token, (double)(now - g->last_ns) / 1e9);
     g->last_ns = now;
     phx_ids_put(&p->output, token->token);
     g->n_output++;
@@ -179,8 +167,7 @@ static void on_token(void *ctx, const struct phx_token_out *token)
         p->seq = NULL;
         phx_engine_cancel(seq); /* a stop string: what follows is not wanted */
     }
-    if (g->is_streaming && g->http != NULL)
-        phx_generation_send_delta(g, p, false);
+    phx_generation_mark(g);
 }
 
 static void fail(struct generation *g, const struct phx_err *err, int64_t retry_after_ms)
@@ -208,8 +195,7 @@ static void on_end(void *ctx, enum phx_finish finish, const struct phx_err *err)
             fail(g, &unknown, -1);
         }
     }
-    if (g->is_streaming && g->http != NULL && g->failure.code == 0)
-        phx_generation_send_delta(g, p, false);
+    phx_generation_mark(g);
     if (--g->n_open > 0)
         return;
     if (g->is_refused)
@@ -304,61 +290,10 @@ static void on_admitted(void *ctx, struct phx_lease *lease, const struct phx_ref
         phx_lease_progress(lease, g->n_output, 0);
     if (g->http != NULL)
         phx_http_set_header(g->http, "x-phalanx-receipt", phx_lease_receipt(lease));
-    if (g->http != NULL && g->request.is_stream && g->failure.code == 0) {
-        phx_http_stream_start(g->http, 200, "text/event-stream; charset=utf-8");
-        g->is_streaming = true;
-        for (int32_t i = 0; i < g->request.n_choices && g->http != NULL; i++)
-            if (g->parts[i].output.n > 0)
-                phx_generation_send_delta(g, &g->parts[i], false);
-    }
+    if (g->http != NULL && g->request.is_stream && g->failure.code == 0)
+        phx_generation_begin_stream(g);
     if (g->n_open == 0)
         settle(g);
-}
-
-static int render_prompt(struct generation *g, struct phx_err *err)
-{
-    const struct phx_text *text = g->a->d->text;
-    const char            *setting = g->a->d->config->chat_date;
-    char                   date[16];
-    struct tm              tm;
-    time_t                 now = time(NULL);
-
-    if (g->request.kind == PHX_API_COMPLETION && g->request.prompt_ids != NULL) {
-        for (size_t i = 0; i < g->request.n_prompt_ids; i++)
-            phx_ids_put(&g->prompt, g->request.prompt_ids[i]);
-        return 0;
-    }
-    if (g->request.kind == PHX_API_COMPLETION)
-        return phx_text_prompt(text, g->request.prompt, g->request.prompt_bytes, &g->prompt, err);
-    if (strcmp(setting, "today") == 0) {
-        (void)gmtime_r(&now, &tm); /* any time_t of this century fits */
-        (void)strftime(date, sizeof(date), "%Y-%m-%d", &tm);
-        g->request.chat.date = phx_arena_strdup(g->arena, date);
-    } else if (strcmp(setting, "none") != 0)
-        g->request.chat.date = setting;
-    return phx_text_render(text, &g->request.chat, &g->prompt, err);
-}
-
-static int check_length(struct generation *g, int32_t max_context, struct phx_err *err)
-{
-    int32_t left = max_context - (int32_t)g->prompt.n;
-
-    if (g->prompt.n >= (size_t)max_context)
-        return phx_fail(err, PHX_E_INVALID,
-                        "messages: the prompt has %zu tokens and the context is %d; shorten it",
-                        g->prompt.n, max_context);
-    if (g->prompt.n == 0)
-        return phx_fail(err, PHX_E_INVALID, "prompt: must not be empty");
-    if (g->request.max_new > left)
-        return phx_fail(err, PHX_E_INVALID,
-                        "max_tokens: %d and a prompt of %zu tokens are more than the context of %d",
-                        g->request.max_new, g->prompt.n, max_context);
-    if (g->request.max_new == 0) {
-        g->request.max_new = left;
-        if (g->request.kind == PHX_API_COMPLETION && left > COMPLETION_DEFAULT_TOKENS)
-            g->request.max_new = COMPLETION_DEFAULT_TOKENS;
-    }
-    return 0;
 }
 
 /* The model's own stop ids and the caller's; a seed even when none was given, so that any answer can be
@@ -390,27 +325,25 @@ static int check_headers(const struct generation *g, struct phx_err *err)
     return purpose == NULL ? 0 : phx_purpose_check(purpose, err);
 }
 
-static int prepare(struct generation *g, const struct phx_engine_facts *facts, struct phx_err *err)
+static int parse(struct generation *g, const struct phx_engine_facts *facts, struct phx_err *err)
 {
     const struct phx_api_limits limits = {g->a->body_max_bytes, facts->vocab_size,
                                           facts->max_context};
-    size_t                      size;
-    const char                 *body = phx_http_body(g->http, &size);
-    int rc = phx_api_request_parse(g->request.kind, body, size, &limits, g->arena, &g->request, err);
+    const char                 *body = phx_http_body(g->http, &g->n_body);
+    int rc = phx_api_request_parse(g->request.kind, body, g->n_body, &limits, g->arena, &g->request, err);
 
     if (rc != 0)
         return rc;
     if (strcmp(g->request.model, g->a->d->model_name) != 0)
         return phx_fail(err, PHX_E_NOTFOUND, "model: '%.100s' is not served here; '%.100s' is",
                         g->request.model, g->a->d->model_name);
-    rc = check_headers(g, err);
-    if (rc == 0)
-        rc = render_prompt(g, err);
-    if (rc == 0)
-        rc = check_length(g, facts->max_context, err);
-    if (rc != 0)
-        return rc;
-    resolve_sampling(g);
+    return check_headers(g, err);
+}
+
+static int open_choices(struct generation *g, struct phx_err *err)
+{
+    int rc = 0;
+
     g->parts = phx_mem_calloc((size_t)g->request.n_choices, sizeof(*g->parts));
     for (int32_t i = 0; i < g->request.n_choices && rc == 0; i++) {
         g->parts[i].g = g;
@@ -435,20 +368,42 @@ static void admit(struct generation *g)
         .sampling = &g->sampling,
     };
 
-    phx_http_on_gone(g->http, on_gone, g);
     g->asked_ns = phx_clock_mono_ns();
     if (phx_admission_begin(g->a->d->admission, &facts, on_admitted, g))
         start_engine(g);
 }
 
-void phx_api_generate(struct phx_api *a, struct phx_http_request *r, enum phx_api_kind kind,
-                      const struct phx_identity *who)
+/* Refused before admission saw it. */
+static void give_up(struct generation *g, const struct phx_err *err)
 {
-    struct generation      *g = phx_mem_calloc(1, sizeof(*g));
+    reply_error(g, err, phx_err_is_retryable(err->code) ? 1000 : -1);
+    phx_api_count(g->a, g->who.tenant, g->is_cancelled ? "cancelled" : "refused");
+    destroy(g);
+}
+
+static void on_prompt(struct generation *g, struct phx_err *err)
+{
     struct phx_engine_facts facts;
-    struct phx_err          err = {0};
-    char                    random[33];
-    int                     rc = 0;
+
+    if (err->code == 0 && g->http != NULL && g->is_cancelled)
+        (void)phx_fail(err, PHX_E_BUSY, "the server is shutting down"); /* told */
+    phx_engine_facts(g->a->d->engine, &facts);
+    if (g->http == NULL || err->code != 0 || phx_api_check_length(g, facts.max_context, err) != 0) {
+        give_up(g, err);
+        return;
+    }
+    resolve_sampling(g);
+    if (open_choices(g, err) != 0)
+        give_up(g, err);
+    else
+        admit(g);
+}
+
+static struct generation *create(struct phx_api *a, struct phx_http_request *r, enum phx_api_kind kind,
+                                 const struct phx_identity *who)
+{
+    struct generation *g = phx_mem_calloc(1, sizeof(*g));
+    char               random[33];
 
     g->a = a;
     g->http = r;
@@ -464,19 +419,29 @@ void phx_api_generate(struct phx_api *a, struct phx_http_request *r, enum phx_ap
         a->first->prev = g;
     a->first = g;
     a->n_open++;
+    return g;
+}
+
+void phx_api_generate(struct phx_api *a, struct phx_http_request *r, enum phx_api_kind kind,
+                      const struct phx_identity *who)
+{
+    struct generation      *g = create(a, r, kind, who);
+    struct phx_engine_facts facts;
+    struct phx_err          err = {0};
+    int                     rc = 0;
+
     phx_engine_facts(a->d->engine, &facts);
     if (a->is_draining || facts.max_context == 0)
         rc = phx_fail(&err, PHX_E_BUSY, a->is_draining ? "the server is shutting down"
                                                        : "no replica is ready yet; try again");
     if (rc == 0)
-        rc = prepare(g, &facts, &err);
-    if (rc == 0) {
-        admit(g);
+        rc = parse(g, &facts, &err);
+    if (rc != 0) {
+        give_up(g, &err);
         return;
     }
-    reply_error(g, &err, phx_err_is_retryable(rc) ? 1000 : -1);
-    phx_api_count(a, who->tenant, "refused");
-    destroy(g);
+    phx_http_on_gone(g->http, on_gone, g);
+    phx_api_render(g, on_prompt);
 }
 
 void phx_api_cancel_all(struct phx_api *a)

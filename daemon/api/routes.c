@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <event2/event.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "daemon/api/state.h"
 #include "daemon/config/config.h"
 #include "daemon/identity/identity.h"
 #include "daemon/metrics/metrics.h"
 #include "daemon/queue/queue.h"
+#include "daemon/work/work.h"
 
 typedef void (*route_fn)(struct phx_api *a, struct phx_http_request *r, const struct phx_identity *who);
 
@@ -188,10 +191,24 @@ void phx_api_count(struct phx_api *a, const char *tenant, const char *outcome)
     phx_metrics_count(a->d->metrics, "phalanx_requests_total", labels, 1);
 }
 
-int phx_api_open(struct phx_daemon *d, struct phx_api **out, struct phx_err *err)
+static void on_flush(evutil_socket_t fd, short what, void *ctx)
 {
-    struct phx_api          *a = phx_mem_calloc(1, sizeof(*a));
-    const struct phx_config *c = d->config;
+    (void)fd;
+    (void)what;
+    phx_api_flush(ctx);
+}
+
+static int32_t count_threads(const struct phx_config *c)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    long n = c->text_threads > 0 ? (long)c->text_threads : cores / 4;
+
+    return n < 1 ? 1 : n > PHX_TEXT_THREADS_MAX ? PHX_TEXT_THREADS_MAX : (int32_t)n;
+}
+
+static int open_parts(struct phx_api *a, struct phx_err *err)
+{
+    const struct phx_config *c = a->d->config;
     struct phx_http_options  options = {
          .listen = c->listen,
          .tls_cert_file = c->http_tls_cert[0] != '\0' ? c->http_tls_cert : NULL,
@@ -200,15 +217,29 @@ int phx_api_open(struct phx_daemon *d, struct phx_api **out, struct phx_err *err
          .header_max_bytes = (size_t)c->http_header_max_bytes,
          .pending_max_bytes = (size_t)c->http_pending_max_bytes,
          .requests_max = (int32_t)c->http_requests_max,
+         .connections_max = (int32_t)c->http_connections_max,
          .idle_timeout_s = (int32_t)c->http_idle_timeout_s,
     };
-    int                      rc;
+    int rc = phx_work_open(a->d->base, count_threads(c), (int32_t)c->text_queue, &a->work, err);
+
+    a->body_max_bytes = options.body_max_bytes;
+    a->pending_max_bytes = options.pending_max_bytes;
+    a->cache = phx_text_cache_create((size_t)c->text_cache_bytes);
+    a->inter_token = phx_metrics_series(a->d->metrics, "phalanx_inter_token_seconds", "");
+    a->flush = event_new(a->d->base, -1, 0, on_flush, a);
+    phx_assert(a->flush != NULL);
+    return rc == 0 ? phx_http_open(a->d->base, &options, on_request, a, &a->http, err) : rc;
+}
+
+int phx_api_open(struct phx_daemon *d, struct phx_api **out, struct phx_err *err)
+{
+    struct phx_api *a = phx_mem_calloc(1, sizeof(*a));
+    int             rc;
 
     a->d = d;
-    a->body_max_bytes = options.body_max_bytes;
-    rc = phx_http_open(d->base, &options, on_request, a, &a->http, err);
+    rc = open_parts(a, err);
     if (rc != 0) {
-        phx_mem_free(a);
+        phx_api_close(a);
         a = NULL;
     }
     *out = a;
@@ -236,6 +267,10 @@ void phx_api_close(struct phx_api *a)
     if (a == NULL)
         return;
     phx_api_cancel_all(a);
+    phx_work_close(a->work); /* ends those whose prompts were not ready */
     phx_http_close(a->http);
+    event_free(a->flush);
+    phx_text_cache_destroy(a->cache);
+    phx_buf_fini(&a->frames);
     phx_mem_free(a);
 }

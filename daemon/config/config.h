@@ -24,18 +24,21 @@ struct phx_config {
 
     char   *http_tls_cert, *http_tls_key;
     int64_t http_body_max_bytes, http_header_max_bytes, http_pending_max_bytes;
-    int64_t http_requests_max, http_idle_timeout_s;
+    int64_t http_requests_max, http_connections_max, http_idle_timeout_s;
+
+    int64_t text_threads, text_queue, text_inline_bytes, text_cache_bytes;
 
     char *model_key; /* PEM file: the model must be signed with it; "" = unsigned models are served */
     char *model_path, *model_name; /* name: as clients say it; default: the folder's name */
 
     int64_t cluster_replicas, cluster_tp, cluster_pp;
 
-    char   *engine_backend, *engine_isa, *engine_dtype, *engine_kv_dtype;
+    char   *engine_backend, *engine_isa, *engine_compute, *engine_dtype, *engine_kv_dtype;
     int64_t engine_threads; /* per rank; 0 = the allowed cores shared out */
     int64_t engine_kv_memory_bytes; /* per rank; 0 = what is free */
     int64_t engine_block_tokens, engine_max_seqs, engine_max_rows, engine_max_context;
     bool    engine_prefix_cache;
+    char   *engine_speculate; /* "off" or "lookup" */
 
     int64_t limits_active, limits_active_per_tenant;     /* requests admitted at once */
     int64_t limits_waiting, limits_waiting_per_tenant;   /* sequences in the queue */
@@ -81,6 +84,11 @@ int phx_config_set(struct phx_config *c, const char *key, const char *value,
                    struct phx_err *err) PHX_CHECKED;
 /* What one key alone cannot tell: needed keys, keys that exclude each other.  load and parse call it. */
 int phx_config_check(const struct phx_config *c, struct phx_err *err) PHX_CHECKED;
+/* Replaces a cluster.tp of 0 by what suits this machine and model; parse and load have done it. */
+void phx_config_settle(struct phx_config *c);
+/* Pure: the largest power of two, up to 8, that divides the heads and gives each replica's ranks nodes of
+ * their own; n_heads 0 = not known: 1. */
+int32_t phx_config_default_tp(int32_t n_nodes, int64_t n_replicas, int64_t n_heads);
 /* A file that parses back to the same config: keys that differ from their defaults. */
 void phx_config_format(const struct phx_config *c, struct phx_buf *out);
 /* All keys with default, bounds and help: as a commented YAML file, and as a list for a terminal. */

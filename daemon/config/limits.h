@@ -20,6 +20,11 @@ enum {
     PHX_PENDING_MAX_BYTES = 64 << 20,
     PHX_HTTP_REQUESTS_DEFAULT = 1024,
     PHX_HTTP_REQUESTS_MAX = 65536,
+    PHX_HTTP_CONNECTIONS_MAX = 1 << 20,
+
+    /* tokenizing */
+    PHX_TEXT_THREADS_MAX = 64,
+    PHX_TEXT_QUEUE_MAX = 65536,
 
     /* cluster shape */
     PHX_REPLICAS_MAX = 64,

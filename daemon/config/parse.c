@@ -182,9 +182,10 @@ int phx_config_parse(const char *text, size_t size, const char *name, struct phx
         if (rc != 0)
             phx_err_prefix(err, "%s: ", name);
     }
-    if (rc == 0)
+    if (rc == 0) {
+        phx_config_settle(r->config);
         *out = r->config;
-    else
+    } else
         phx_config_destroy(r->config);
     if (r->has_event)
         yaml_event_delete(&r->event);

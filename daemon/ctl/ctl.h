@@ -32,6 +32,9 @@ int phx_ctl_license(int argc, char **argv);
 /* `phalanx model tokenize`: runs in this program, since tokenizers belong to the daemon. */
 int phx_ctl_tokenize(int argc, char **argv);
 
+/* `phalanx bench http`. */
+int phx_ctl_bench_http(int argc, char **argv);
+
 /* Replaces this process by the program of that name beside it; returns an exit code when it cannot. */
 int phx_ctl_exec_beside(const char *program, char **argv);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * `phalanx model` and `phalanx bench`: programs of the ranks' side that stand beside this one, save
- * tokenize, which is the daemon's. */
+ * tokenize and the load over HTTP, which are the daemon's. */
 #include <string.h>
 
 #include "daemon/ctl/ctl.h"
@@ -23,7 +23,12 @@ int phx_ctl_bench(int argc, char **argv)
 {
     static char name[] = "phalanx-bench";
 
-    (void)argc; /* the whole vector is passed on */
+    if (argc >= 2 && strcmp(argv[1], "http") == 0) {
+        static char http[] = "phalanx bench http";
+
+        argv[1] = http;
+        return phx_ctl_bench_http(argc - 1, argv + 1);
+    }
     argv[0] = name;
     return phx_ctl_exec_beside(name, argv);
 }

@@ -121,12 +121,14 @@ static void add_mpirun(struct argv *a, const struct phx_replica *r)
         add(a, c->launcher_args.items[i]);
 }
 
-/* Threads of a rank: as configured, or the cores of this machine shared out. */
-static int64_t share_of_cores(const struct phx_config *c)
+/* Which of the replicas on the same machines: each rank then finds its own cores there. */
+static void add_share(struct argv *a, const struct phx_replica *r)
 {
-    int64_t n = sysconf(_SC_NPROCESSORS_ONLN) / (c->cluster_tp * c->cluster_pp * c->cluster_replicas);
+    char text[64];
 
-    return c->engine_threads > 0 ? c->engine_threads : n > 1 ? n : 1;
+    (void)snprintf(text, sizeof(text), "%d/%lld", r->index,
+                   (long long)r->fleet->options.config->cluster_replicas);
+    add_pair(a, "--share", text);
 }
 
 static void add_rank(struct argv *a, const struct phx_replica *r)
@@ -143,9 +145,12 @@ static void add_rank(struct argv *a, const struct phx_replica *r)
     add_pair(a, "--backend", c->engine_backend);
     if (c->engine_isa[0] != '\0')
         add_pair(a, "--isa", c->engine_isa);
-    add_number(a, "--threads", share_of_cores(c));
-    if (strcmp(c->engine_kv_dtype, "bf16") == 0)
-        add_pair(a, "--kv-dtype", "bf16");
+    add_pair(a, "--compute", c->engine_compute);
+    add_pair(a, "--dtype", c->engine_dtype);
+    if (c->engine_threads > 0)
+        add_number(a, "--threads", c->engine_threads);
+    add_share(a, r);
+    add_pair(a, "--kv-dtype", c->engine_kv_dtype);
     if (c->engine_kv_memory_bytes > 0)
         add_number(a, "--kv-memory", c->engine_kv_memory_bytes);
     add_number(a, "--block-tokens", c->engine_block_tokens);
@@ -154,6 +159,7 @@ static void add_rank(struct argv *a, const struct phx_replica *r)
     add_number(a, "--max-context", c->engine_max_context);
     if (!c->engine_prefix_cache)
         add(a, "--no-prefix-cache");
+    add_pair(a, "--speculate", c->engine_speculate);
     add_pair(a, "--log-level", c->log_level[0] != '\0' ? c->log_level : "info");
     add_pair(a, "--join", f->grpc_target);
     add_file(a, "--join-token-file", r->dir, "join.token");

@@ -37,6 +37,7 @@ struct phx_replica {
     const char            *model_digest, *model_parent; /* in the same arena; NULL before it joined */
     struct phx_link_ready ready; /* without its arrays */
     double                load_fraction;
+    int64_t               load_told_ns;
     int64_t               heard_ns, moved_ns;
     uint64_t              progress;
     bool                  is_busy;
@@ -70,6 +71,11 @@ int  phx_replica_launch(struct phx_replica *r, struct phx_err *err) PHX_CHECKED;
 void phx_replica_kill(struct phx_replica *r);
 void phx_replica_wipe(const struct phx_replica *r); /* its run folder, while nothing of it runs */
 int  phx_launch_find(const char *name, char **path, struct phx_err *err) PHX_CHECKED;
+
+/* loading.c: one line without its end, with a bar; and the same to standard error, or to the log where that is
+ * not a terminal. */
+void phx_loading_format(const char *id, const struct phx_link_loading *l, char *text, size_t size);
+void phx_loading_show(struct phx_replica *r, const struct phx_link_loading *l);
 
 /* fleet.c */
 void phx_replica_lost(struct phx_replica *r, const char *fmt, ...)

@@ -139,6 +139,8 @@ static void on_step(struct phx_replica *r, const struct phx_link_step *step)
     phx_metrics_gauge(m, "phalanx_kv_blocks_used", labels, step->stats.kv_blocks_used);
     phx_metrics_count(m, "phalanx_prefix_hit_tokens_total", labels,
                       (double)step->stats.prefix_hit_tokens);
+    phx_metrics_count(m, "phalanx_draft_tokens_total", labels, step->stats.n_draft_tokens);
+    phx_metrics_count(m, "phalanx_accepted_tokens_total", labels, step->stats.n_accepted_tokens);
     phx_metrics_count(m, "phalanx_preemptions_total", labels, step->stats.n_preempted);
     phx_metrics_count(m, "phalanx_comm_bytes_total", labels, (double)step->stats.bytes_comm);
     if (f->listener.on_step != NULL)
@@ -158,6 +160,7 @@ void phx_fleet_message(struct phx_fleet *f, struct phx_rpc_link *link, const str
         if (msg->u.loading.fraction > r->load_fraction)
             r->moved_ns = r->heard_ns;
         r->load_fraction = msg->u.loading.fraction;
+        phx_loading_show(r, &msg->u.loading);
         break;
     case PHX_LINK_READY:
         if (r->state == PHX_REPLICA_LOADING)

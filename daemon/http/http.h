@@ -26,6 +26,7 @@ struct phx_http_options {
     size_t      header_max_bytes;  /* 400 above */
     size_t      pending_max_bytes; /* unread output of one stream before it is dropped */
     int32_t     requests_max;      /* open at once; 503 above */
+    int32_t     connections_max;   /* open at once, idle ones too; 503 and the end above */
     int32_t     idle_timeout_s;    /* of a connection without traffic */
 };
 
@@ -59,12 +60,19 @@ void phx_http_set_header(struct phx_http_request *r, const char *name, const cha
 /* A whole reply; ends the request. */
 void phx_http_reply(struct phx_http_request *r, int status, const char *content_type,
                     const void *body, size_t size);
-/* A streamed reply.  write answers PHX_E_LIMIT, and drops the client (its gone callback runs from the
- * loop), when more than pending_max_bytes wait unread. */
+/* A streamed reply.  write sends at once what the socket takes and keeps the rest; it answers PHX_E_LIMIT, and drops
+ * the client (its gone callback runs from the loop), when more than pending_max_bytes wait unread. */
 void phx_http_stream_start(struct phx_http_request *r, int status, const char *content_type);
 int  phx_http_stream_write(struct phx_http_request *r, const void *data, size_t size);
 size_t phx_http_stream_pending(const struct phx_http_request *r);
-void   phx_http_stream_end(struct phx_http_request *r);
+/* The reader is behind: more would only queue up here.  Hold back what can still be merged until fn(ctx) of
+ * phx_http_on_drain() says that everything was taken. */
+bool phx_http_stream_is_blocked(const struct phx_http_request *r);
+void phx_http_on_drain(struct phx_http_request *r, void (*fn)(void *ctx), void *ctx);
+/* Drops a client that does not read; its gone callback runs from the loop. */
+void phx_http_stream_drop(struct phx_http_request *r);
+/* The last bytes (or NULL, 0) and the end. */
+void phx_http_stream_end(struct phx_http_request *r, const void *data, size_t size);
 /* fn(ctx) runs once if the client leaves before the request has ended.  NULL clears it. */
 void phx_http_on_gone(struct phx_http_request *r, phx_http_gone_fn fn, void *ctx);
 

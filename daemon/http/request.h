@@ -9,6 +9,8 @@
 
 #include "daemon/http/http.h"
 
+struct phx_http_limit;
+
 struct phx_http {
     struct event_base      *base;
     struct evhttp          *evhttp;
@@ -19,8 +21,16 @@ struct phx_http {
     phx_http_handler_fn     handler;
     void                   *ctx;
     char                   *url;
+    struct phx_http_limit  *limit;
     int32_t                 n_requests;
+    bool                    is_draining;
 };
+
+/* limit.c: closes the door at connections_max. */
+int  phx_http_limit_open(struct phx_http *h, struct phx_http_limit **out, struct phx_err *err) PHX_CHECKED;
+void phx_http_limit_close(struct phx_http_limit *l); /* NULL is allowed */
+void phx_http_limit_drain(struct phx_http_limit *l);
+void phx_http_limit_accepted(struct phx_http_limit *l); /* one more */
 
 struct phx_http_request {
     struct phx_http       *server;
@@ -31,9 +41,10 @@ struct phx_http_request {
     const char            *body; /* in evhttp's input buffer, NUL behind it */
     size_t                 body_size;
     bool                   is_streaming;
+    bool                   has_queued; /* evhttp knows on_drained */
     bool                   is_dropped; /* over its output limit: the close is on its way */
-    phx_http_gone_fn       gone;
-    void                  *gone_ctx;
+    phx_http_gone_fn       gone, drain;
+    void                  *gone_ctx, *drain_ctx;
 };
 
 /* Wraps a checked evhttp request and starts to watch for the client leaving. */

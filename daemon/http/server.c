@@ -102,7 +102,7 @@ static void on_request(struct evhttp_request *evreq, void *ctx)
         return;
     }
     if (h->n_requests >= h->options.requests_max) {
-        refuse(evreq, 503, "too many open requests; try again later");
+        refuse(evreq, 503, "http.requests_max: too many open requests; try again later");
         return;
     }
     path = decode_path(evreq);
@@ -112,10 +112,16 @@ static void on_request(struct evhttp_request *evreq, void *ctx)
         h->handler(h->ctx, phx_http_request_create(h, evreq, path));
 }
 
-static struct bufferevent *create_tls_bufferevent(struct event_base *base, void *ctx)
+/* evhttp asks for one at each connection. */
+static struct bufferevent *create_bufferevent(struct event_base *base, void *ctx)
 {
-    SSL *ssl = SSL_new(ctx);
+    struct phx_http *h = ctx;
+    SSL             *ssl;
 
+    phx_http_limit_accepted(h->limit);
+    if (h->tls == NULL)
+        return bufferevent_socket_new(base, -1, 0);
+    ssl = SSL_new(h->tls);
     phx_assert(ssl != NULL);
     return bufferevent_openssl_socket_new(base, -1, ssl, BUFFEREVENT_SSL_ACCEPTING,
                                           BEV_OPT_CLOSE_ON_FREE);
@@ -136,7 +142,6 @@ static int open_tls(struct phx_http *h, struct phx_err *err)
         SSL_CTX_check_private_key(tls) != 1)
         return phx_fail(err, PHX_E_INVALID, "tls key %s: %s", o->tls_key_file,
                         ERR_reason_error_string(ERR_get_error()));
-    evhttp_set_bevcb(h->evhttp, create_tls_bufferevent, tls);
     return 0;
 }
 
@@ -180,7 +185,8 @@ static void on_resume(evutil_socket_t fd, short what, void *ctx)
 
     (void)fd;
     (void)what;
-    (void)evconnlistener_enable(h->listener); /* fails only when it is closing */
+    if (!h->is_draining)
+        (void)evconnlistener_enable(h->listener); /* fails only when it is closing */
 }
 
 /* Out of descriptors: pause instead of spinning on an accept that cannot succeed. */
@@ -258,6 +264,10 @@ static int open_server(struct phx_http *h, struct phx_err *err)
                                               EVHTTP_REQ_OPTIONS | EVHTTP_REQ_PATCH);
     evhttp_set_default_content_type(h->evhttp, NULL);
     evhttp_set_gencb(h->evhttp, on_request, h);
+    rc = phx_http_limit_open(h, &h->limit, err);
+    if (rc != 0)
+        return rc;
+    evhttp_set_bevcb(h->evhttp, create_bufferevent, h);
     if (evhttp_bind_listener(h->evhttp, h->listener) == NULL)
         return phx_fail(err, PHX_E_NOMEM, "bind the HTTP listener");
     evconnlistener_set_error_cb(h->listener, on_accept_error);
@@ -290,6 +300,8 @@ int phx_http_open(struct event_base *base, const struct phx_http_options *option
 
 void phx_http_drain(struct phx_http *h)
 {
+    h->is_draining = true;
+    phx_http_limit_drain(h->limit);
     (void)evconnlistener_disable(h->listener); /* already disabled is fine */
 }
 
@@ -298,6 +310,7 @@ void phx_http_close(struct phx_http *h)
     if (h == NULL)
         return;
     event_free(h->resume);
+    phx_http_limit_close(h->limit);
     evhttp_free(h->evhttp); /* closes the listener it was bound to, and every connection */
     SSL_CTX_free(h->tls);
     phx_mem_free(h->url);

@@ -20,6 +20,7 @@ static const struct fact facts[] = {
     {"phalanx_tokens_total", COUNTER, "Tokens by kind: prompt, cached, output, reasoning."},
     {"phalanx_refusals_total", COUNTER, "Requests refused, by rule."},
     {"phalanx_time_to_first_token_seconds", HISTOGRAM, "From the request to its first token."},
+    {"phalanx_render_seconds", HISTOGRAM, "From a request that was read to the token ids of its prompt."},
     {"phalanx_admission_seconds", HISTOGRAM, "From a request that was read to its durable admission or refusal."},
     {"phalanx_admission_wait_seconds", HISTOGRAM, "What admission added: how long a first token waited for it."},
     {"phalanx_settlement_seconds", HISTOGRAM, "From the end of an answer to its durable record."},
@@ -30,6 +31,8 @@ static const struct fact facts[] = {
     {"phalanx_kv_blocks", GAUGE, "Blocks of the key/value cache, by replica."},
     {"phalanx_kv_blocks_used", GAUGE, "Blocks in use, by replica."},
     {"phalanx_prefix_hit_tokens_total", COUNTER, "Prompt tokens found in the prefix cache."},
+    {"phalanx_draft_tokens_total", COUNTER, "Tokens that were guessed and run to see, by replica."},
+    {"phalanx_accepted_tokens_total", COUNTER, "Guessed tokens that became output, by replica."},
     {"phalanx_preemptions_total", COUNTER, "Sequences set back for want of cache blocks."},
     {"phalanx_comm_bytes_total", COUNTER, "Bytes that the head rank moved to other ranks."},
     {"phalanx_replica_state", GAUGE, "1 for the state that a replica is in."},
@@ -44,8 +47,8 @@ enum { N_FACTS = sizeof(facts) / sizeof(facts[0]) };
 static const double bounds[N_BUCKETS] = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
                                          0.25,   0.5,   1,      2.5,   5,    10,    30,   60};
 
-struct series {
-    struct series *next;
+struct phx_series {
+    struct phx_series *next;
     char          *labels;
     double         value;            /* or the sum of a histogram */
     uint64_t       n;                /* of a histogram */
@@ -57,7 +60,7 @@ struct phx_metrics {
     struct slot {
         const struct fact *fact;
         struct phx_table  *by_labels;
-        struct series     *first, *last; /* in order of appearance */
+        struct phx_series     *first, *last; /* in order of appearance */
     } slots[N_FACTS];
 };
 
@@ -79,7 +82,7 @@ void phx_metrics_destroy(struct phx_metrics *m)
     if (m == NULL)
         return;
     for (int i = 0; i < N_FACTS; i++) {
-        for (struct series *s = m->slots[i].first, *next; s != NULL; s = next) {
+        for (struct phx_series *s = m->slots[i].first, *next; s != NULL; s = next) {
             next = s->next;
             phx_mem_free(s->labels);
             phx_mem_free(s);
@@ -90,11 +93,11 @@ void phx_metrics_destroy(struct phx_metrics *m)
     phx_mem_free(m);
 }
 
-static struct series *find(struct phx_metrics *m, const char *name, enum kind kind,
+static struct phx_series *find(struct phx_metrics *m, const char *name, enum kind kind,
                            const char *labels)
 {
     struct slot   *slot = phx_table_get_str(m->names, name);
-    struct series *s;
+    struct phx_series *s;
 
     phx_assert(slot != NULL && slot->fact->kind == kind);
     s = phx_table_get_str(slot->by_labels, labels);
@@ -123,10 +126,13 @@ void phx_metrics_gauge(struct phx_metrics *m, const char *name, const char *labe
     find(m, name, GAUGE, labels)->value = value;
 }
 
-void phx_metrics_observe(struct phx_metrics *m, const char *name, const char *labels, double value)
+struct phx_series *phx_metrics_series(struct phx_metrics *m, const char *name, const char *labels)
 {
-    struct series *s = find(m, name, HISTOGRAM, labels);
+    return find(m, name, HISTOGRAM, labels);
+}
 
+void phx_series_observe(struct phx_series *s, double value)
+{
     s->value += value;
     s->n++;
     for (int i = 0; i < N_BUCKETS; i++)
@@ -136,7 +142,12 @@ void phx_metrics_observe(struct phx_metrics *m, const char *name, const char *la
         }
 }
 
-static void write_histogram(const struct fact *fact, const struct series *s, struct phx_buf *out)
+void phx_metrics_observe(struct phx_metrics *m, const char *name, const char *labels, double value)
+{
+    phx_series_observe(find(m, name, HISTOGRAM, labels), value);
+}
+
+static void write_histogram(const struct fact *fact, const struct phx_series *s, struct phx_buf *out)
 {
     const char *comma = s->labels[0] != '\0' ? "," : "";
     uint64_t    sum = 0;
@@ -168,7 +179,7 @@ void phx_metrics_write(const struct phx_metrics *m, struct phx_buf *out)
             continue;
         phx_buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", slot->fact->name, slot->fact->help,
                        slot->fact->name, kinds[slot->fact->kind]);
-        for (const struct series *s = slot->first; s != NULL; s = s->next)
+        for (const struct phx_series *s = slot->first; s != NULL; s = s->next)
             if (slot->fact->kind == HISTOGRAM)
                 write_histogram(slot->fact, s, out);
             else if (s->labels[0] != '\0')

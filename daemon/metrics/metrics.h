@@ -16,6 +16,10 @@ void                phx_metrics_destroy(struct phx_metrics *m); /* NULL is allow
 void phx_metrics_count(struct phx_metrics *m, const char *name, const char *labels, double add);
 void phx_metrics_gauge(struct phx_metrics *m, const char *name, const char *labels, double value);
 void phx_metrics_observe(struct phx_metrics *m, const char *name, const char *labels, double value);
+/* A histogram's series for those who observe often; lives as long as the metrics.  It appears on the page at once. */
+struct phx_series;
+struct phx_series *phx_metrics_series(struct phx_metrics *m, const char *name, const char *labels);
+void               phx_series_observe(struct phx_series *s, double value);
 /* Appends the whole page. */
 void phx_metrics_write(const struct phx_metrics *m, struct phx_buf *out);
 

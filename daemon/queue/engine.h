@@ -12,6 +12,7 @@ struct tenant {
     char          *name;
     uint8_t        salt[32];
     uint64_t       served;    /* virtual token counter: what it was given, weighed */
+    uint64_t       n_turns;   /* sequences of it that were sent */
     int32_t        n_waiting;
     int32_t        n_open;
 };
@@ -54,6 +55,7 @@ struct phx_engine {
     struct phx_fleet         *fleet;
     struct phx_engine_options options;
     struct tenant            *tenants;
+    struct tenant            *last;    /* whose turn was last; NULL before the first */
     int32_t                   n_tenants;
     struct list               waiting, sent, ending;
     struct phx_table         *by_id; /* of sent ones */
@@ -67,10 +69,12 @@ struct phx_engine {
 
 /* tenant.c */
 struct tenant *phx_tenant_find(struct phx_engine *e, const char *name);
-/* The waiting sequence whose turn it is: highest priority first, then the tenant that was served least,
- * then arrival.  NULL when none waits. */
+/* The waiting sequence whose turn it is: what lost its replica first, then of the tenant that was served least its
+ * highest priority, then arrival; now and then a tenant's oldest instead.  NULL when none waits. */
 struct phx_engine_seq *phx_queue_next(struct phx_engine *e);
-/* A tenant that comes back from idling does not get what it missed. */
+/* Before a tenant's sequence waits: one that had none waiting does not get what it missed. */
 void phx_tenant_lift(struct phx_engine *e, struct tenant *t);
+/* A sequence of a tenant is sent; n_tokens are read for it. */
+void phx_tenant_charge(struct phx_engine *e, struct tenant *t, int32_t n_tokens);
 
 #endif

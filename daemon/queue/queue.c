@@ -151,7 +151,7 @@ static void send_to(struct phx_engine_seq *s, struct phx_replica *r)
          .n_prompt = s->n_prompt,
          .max_new = s->n_check > 0 ? 1 : s->max_total - s->n_tokens,
          .n_check = s->n_check,
-         .priority = s->priority,
+         .priority = s->n_resumes, /* a replica knows no tenants: priorities are settled here */
          .sampling = s->sampling,
     };
     struct phx_err err = {0};
@@ -166,7 +166,7 @@ static void send_to(struct phx_engine_seq *s, struct phx_replica *r)
     e->slots[index_of(r)].n_tokens += s->n_tokens;
     phx_affinity_add(e->slots[index_of(r)].affinity, s->tenant->salt, s->tokens, s->n_tokens);
     phx_assert(phx_table_set_u64(e->by_id, s->id, s) == 0);
-    s->tenant->served += (uint64_t)(s->n_tokens);
+    phx_tenant_charge(e, s->tenant, s->n_tokens);
     if (phx_replica_submit(r, &submit, 1, &err) != 0) {
         if (err.code == PHX_E_PEER || err.code == PHX_E_BUSY)
             phx_replica_give_up(r, &err); /* on_lost takes the sequence back */
@@ -175,12 +175,25 @@ static void send_to(struct phx_engine_seq *s, struct phx_replica *r)
     }
 }
 
+/* Whose turn it is costs a look at all that wait, which a full fleet need not pay for. */
+static bool has_room(const struct phx_engine *e)
+{
+    for (int32_t i = 0; i < phx_fleet_count(e->fleet); i++) {
+        struct phx_replica_facts facts;
+
+        phx_replica_facts(phx_fleet_replica(e->fleet, i), &facts);
+        if (e->slots[i].n_sent < capacity_of(&facts))
+            return true;
+    }
+    return false;
+}
+
 static void dispatch(struct phx_engine *e)
 {
     struct phx_engine_seq *s;
     struct phx_replica    *r;
 
-    while ((s = phx_queue_next(e)) != NULL && (r = pick_replica(e, s)) != NULL)
+    while (has_room(e) && (s = phx_queue_next(e)) != NULL && (r = pick_replica(e, s)) != NULL)
         send_to(s, r);
     gauge(e);
 }
@@ -271,7 +284,6 @@ static void on_lost(void *ctx, struct phx_replica *r, const struct phx_err *reas
         else {
             move_to(s, SEQ_WAITING);
             s->queued_ns = phx_clock_mono_ns();
-            s->priority = s->priority < INT32_MAX ? s->priority + 1 : s->priority;
             s->replica = NULL;
         }
     }

@@ -31,7 +31,7 @@ struct phx_engine_request {
     int32_t        max_new;
     int32_t        n_check;  /* the last so many tokens are an answer to be checked (phx_submit); max_new is then
                               * nothing.  0 = generate */
-    int32_t        priority;
+    int32_t        priority; /* among the tenant's own */
     const struct phx_sampling *sampling; /* copied, arrays too; seed and stop ids are final */
 };
 

@@ -7,7 +7,10 @@
 #include "rpc/base/hash.h"
 #include "rpc/base/mem.h"
 
-enum { TENANTS_MAX = 4096 };
+enum {
+    TENANTS_MAX = 4096,
+    OLDEST_EVERY = 8 /* of a tenant's turns one is its oldest's, whatever the priorities */
+};
 
 struct tenant *phx_tenant_find(struct phx_engine *e, const char *name)
 {
@@ -18,7 +21,7 @@ struct tenant *phx_tenant_find(struct phx_engine *e, const char *name)
             return t;
     if (e->n_tenants >= TENANTS_MAX) { /* forget one that has nothing open */
         for (struct tenant **at = &e->tenants; *at != NULL; at = &(*at)->next)
-            if ((*at)->n_open == 0) {
+            if ((*at)->n_open == 0 && *at != e->last) {
                 t = *at;
                 *at = t->next;
                 phx_mem_free(t->name);
@@ -41,13 +44,24 @@ void phx_tenant_lift(struct phx_engine *e, struct tenant *t)
 {
     uint64_t least = UINT64_MAX;
 
-    if (t->n_open > 0)
+    if (t->n_waiting > 0)
         return;
     for (const struct tenant *o = e->tenants; o != NULL; o = o->next)
-        if (o != t && o->n_open > 0 && o->served < least)
+        if (o->n_waiting > 0 && o->served < least)
             least = o->served;
-    if (least != UINT64_MAX && t->served < least)
+    if (least == UINT64_MAX) /* nobody waits: as far as the one whose turn was last */
+        least = e->last != NULL ? e->last->served : 0;
+    if (t->served < least)
         t->served = least;
+}
+
+static bool is_before(const struct phx_engine_seq *a, const struct phx_engine_seq *b)
+{
+    if ((a->n_resumes > 0) != (b->n_resumes > 0))
+        return a->n_resumes > 0;
+    if (a->tenant != b->tenant)
+        return a->tenant->served < b->tenant->served;
+    return a->priority > b->priority && a->tenant->n_turns % OLDEST_EVERY != OLDEST_EVERY - 1;
 }
 
 struct phx_engine_seq *phx_queue_next(struct phx_engine *e)
@@ -55,8 +69,14 @@ struct phx_engine_seq *phx_queue_next(struct phx_engine *e)
     struct phx_engine_seq *best = e->waiting.first;
 
     for (struct phx_engine_seq *s = best; s != NULL; s = s->next)
-        if (s->priority > best->priority ||
-            (s->priority == best->priority && s->tenant->served < best->tenant->served))
+        if (is_before(s, best))
             best = s; /* the list is in order of arrival, so the first of equals stays */
     return best;
+}
+
+void phx_tenant_charge(struct phx_engine *e, struct tenant *t, int32_t n_tokens)
+{
+    t->served += (uint64_t)n_tokens;
+    t->n_turns++;
+    e->last = t;
 }

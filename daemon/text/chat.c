@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * One checkpoint's way with text: opening, and rendering requests. */
+#include "daemon/text/cache.h"
 #include "daemon/text/chat.h"
 
 #include <string.h>
@@ -137,14 +138,14 @@ const int32_t *phx_text_stop_ids(const struct phx_text *t, size_t *n)
     return t->stops.data;
 }
 
-int phx_text_render(const struct phx_text *t, const struct phx_chat *chat, struct phx_ids *ids,
-                    struct phx_err *err)
+int phx_text_render_cached(const struct phx_text *t, const struct phx_text_scope *scope, const struct phx_chat *chat,
+                           struct phx_ids *ids, struct phx_err *err)
 {
     size_t before = ids->n;
     int    rc = phx_chat_check(t, chat, err);
     if (rc)
         return rc;
-    struct phx_prompt p = {.t = t->tokenizer, .ids = ids, .err = err};
+    struct phx_prompt p = {.t = t->tokenizer, .scope = scope, .ids = ids, .err = err};
     if (t->template.style == PHX_STYLE_HARMONY)
         phx_harmony_write_chat(&t->harmony, &p, chat);
     else
@@ -154,8 +155,20 @@ int phx_text_render(const struct phx_text *t, const struct phx_chat *chat, struc
     return p.rc;
 }
 
+int phx_text_render(const struct phx_text *t, const struct phx_chat *chat, struct phx_ids *ids,
+                    struct phx_err *err)
+{
+    return phx_text_render_cached(t, NULL, chat, ids, err);
+}
+
+int phx_text_prompt_cached(const struct phx_text *t, const struct phx_text_scope *scope, const char *text,
+                           size_t size_bytes, struct phx_ids *ids, struct phx_err *err)
+{
+    return phx_text_cache_encode(scope, t->tokenizer, text, size_bytes, PHX_ENCODE_TEMPLATE, ids, err);
+}
+
 int phx_text_prompt(const struct phx_text *t, const char *text, size_t size_bytes,
                     struct phx_ids *ids, struct phx_err *err)
 {
-    return phx_tokenizer_encode(t->tokenizer, text, size_bytes, PHX_ENCODE_TEMPLATE, ids, err);
+    return phx_text_prompt_cached(t, NULL, text, size_bytes, ids, err);
 }

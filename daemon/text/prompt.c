@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "daemon/text/cache.h"
 #include "daemon/text/tokenizer.h"
 
 void phx_prompt_id(struct phx_prompt *p, int32_t id)
@@ -19,7 +20,7 @@ void phx_prompt_run(struct phx_prompt *p, const char *text, size_t size)
     if (p->rc || size == 0)
         return;
     unsigned flags = p->has_begun ? PHX_ENCODE_INNER : 0;
-    p->rc = phx_tokenizer_encode(p->t, text, size, flags, p->ids, p->err);
+    p->rc = phx_text_cache_encode(p->scope, p->t, text, size, flags, p->ids, p->err);
     p->has_begun = true;
 }
 

@@ -9,6 +9,7 @@
 
 struct phx_prompt {
     const struct phx_tokenizer *t;
+    const struct phx_text_scope *scope; /* or NULL */
     struct phx_ids             *ids;
     struct phx_err             *err;
     int                         rc;

@@ -179,6 +179,27 @@ const int32_t *phx_text_stop_ids(const struct phx_text *t, size_t *n);
  * format cannot express a field (named), PHX_E_INVALID for a bad field (named with its index). */
 int phx_text_render(const struct phx_text *t, const struct phx_chat *chat, struct phx_ids *ids,
                     struct phx_err *err) PHX_CHECKED;
+/* Both again, looking for texts that the same tenant sent before: the ids are the same, sooner.  scope NULL: no cache. */
+struct phx_text_cache;
+struct phx_text_scope {
+    struct phx_text_cache *cache; /* of this very phx_text; or NULL */
+    const char            *tenant;
+};
+int phx_text_render_cached(const struct phx_text *t, const struct phx_text_scope *scope, const struct phx_chat *chat,
+                           struct phx_ids *ids, struct phx_err *err) PHX_CHECKED;
+int phx_text_prompt_cached(const struct phx_text *t, const struct phx_text_scope *scope, const char *text,
+                           size_t size_bytes, struct phx_ids *ids, struct phx_err *err) PHX_CHECKED;
+
+/* Any number of threads may use one cache.  Holds at most max_bytes, the least recently used leave first; 0 keeps
+ * nothing.  Owned: phx_text_cache_destroy(). */
+struct phx_text_cache *phx_text_cache_create(size_t max_bytes);
+void                   phx_text_cache_destroy(struct phx_text_cache *c); /* NULL is allowed */
+struct phx_text_cache_facts {
+    size_t   bytes, n_entries;
+    uint64_t n_hits, n_misses;
+};
+void phx_text_cache_facts(struct phx_text_cache *c, struct phx_text_cache_facts *out);
+
 /* The prompt of a plain completion: ordinary text, with BOS where the checkpoint wants it. */
 int phx_text_prompt(const struct phx_text *t, const char *text, size_t size_bytes,
                     struct phx_ids *ids, struct phx_err *err) PHX_CHECKED;

@@ -7,9 +7,12 @@
 
 enum { QUERIES = 8 };
 
+/* What the cache holds. */
+enum { KV_F32, KV_BF16, KV_I8, KV_KINDS };
+
 /* What one block does to n queries that see the same positions of it. */
 struct block_step {
-    const unsigned char *keys, *values;           /* [Dh][16], [16][Dh] */
+    const unsigned char *keys, *values;           /* [Dh][16], [16][Dh]; int8: 16 floats of scales behind each */
     const unsigned char *next_keys, *next_values; /* read soon: brought near */
     const float         *q[QUERIES];
     float               *acc[QUERIES];
@@ -18,10 +21,16 @@ struct block_step {
     int32_t              head_dim, begin, end; /* positions of the block */
 };
 
-/* p[h] = q_h . k for the 16 positions of a block. */
-INLINE void score_block(const int n, const bool is_bf16, struct block_step *b)
+/* Of the 16 positions of an int8 block. */
+INLINE v16 load_scales(const unsigned char *block, int32_t head_dim)
 {
-    const size_t bytes = is_bf16 ? 2 : 4;
+    return v16_load((const float *)(const void *)(block + (size_t)head_dim * SUB_TOKENS));
+}
+
+/* p[h] = q_h . k for the 16 positions of a block. */
+INLINE void score_block(const int n, const int kind, struct block_step *b)
+{
+    const size_t bytes = kind == KV_F32 ? 4 : kind == KV_BF16 ? 2 : 1;
     v16          s[QUERIES];
 
     for (int h = 0; h < n; h++)
@@ -29,21 +38,28 @@ INLINE void score_block(const int n, const bool is_bf16, struct block_step *b)
     for (int32_t d = 0; d < b->head_dim; d++) {
         size_t      at = (size_t)d * SUB_TOKENS * bytes;
         const void *from = b->keys + at;
-        v16         k = is_bf16 ? v16_load_bf16(from) : v16_load(from);
+        v16         k = kind == KV_F32 ? v16_load(from) : kind == KV_BF16 ? v16_load_bf16(from) : v16_load_i8(from);
 
         __builtin_prefetch(b->next_keys + at);
         for (int h = 0; h < n; h++)
             s[h] = v16_fma(v16_set(b->q[h][d]), k, s[h]);
     }
     for (int h = 0; h < n; h++)
-        v16_store(b->p[h], s[h]);
+        v16_store(b->p[h], kind == KV_I8 ? v16_mul(s[h], load_scales(b->keys, b->head_dim)) : s[h]);
 }
 
-INLINE v16 load_values(const unsigned char *values, size_t at, const bool is_bf16, int n)
+INLINE v16 load_values(const unsigned char *values, size_t at, const int kind, int n)
 {
-    uint16_t t[LANES] = {0};
+    uint16_t    t[LANES] = {0};
+    signed char bytes[LANES] = {0};
 
-    if (!is_bf16)
+    if (kind == KV_I8 && n == LANES)
+        return v16_load_i8((const signed char *)values + at);
+    if (kind == KV_I8) {
+        memcpy(bytes, values + at, (size_t)n);
+        return v16_load_i8(bytes);
+    }
+    if (kind == KV_F32)
         return n == LANES ? v16_load((const float *)(const void *)values + at)
                           : v16_load_n((const float *)(const void *)values + at, n);
     if (n == LANES)
@@ -53,8 +69,12 @@ INLINE v16 load_values(const unsigned char *values, size_t at, const bool is_bf1
 }
 
 /* acc[h] = acc[h] * shrink[h] + sum over the visible positions of p[h][i] * v[i] */
-INLINE void add_values(const int n, const bool is_bf16, struct block_step *b)
+INLINE void add_values(const int n, const int kind, struct block_step *b)
 {
+    const size_t bytes = kind == KV_F32 ? 4 : kind == KV_BF16 ? 2 : 1;
+
+    for (int h = 0; h < n && kind == KV_I8; h++)
+        v16_store(b->p[h], v16_mul(v16_load(b->p[h]), load_scales(b->values, b->head_dim)));
     for (int32_t d = 0; d < b->head_dim; d += LANES) {
         int m = b->head_dim - d < LANES ? (int)(b->head_dim - d) : LANES;
         v16 a[QUERIES];
@@ -63,9 +83,9 @@ INLINE void add_values(const int n, const bool is_bf16, struct block_step *b)
             a[h] = v16_mul(v16_load(b->acc[h] + d), v16_set(b->shrink[h]));
         for (int32_t i = b->begin; i < b->end; i++) {
             size_t at = (size_t)i * (size_t)b->head_dim + (size_t)d;
-            v16    v = load_values(b->values, at, is_bf16, m);
+            v16    v = load_values(b->values, at, kind, m);
 
-            __builtin_prefetch(b->next_values + at * (is_bf16 ? 2 : 4));
+            __builtin_prefetch(b->next_values + at * bytes);
             for (int h = 0; h < n; h++)
                 a[h] = v16_fma(v16_set(b->p[h][i]), v, a[h]);
         }
@@ -77,10 +97,12 @@ INLINE void add_values(const int n, const bool is_bf16, struct block_step *b)
 typedef void (*block_fn)(struct block_step *b);
 
 #define BLOCK_FN(n)                                                                                \
-    static void score_f32_##n(struct block_step *b) { score_block(n, false, b); }                  \
-    static void score_bf16_##n(struct block_step *b) { score_block(n, true, b); }                  \
-    static void values_f32_##n(struct block_step *b) { add_values(n, false, b); }                  \
-    static void values_bf16_##n(struct block_step *b) { add_values(n, true, b); }
+    static void score_f32_##n(struct block_step *b) { score_block(n, KV_F32, b); }                 \
+    static void score_bf16_##n(struct block_step *b) { score_block(n, KV_BF16, b); }               \
+    static void score_i8_##n(struct block_step *b) { score_block(n, KV_I8, b); }                   \
+    static void values_f32_##n(struct block_step *b) { add_values(n, KV_F32, b); }                 \
+    static void values_bf16_##n(struct block_step *b) { add_values(n, KV_BF16, b); }               \
+    static void values_i8_##n(struct block_step *b) { add_values(n, KV_I8, b); }
 #define EACH_N(kind)                                                                               \
     {                                                                                              \
         kind##_1, kind##_2, kind##_3, kind##_4, kind##_5, kind##_6, kind##_7, kind##_8             \
@@ -94,8 +116,8 @@ BLOCK_FN(5)
 BLOCK_FN(6)
 BLOCK_FN(7)
 BLOCK_FN(8)
-static const block_fn score_fns[2][QUERIES] = {EACH_N(score_f32), EACH_N(score_bf16)};
-static const block_fn value_fns[2][QUERIES] = {EACH_N(values_f32), EACH_N(values_bf16)};
+static const block_fn score_fns[KV_KINDS][QUERIES] = {EACH_N(score_f32), EACH_N(score_bf16), EACH_N(score_i8)};
+static const block_fn value_fns[KV_KINDS][QUERIES] = {EACH_N(values_f32), EACH_N(values_bf16), EACH_N(values_i8)};
 
 /* The queries of one pass: n_rows rows of one sequence times n_heads heads of one kv head. */
 struct attention_tile {
@@ -137,7 +159,7 @@ INLINE void weigh_block(int n, struct block_step *b, float *m, float *l, float s
 }
 
 static void attend_block(struct attention_tile *t, struct block_step *b, int from, int n,
-                         bool is_bf16, float scale)
+                         int kind, float scale)
 {
     float m[SUB_TOKENS] = {0}, l[SUB_TOKENS] = {0};
 
@@ -147,9 +169,9 @@ static void attend_block(struct attention_tile *t, struct block_step *b, int fro
         m[h] = t->m[from + h];
         l[h] = t->l[from + h];
     }
-    score_fns[is_bf16][n - 1](b);
+    score_fns[kind][n - 1](b);
     weigh_block(n, b, m, l, scale);
-    value_fns[is_bf16][n - 1](b);
+    value_fns[kind][n - 1](b);
     memcpy(t->m + from, m, (size_t)n * sizeof(float));
     memcpy(t->l + from, l, (size_t)n * sizeof(float));
 }
@@ -165,7 +187,7 @@ static void visible_part(const struct attention_tile *t, int i, int32_t pos, int
 }
 
 /* Runs of queries that see the same part of the block go together. */
-static void attend_runs(struct attention_tile *t, struct block_step *b, int32_t pos, bool is_bf16,
+static void attend_runs(struct attention_tile *t, struct block_step *b, int32_t pos, int kind,
                         float scale)
 {
     for (int i = 0, n; i < t->n; i += n) {
@@ -178,7 +200,7 @@ static void attend_runs(struct attention_tile *t, struct block_step *b, int32_t 
                 break;
         }
         if (b->begin < b->end)
-            attend_block(t, b, i, n, is_bf16, scale);
+            attend_block(t, b, i, n, kind, scale);
     }
 }
 
@@ -216,7 +238,7 @@ static size_t find_block(const struct attention_job *job, const struct attention
 
     return ((size_t)job->args->layer * kv->layer_stride + (size_t)block * kv->block_stride +
             (size_t)t->kv_head * kv->head_stride +
-            (size_t)(pos % kv->desc.block_tokens) * (size_t)kv->desc.head_dim) *
+            (size_t)(pos % kv->desc.block_tokens) * kv->token_stride) *
            kv->element_bytes;
 }
 
@@ -224,7 +246,8 @@ static void attend(struct attention_tile *t, const struct attention_job *job)
 {
     const struct phx_attention_args *a = job->args;
     int32_t           head_dim = job->kv->desc.head_dim;
-    bool              is_bf16 = job->kv->desc.dtype == PHX_DTYPE_BF16;
+    enum phx_dtype    dtype = job->kv->desc.dtype;
+    int               kind = dtype == PHX_DTYPE_F32 ? KV_F32 : dtype == PHX_DTYPE_BF16 ? KV_BF16 : KV_I8;
     struct block_step b = {.head_dim = head_dim};
     int32_t           pos, last;
     size_t            at;
@@ -240,7 +263,7 @@ static void attend(struct attention_tile *t, const struct attention_job *job)
         b.values = job->kv->v + at;
         b.next_keys = job->kv->k + next;
         b.next_values = job->kv->v + next;
-        attend_runs(t, &b, pos, is_bf16, a->scale);
+        attend_runs(t, &b, pos, kind, a->scale);
         at = next;
     }
     for (int i = 0; i < t->n; i++) {

@@ -42,7 +42,7 @@ static void combine_slices(float *row, int32_t n_slices)
 static void sum_experts(const struct moe_down_job *job, float *partial, int32_t panel, int panels)
 {
     const struct cpu_weight *w = job->w;
-    struct tile              t = {.scale_offset = (size_t)w->units * MX_DATA_BYTES};
+    struct tile              t = {.scale_offset = (size_t)w->units * MX_DATA_BYTES, .is_rounded = job->is_rounded};
     int32_t                  pair = 0;
 
     for (int32_t e = 0; e < w->desc.n_experts; e++) {
@@ -51,7 +51,7 @@ static void sum_experts(const struct moe_down_job *job, float *partial, int32_t 
         for (int p = 0; p < panels; p++)
             t.data[p] = expert + (size_t)(panel + p) * w->panel_bytes;
         for (int rows; pair < job->expert_end[e]; pair += rows) {
-            rows = count_tile_rows(job->expert_end[e] - pair);
+            rows = count_tile_rows(job->expert_end[e] - pair, job->is_rounded);
             add_pairs(job, &t, partial, panels, pair, rows);
         }
     }
@@ -62,6 +62,7 @@ static void moe_down(const struct moe_down_job *job, int32_t member, int32_t fir
     const struct cpu_weight *w = job->w;
     float  *partial = job->partial + (size_t)member * job->partial_stride;
     size_t  row_floats = (size_t)w->desc.n_slices * GROUP_ROWS;
+    unsigned mode = job->is_rounded ? enter_matrix_mode() : 0;
 
     for (int32_t panel = first; panel < end; panel += GROUP_PANELS) {
         int     panels = end - panel < GROUP_PANELS ? (int)(end - panel) : GROUP_PANELS;
@@ -76,4 +77,6 @@ static void moe_down(const struct moe_down_job *job, int32_t member, int32_t fir
                    (size_t)n * sizeof(float));
         }
     }
+    if (job->is_rounded)
+        leave_matrix_mode(mode);
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels/cpu/isa.h"
+#include "kernels/cpu/tiles.h"
 #include "kernels/memory.h"
 #include "kernels/ops.h"
 
@@ -12,6 +13,8 @@ static void close_device(void *device)
     struct cpu_device *d = device;
 
     phx_team_destroy(d->team);
+    phx_scratch_free(&d->rounded);
+    phx_scratch_free(&d->sums);
     phx_memory_free(d->moe_scratch);
     phx_memory_free(d);
 }
@@ -38,6 +41,12 @@ static void *open_device(const struct phx_backend_options *options, const char *
     if (d->team == NULL) {
         (void)snprintf(why, why_size, "cannot start %d threads", options->n_threads);
         phx_memory_free(d);
+        return NULL;
+    }
+    d->compute = options->compute;
+    if (picked->has_tiles && !phx_scratch_reserve(&d->sums, (size_t)phx_team_size(d->team) * MEMBER_BYTES)) {
+        (void)snprintf(why, why_size, "out of memory");
+        close_device(d);
         return NULL;
     }
     *isa = picked->name;
@@ -132,37 +141,6 @@ static void op_rmsnorm(void *device, struct phx_tensor out, struct phx_tensor x,
     phx_team_run(d->team, x.dim[0], run_rmsnorm, &c);
 }
 
-struct matmul_call {
-    const struct cpu_device *d;
-    struct matmul_job        job;
-};
-
-static void run_matmul(void *ctx, int32_t member, int32_t first, int32_t end)
-{
-    const struct matmul_call *c = ctx;
-
-    (void)member;
-    c->d->isa->matmul(&c->job, first, end);
-}
-
-static void op_matmul(void *device, struct phx_tensor out, struct phx_tensor x, const void *weight,
-                      struct phx_tensor bias)
-{
-    struct cpu_device       *d = device;
-    const struct cpu_weight *w = weight;
-    struct matmul_call       c = {d,
-                                  {.w = w,
-                                   .data = w->data,
-                                   .x = x.data,
-                                   .x_stride = x.stride0,
-                                   .out = out.data,
-                                   .out_stride = out.stride0,
-                                   .bias = bias.data,
-                                   .n_rows = x.dim[0]}};
-
-    if (x.dim[0] > 0)
-        phx_team_run(d->team, w->n_panels, run_matmul, &c);
-}
 
 static void run_rope(void *ctx, int32_t member, int32_t first, int32_t end)
 {
@@ -204,7 +182,8 @@ static void run_attention(void *ctx, int32_t member, int32_t first, int32_t end)
     const struct attention_call *c = ctx;
 
     (void)member;
-    c->d->isa->attention(&c->job, first, end, phx_team_size(c->d->team));
+    (c->job.kv->is_tiled ? c->d->isa->rounded_attention : c->d->isa->attention)(&c->job, first, end,
+                                                                               phx_team_size(c->d->team));
 }
 
 static void op_attention(void *device, const struct phx_attention_args *args, const void *kv)
@@ -278,7 +257,7 @@ const struct phx_ops phx_cpu_ops = {
     .kv_destroy = phx_cpu_kv_destroy,
     .embed = op_embed,
     .rmsnorm = op_rmsnorm,
-    .matmul = op_matmul,
+    .matmul = phx_cpu_matmul,
     .rope = op_rope,
     .kv_write = phx_cpu_kv_write,
     .attention = op_attention,

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The paged cache: keys lie transposed in blocks of 16 positions so that scores of 16 positions are one
- * vector; values lie row by row. */
+ * The paged cache.  For float32 attention keys lie transposed in blocks of 16 positions, so that scores of 16
+ * positions are one vector, and values row by row.  For rounded attention both are A tiles of the matrix unit:
+ * keys 16 positions x 32 d, values 16 d x the positions of the block; what no dim fills stays 0.
+ * An int8 cache has one scale per token and head: x = scale * q, scale = largest |x| / 127, q the nearest. */
+#include <math.h>
 #include <string.h>
 
 #include "kernels/cpu/isa.h"
@@ -9,8 +12,11 @@
 static void plan_kv(struct cpu_kv *kv, const struct phx_kv_desc *desc)
 {
     kv->desc = *desc;
-    kv->element_bytes = desc->dtype == PHX_DTYPE_BF16 ? 2 : 4;
-    kv->head_stride = (size_t)desc->block_tokens * (size_t)desc->head_dim;
+    kv->element_bytes = desc->dtype == PHX_DTYPE_BF16 ? 2 : desc->dtype == PHX_DTYPE_I8 ? 1 : 4;
+    kv->token_stride = (size_t)desc->head_dim + (desc->dtype == PHX_DTYPE_I8 ? sizeof(float) : 0);
+    kv->head_stride = (size_t)desc->block_tokens * kv->token_stride;
+    if (desc->dtype == PHX_DTYPE_BF16) /* either layout fits */
+        kv->head_stride = (size_t)desc->block_tokens * (((size_t)desc->head_dim + 31) / 32 * 32);
     kv->block_stride = kv->head_stride * (size_t)desc->kv_heads;
     kv->layer_stride = kv->block_stride * (size_t)desc->n_blocks;
 }
@@ -31,6 +37,7 @@ void *phx_cpu_kv_create(void *device, const struct phx_kv_desc *desc)
     if (kv == NULL)
         return NULL;
     plan_kv(kv, desc);
+    kv->is_tiled = desc->dtype == PHX_DTYPE_BF16 && ((const struct cpu_device *)device)->compute == PHX_COMPUTE_BF16;
     bytes = phx_cpu_kv_bytes(desc) / 2;
     kv->k = phx_memory_alloc(bytes);
     kv->v = phx_memory_alloc(bytes);
@@ -88,6 +95,78 @@ static void write_row(struct cpu_kv *kv, int32_t layer, int32_t block, int32_t o
     }
 }
 
+static void write_tiled_row(struct cpu_kv *kv, int32_t layer, int32_t block, int32_t offset, const float *k,
+                            const float *v)
+{
+    size_t  head_dim = (size_t)kv->desc.head_dim, block_tokens = (size_t)kv->desc.block_tokens;
+    size_t  padded_dim = kv->head_stride / block_tokens;
+    int32_t sub = offset / SUB_TOKENS, in = offset % SUB_TOKENS;
+
+    for (int32_t h = 0; h < kv->desc.kv_heads; h++) {
+        size_t base = (size_t)layer * kv->layer_stride + (size_t)block * kv->block_stride + (size_t)h * kv->head_stride;
+        uint16_t *keys = (uint16_t *)(void *)kv->k + base + (size_t)sub * SUB_TOKENS * padded_dim + (size_t)in * 32;
+        uint16_t *values = (uint16_t *)(void *)kv->v + base + (size_t)offset;
+
+        for (size_t d = 0; d < head_dim; d += 32)
+            for (size_t i = 0; i < 32 && d + i < head_dim; i++)
+                keys[d * SUB_TOKENS + i] = float_to_bf16(k[d + i]);
+        for (size_t d = 0; d < head_dim; d++)
+            values[d * block_tokens] = float_to_bf16(v[d]);
+        k += head_dim;
+        v += head_dim;
+    }
+}
+
+/* Not a number when one of them is none, or infinite. */
+static float find_scale(const float *x, int32_t n)
+{
+    float top = 0.0f, strange = 0.0f;
+
+    for (int32_t i = 0; i < n; i++) {
+        top = fabsf(x[i]) > top ? fabsf(x[i]) : top;
+        strange += x[i] - x[i];
+    }
+    if (strange != 0.0f)
+        return NAN;
+    return top < 0x1p-100f ? 0.0f : top / 127.0f;
+}
+
+/* A token's values, `step` apart, and its scale at *scale. */
+static void store_i8(unsigned char *to, size_t step, unsigned char *scale_at, const float *x, int32_t n)
+{
+    float scale = find_scale(x, n), inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+
+    for (int32_t i = 0; i < n; i++)
+        to[(size_t)i * step] = (unsigned char)(signed char)(inverse > 0.0f ? lrintf(x[i] * inverse) : 0);
+    memcpy(scale_at, &scale, sizeof(scale));
+}
+
+static void write_i8_row(struct cpu_kv *kv, int32_t layer, int32_t block, int32_t offset, const float *k,
+                         const float *v)
+{
+    size_t head_dim = (size_t)kv->desc.head_dim, in = (size_t)(offset % SUB_TOKENS), scales = head_dim * SUB_TOKENS;
+
+    for (int32_t h = 0; h < kv->desc.kv_heads; h++) {
+        size_t base = (size_t)layer * kv->layer_stride + (size_t)block * kv->block_stride +
+                      (size_t)h * kv->head_stride + (size_t)(offset / SUB_TOKENS) * SUB_TOKENS * kv->token_stride;
+
+        store_i8(kv->k + base + in, SUB_TOKENS, kv->k + base + scales + in * sizeof(float), k + (size_t)h * head_dim,
+                 kv->desc.head_dim);
+        store_i8(kv->v + base + in * head_dim, 1, kv->v + base + scales + in * sizeof(float), v + (size_t)h * head_dim,
+                 kv->desc.head_dim);
+    }
+}
+
+typedef void (*write_row_fn)(struct cpu_kv *kv, int32_t layer, int32_t block, int32_t offset, const float *k,
+                             const float *v);
+
+static write_row_fn pick_write(const struct cpu_kv *kv)
+{
+    if (kv->desc.dtype == PHX_DTYPE_I8)
+        return write_i8_row;
+    return kv->is_tiled ? write_tiled_row : write_row;
+}
+
 struct write_call {
     struct cpu_kv          *kv;
     struct phx_tensor       k, v;
@@ -100,6 +179,7 @@ static void run_write(void *ctx, int32_t member, int32_t first, int32_t end)
     const struct write_call *c = ctx;
     const struct phx_spans  *spans = c->spans;
     int32_t                  block_tokens = c->kv->desc.block_tokens;
+    write_row_fn             fn = pick_write(c->kv);
 
     (void)member;
     for (int32_t s = 0; s < spans->n_seqs; s++) {
@@ -110,9 +190,8 @@ static void run_write(void *ctx, int32_t member, int32_t first, int32_t end)
         for (; row < stop && row < end; row++) {
             int32_t pos = spans->pos[s] + row - spans->row[s];
 
-            write_row(c->kv, c->layer, table[pos / block_tokens], pos % block_tokens,
-                      (const float *)c->k.data + row * c->k.stride0,
-                      (const float *)c->v.data + row * c->v.stride0);
+            fn(c->kv, c->layer, table[pos / block_tokens], pos % block_tokens,
+               (const float *)c->k.data + row * c->k.stride0, (const float *)c->v.data + row * c->v.stride0);
         }
     }
 }

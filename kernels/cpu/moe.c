@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "kernels/cpu/isa.h"
+#include "kernels/cpu/tiles.h"
 #include "kernels/memory.h"
 
 static const char WRONG_ID[] = "an expert id is out of range";
@@ -122,6 +123,7 @@ struct scratch {
     float   *pair_gate;  /* [pairs] */
     int32_t *pair_row;   /* [pairs] */
     int32_t *expert_end; /* [E] */
+    int32_t *row_block;  /* [E] first row block of each expert's tiles */
     size_t   partial_stride;
 };
 
@@ -139,7 +141,7 @@ static size_t plan_scratch(struct scratch *s, unsigned char *base, int32_t membe
                            const struct phx_weight_desc *down)
 {
     size_t used = 0, pairs = (size_t)rows * (size_t)top_k;
-    size_t at[6];
+    size_t at[7];
 
     s->partial_stride = (size_t)rows * (size_t)down->n_slices * GROUP_ROWS;
     at[0] = take(&used, pairs * (size_t)gate_up->n, sizeof(float));
@@ -148,6 +150,7 @@ static size_t plan_scratch(struct scratch *s, unsigned char *base, int32_t membe
     at[3] = take(&used, pairs, sizeof(float));
     at[4] = take(&used, pairs, sizeof(int32_t));
     at[5] = take(&used, (size_t)gate_up->n_experts, sizeof(int32_t));
+    at[6] = take(&used, (size_t)gate_up->n_experts, sizeof(int32_t));
     if (base != NULL) {
         s->gate_up = (float *)(void *)(base + at[0]);
         s->act = (float *)(void *)(base + at[1]);
@@ -155,6 +158,7 @@ static size_t plan_scratch(struct scratch *s, unsigned char *base, int32_t membe
         s->pair_gate = (float *)(void *)(base + at[3]);
         s->pair_row = (int32_t *)(void *)(base + at[4]);
         s->expert_end = (int32_t *)(void *)(base + at[5]);
+        s->row_block = (int32_t *)(void *)(base + at[6]);
     }
     return used;
 }
@@ -204,11 +208,14 @@ static void sort_pairs(const struct phx_moe_args *a, const struct scratch *s, in
 }
 
 struct moe_call {
-    const struct cpu_device   *device;
+    struct cpu_device         *device;
+    enum cpu_path              path;
     const struct phx_moe_args *args;
     const struct cpu_weight   *gate_up;
     const struct scratch      *scratch;
     struct moe_down_job        down;
+    const float               *x; /* of gate/up: the rows as they are, or rounded */
+    int64_t                    x_stride;
 };
 
 static int32_t expert_begin(const struct scratch *s, int32_t e)
@@ -225,16 +232,28 @@ static int32_t count_active(const struct scratch *s, int32_t n_experts)
     return n;
 }
 
-static void run_expert(const struct moe_call *c, int32_t e, int32_t panel_first, int32_t panel_end)
+static const unsigned char *expert_tiles(const struct moe_call *c, const struct cpu_weight *w, int32_t e)
+{
+    return c->device->rounded.data + (size_t)c->scratch->row_block[e] * (size_t)w->n_blocks * TILE_BYTES;
+}
+
+/* What a thread's share of a product is counted in. */
+static int32_t units_of(const struct moe_call *c, const struct cpu_weight *w)
+{
+    return c->path == PATH_TILES ? count_pairs(w) : w->n_panels;
+}
+
+static void run_expert(const struct moe_call *c, int32_t member, int32_t e, int32_t panel_first, int32_t panel_end)
 {
     const struct cpu_weight *w = c->gate_up;
-    const struct phx_tensor *x = &c->args->x, *bias = &c->args->gate_up_bias;
+    const struct phx_tensor *bias = &c->args->gate_up_bias;
     int32_t                  begin = expert_begin(c->scratch, e);
     struct matmul_job        job = {
         .w = w,
         .data = expert_data(w, e),
-        .x = x->data,
-        .x_stride = x->stride0,
+        .x = c->x,
+        .x_stride = c->x_stride,
+        .is_rounded = c->path == PATH_ROUNDED,
         .x_row = c->scratch->pair_row + begin,
         .out = c->scratch->gate_up + (size_t)begin * (size_t)w->desc.n,
         .out_stride = w->desc.n,
@@ -242,16 +261,19 @@ static void run_expert(const struct moe_call *c, int32_t e, int32_t panel_first,
         .n_rows = c->scratch->expert_end[e] - begin,
     };
 
-    c->device->isa->matmul(&job, panel_first, panel_end);
+    if (c->path == PATH_TILES)
+        phx_tiles_matmul(&job, expert_tiles(c, w, e), c->device->sums.data + (size_t)member * MEMBER_BYTES,
+                         panel_first, panel_end);
+    else
+        c->device->isa->matmul(&job, panel_first, panel_end);
 }
 
-/* Units: (active expert, panel of output rows), expert by expert. */
+/* Units: (active expert, panel of output rows or pair of panels), expert by expert. */
 static void run_gate_up(void *ctx, int32_t member, int32_t first, int32_t end)
 {
     const struct moe_call *c = ctx;
-    int32_t                n_panels = c->gate_up->n_panels, unit = 0;
+    int32_t                n_panels = units_of(c, c->gate_up), unit = 0;
 
-    (void)member; /* outputs are disjoint */
     for (int32_t e = 0; e < c->gate_up->desc.n_experts && unit < end; e++) {
         int32_t from = first - unit, to = end - unit;
 
@@ -260,7 +282,7 @@ static void run_gate_up(void *ctx, int32_t member, int32_t first, int32_t end)
         from = from > 0 ? from : 0;
         to = to < n_panels ? to : n_panels;
         if (from < to)
-            run_expert(c, e, from, to);
+            run_expert(c, member, e, from, to);
         unit += n_panels;
     }
 }
@@ -283,7 +305,88 @@ static void run_down(void *ctx, int32_t member, int32_t first, int32_t end)
 {
     const struct moe_call *c = ctx;
 
-    c->device->isa->moe_down(&c->down, member, first, end);
+    if (c->path == PATH_TILES)
+        phx_tiles_moe_down(&c->down, c->device->rounded.data, c->scratch->row_block, member,
+                           c->device->sums.data + (size_t)member * MEMBER_BYTES, first, end);
+    else
+        c->device->isa->moe_down(&c->down, member, first, end);
+}
+
+/* ---- rounding ------------------------------------------------------------------------------------- */
+
+struct round_call {
+    const struct moe_call *c;
+    struct round_job       round;
+    struct tile_rows       tiles; /* of all pairs; an expert's part is cut from it */
+};
+
+static void run_round(void *ctx, int32_t member, int32_t first, int32_t end)
+{
+    const struct round_call *r = ctx;
+
+    (void)member;
+    r->c->device->isa->round_rows(&r->round, first, end);
+}
+
+/* Units: experts. */
+static void run_pack(void *ctx, int32_t member, int32_t first, int32_t end)
+{
+    const struct round_call *r = ctx;
+
+    (void)member;
+    for (int32_t e = first; e < end; e++) {
+        struct tile_rows rows = r->tiles;
+        int32_t          begin = expert_begin(r->c->scratch, e);
+
+        if (rows.x_row != NULL)
+            rows.x_row += begin;
+        else
+            rows.x += begin * rows.x_stride;
+        rows.n_rows = r->c->scratch->expert_end[e] - begin;
+        rows.tiles = r->c->device->rounded.data +
+                     (size_t)r->c->scratch->row_block[e] * (size_t)rows.w->n_blocks * TILE_BYTES;
+        phx_tiles_pack(&rows, 0, phx_tiles_units(&rows));
+    }
+}
+
+/* Rows for products with w: x as it is, rounded, or in tiles by expert.  pair_row: which row of x a pair has, or
+ * NULL when x has a row per pair. */
+static void prepare_rows(struct moe_call *c, const struct cpu_weight *w, struct phx_tensor x, const int32_t *pair_row)
+{
+    struct cpu_device *d = c->device;
+    struct round_call  r = {.c = c,
+                            .round = {w, x.data, x.stride0, (float *)(void *)d->rounded.data},
+                            .tiles = {.w = w, .x = x.data, .x_stride = x.stride0, .x_row = pair_row}};
+
+    c->x = x.data;
+    c->x_stride = x.stride0;
+    if (c->path == PATH_TILES)
+        phx_team_run(d->team, w->desc.n_experts, run_pack, &r);
+    if (c->path != PATH_ROUNDED)
+        return;
+    phx_team_run(d->team, x.dim[0], run_round, &r);
+    c->x = r.round.out;
+    c->x_stride = (int64_t)w->n_blocks * BLOCK_K;
+}
+
+/* Room for either product's rows in their largest form. */
+static size_t rounded_bytes(const struct cpu_weight *w, int32_t n_pairs)
+{
+    size_t blocks = (size_t)count_row_blocks(n_pairs) + (size_t)w->desc.n_experts;
+    size_t tiles = blocks * (size_t)w->n_blocks * TILE_BYTES;
+    size_t floats = (size_t)n_pairs * (size_t)w->n_blocks * BLOCK_K * sizeof(float);
+
+    return tiles > floats ? tiles : floats;
+}
+
+static void place_tiles(const struct scratch *s, int32_t n_experts)
+{
+    int32_t block = 0;
+
+    for (int32_t e = 0; e < n_experts; e++) {
+        s->row_block[e] = block;
+        block += count_row_blocks(s->expert_end[e] - expert_begin(s, e));
+    }
 }
 
 const char *phx_cpu_moe_ffn(void *device, const struct phx_moe_args *args, const void *gate_up,
@@ -293,7 +396,8 @@ const char *phx_cpu_moe_ffn(void *device, const struct phx_moe_args *args, const
     const struct cpu_weight *wu = gate_up, *wd = down;
     int32_t                  rows = args->x.dim[0], top_k = args->ids.dim[1];
     struct scratch           s;
-    struct moe_call          c = {d, args, wu, &s, {0}};
+    struct moe_call          c = {.device = d, .args = args, .gate_up = wu, .scratch = &s};
+    int32_t                  n_active;
     const char              *fault;
 
     if (!are_ids_valid(args->ids, wu->desc.n_experts))
@@ -305,12 +409,21 @@ const char *phx_cpu_moe_ffn(void *device, const struct phx_moe_args *args, const
     if (rows == 0)
         return NULL;
     sort_pairs(args, &s, wu->desc.n_experts);
-    phx_team_run(d->team, count_active(&s, wu->desc.n_experts) * wu->n_panels, run_gate_up, &c);
+    n_active = count_active(&s, wu->desc.n_experts);
+    c.path = phx_cpu_pick_moe(d->isa, d->compute, wu, wd, rows * top_k, n_active);
+    if (c.path != PATH_FLOAT && (!phx_scratch_reserve(&d->rounded, rounded_bytes(wu, rows * top_k)) ||
+                                 !phx_scratch_reserve(&d->rounded, rounded_bytes(wd, rows * top_k))))
+        return "out of memory for scratch";
+    place_tiles(&s, wu->desc.n_experts);
+    prepare_rows(&c, wu, args->x, s.pair_row);
+    phx_team_run(d->team, n_active * units_of(&c, wu), run_gate_up, &c);
     phx_team_run(d->team, rows * top_k, run_glu, &c);
+    prepare_rows(&c, wd, phx_view(s.act, rows * top_k, wd->desc.k), NULL);
     c.down = (struct moe_down_job){
         .w = wd,
-        .act = s.act,
-        .act_stride = wd->desc.k,
+        .act = c.x,
+        .act_stride = c.x_stride,
+        .is_rounded = c.path == PATH_ROUNDED,
         .expert_end = s.expert_end,
         .pair_row = s.pair_row,
         .pair_gate = s.pair_gate,
@@ -320,6 +433,6 @@ const char *phx_cpu_moe_ffn(void *device, const struct phx_moe_args *args, const
         .partial = s.partial,
         .partial_stride = s.partial_stride,
     };
-    phx_team_run(d->team, wd->n_panels, run_down, &c);
+    phx_team_run(d->team, units_of(&c, wd), run_down, &c);
     return NULL;
 }

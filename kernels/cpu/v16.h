@@ -11,6 +11,25 @@
 
 #define INLINE static inline __attribute__((always_inline, unused))
 
+/* The matrix unit takes denormals for zeros and rounds to nearest, whatever the thread's mode is; vector code
+ * with the same results needs that mode. */
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+INLINE unsigned enter_matrix_mode(void)
+{
+    unsigned mode = _mm_getcsr();
+
+    _mm_setcsr(0x9fc0); /* flush to zero, denormals are zeros, exceptions masked */
+    return mode;
+}
+INLINE void leave_matrix_mode(unsigned mode) { _mm_setcsr(mode); }
+#else
+INLINE unsigned enter_matrix_mode(void) { return 0; }
+INLINE void leave_matrix_mode(unsigned mode) { (void)mode; }
+#endif
+
+enum { BF16_BOTTOM = (127 - 60) << 23, BF16_TOP = (127 + 60) << 23 };
+
 static const float MX_VALUES[16] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
                                     -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
 
@@ -19,10 +38,20 @@ static const float MX_VALUES[16] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.
 
 typedef __m512 v16;
 
+#define V16_COUNT _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
+
 INLINE v16 v16_zero(void) { return _mm512_setzero_ps(); }
 INLINE v16 v16_set(float a) { return _mm512_set1_ps(a); }
 INLINE v16 v16_load(const float *p) { return _mm512_loadu_ps(p); }
 INLINE void v16_store(float *p, v16 a) { _mm512_storeu_ps(p, a); }
+/* 32 bytes from low, 32 from high */
+INLINE v16 v16_load_halves(const void *low, const void *high)
+{
+    __m512i a = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)low));
+
+    return _mm512_castsi512_ps(_mm512_inserti64x4(a, _mm256_loadu_si256((const __m256i *)high), 1));
+}
+INLINE v16 v16_and(v16 a, v16 b) { return _mm512_and_ps(a, b); }
 INLINE v16 v16_add(v16 a, v16 b) { return _mm512_add_ps(a, b); }
 INLINE v16 v16_sub(v16 a, v16 b) { return _mm512_sub_ps(a, b); }
 INLINE v16 v16_mul(v16 a, v16 b) { return _mm512_mul_ps(a, b); }
@@ -57,6 +86,23 @@ INLINE v16 v16_load_bf16(const uint16_t *p)
 
     return _mm512_castsi512_ps(_mm512_slli_epi32(d, 16));
 }
+/* To the nearest bf16, ties to even; below 2^-60 to 0, above 2^60 to infinity: so far from the ends of the
+ * range no product or sum with a tame weight leaves it. */
+INLINE v16 v16_round_bf16(v16 x)
+{
+    __m512i b = _mm512_castps_si512(x), size = _mm512_and_si512(b, _mm512_set1_epi32(0x7fffffff));
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(b, 16), _mm512_set1_epi32(1));
+    __m512i r = _mm512_add_epi32(_mm512_add_epi32(b, _mm512_set1_epi32(0x7fff)), odd);
+
+    r = _mm512_mask_mov_epi32(r, _mm512_cmpgt_epi32_mask(size, _mm512_set1_epi32(BF16_TOP)),
+                              _mm512_or_si512(_mm512_andnot_si512(_mm512_set1_epi32(0x7fffffff), b),
+                                              _mm512_set1_epi32(0x7f800000)));
+    r = _mm512_mask_mov_epi32(r, _mm512_cmpgt_epi32_mask(size, _mm512_set1_epi32(0x7f800000)),
+                              _mm512_set1_epi32(0x7fc00000));
+    r = _mm512_maskz_and_epi32(_mm512_cmpge_epi32_mask(size, _mm512_set1_epi32(BF16_BOTTOM)), r,
+                               _mm512_set1_epi32((int)0xffff0000));
+    return _mm512_castsi512_ps(r);
+}
 INLINE v16 v16_load_f16(const uint16_t *p)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
@@ -79,6 +125,56 @@ INLINE v16 v16_mx_scale(const uint8_t *p)
     bits = _mm512_mask_blend_epi32(_mm512_cmpeq_epi32_mask(s, _mm512_set1_epi32(255)), bits,
                                    _mm512_set1_epi32(0x7fc00000));
     return _mm512_castsi512_ps(bits);
+}
+/* 16 dwords: bf16 of a (rounded to nearest, ties to even) low, of b high; both in [2^-126, 2^127], 0 or NaN */
+INLINE v16 v16_pair_bf16(v16 a, v16 b)
+{
+#if defined(__AVX512BF16__)
+    const __m512i both = _mm512_or_si512(_mm512_slli_epi32(V16_COUNT, 16), V16_COUNT);
+    const __m512i order = _mm512_or_si512(both, _mm512_set1_epi32(16 << 16));
+
+    return _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(b, a)));
+#else
+    const __m512i one = _mm512_set1_epi32(1), half = _mm512_set1_epi32(0x7fff);
+    __m512i       x = _mm512_castps_si512(a), y = _mm512_castps_si512(b);
+
+    x = _mm512_add_epi32(_mm512_add_epi32(x, half), _mm512_and_si512(_mm512_srli_epi32(x, 16), one));
+    y = _mm512_add_epi32(_mm512_add_epi32(y, half), _mm512_and_si512(_mm512_srli_epi32(y, 16), one));
+    return _mm512_castsi512_ps(_mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(x, 16), y));
+#endif
+}
+/* r[i] lane j to r[j] lane i */
+INLINE void v16_transpose(v16 r[16])
+{
+    v16 t[16];
+
+    for (int i = 0; i < 16; i += 4) {
+        __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(r[i], r[i + 1]));
+        __m512d b = _mm512_castps_pd(_mm512_unpackhi_ps(r[i], r[i + 1]));
+        __m512d c = _mm512_castps_pd(_mm512_unpacklo_ps(r[i + 2], r[i + 3]));
+        __m512d d = _mm512_castps_pd(_mm512_unpackhi_ps(r[i + 2], r[i + 3]));
+
+        t[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+        t[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+        t[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+        t[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+    }
+    for (int i = 0; i < 4; i++) {
+        v16 a = _mm512_shuffle_f32x4(t[i], t[i + 4], 0x88), b = _mm512_shuffle_f32x4(t[i], t[i + 4], 0xdd);
+        v16 c = _mm512_shuffle_f32x4(t[i + 8], t[i + 12], 0x88), d = _mm512_shuffle_f32x4(t[i + 8], t[i + 12], 0xdd);
+
+        r[i] = _mm512_shuffle_f32x4(a, c, 0x88);
+        r[i + 4] = _mm512_shuffle_f32x4(b, d, 0x88);
+        r[i + 8] = _mm512_shuffle_f32x4(a, c, 0xdd);
+        r[i + 12] = _mm512_shuffle_f32x4(b, d, 0xdd);
+    }
+}
+/* p * 2^n where n is a whole number, n = z - magic, and the result is normal */
+INLINE v16 v16_scale_whole(v16 p, v16 n, v16 z, float magic)
+{
+    (void)z;
+    (void)magic;
+    return _mm512_scalef_ps(p, n);
 }
 /* a * 2^n where n = bits(z) - bits(magic), n in -126..127 */
 INLINE v16 v16_scale_by(v16 a, v16 z, float magic)
@@ -107,6 +203,14 @@ INLINE void v16_store(float *p, v16 x)
 {
     _mm256_storeu_ps(p, x.a);
     _mm256_storeu_ps(p + 8, x.b);
+}
+INLINE v16 v16_load_halves(const void *low, const void *high)
+{
+    return v16_make(_mm256_loadu_ps((const float *)low), _mm256_loadu_ps((const float *)high));
+}
+INLINE v16 v16_and(v16 x, v16 y)
+{
+    return v16_make(_mm256_and_ps(x.a, y.a), _mm256_and_ps(x.b, y.b));
 }
 INLINE v16 v16_add(v16 x, v16 y)
 {
@@ -175,6 +279,20 @@ INLINE v16 v16_load_bf16(const uint16_t *p)
 {
     return v16_make(v8_load_bf16(p), v8_load_bf16(p + 8));
 }
+INLINE __m256 v8_round_bf16(__m256 x)
+{
+    const __m256i infinity = _mm256_set1_epi32(0x7f800000), sign = _mm256_set1_epi32((int)0x80000000);
+    __m256i b = _mm256_castps_si256(x), size = _mm256_andnot_si256(sign, b);
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(b, 16), _mm256_set1_epi32(1));
+    __m256i r = _mm256_add_epi32(_mm256_add_epi32(b, _mm256_set1_epi32(0x7fff)), odd);
+
+    r = _mm256_blendv_epi8(r, _mm256_or_si256(_mm256_and_si256(sign, b), infinity),
+                           _mm256_cmpgt_epi32(size, _mm256_set1_epi32(BF16_TOP)));
+    r = _mm256_blendv_epi8(r, _mm256_set1_epi32(0x7fc00000), _mm256_cmpgt_epi32(size, infinity));
+    r = _mm256_and_si256(r, _mm256_set1_epi32((int)0xffff0000));
+    return _mm256_castsi256_ps(_mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(BF16_BOTTOM), size), r));
+}
+INLINE v16 v16_round_bf16(v16 x) { return v16_make(v8_round_bf16(x.a), v8_round_bf16(x.b)); }
 INLINE v16 v16_load_f16(const uint16_t *p)
 {
     return v16_make(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p)),
@@ -219,6 +337,57 @@ INLINE __m256 v8_scale_by(__m256 x, __m256 z, float magic)
 INLINE v16 v16_scale_by(v16 x, v16 z, float magic)
 {
     return v16_make(v8_scale_by(x.a, z.a, magic), v8_scale_by(x.b, z.b, magic));
+}
+INLINE v16 v16_scale_whole(v16 p, v16 n, v16 z, float magic)
+{
+    (void)n;
+    return v16_scale_by(p, z, magic);
+}
+INLINE __m256i v8_round_normal(__m256 x)
+{
+    __m256i b = _mm256_castps_si256(x), odd = _mm256_and_si256(_mm256_srli_epi32(b, 16), _mm256_set1_epi32(1));
+
+    return _mm256_add_epi32(_mm256_add_epi32(b, _mm256_set1_epi32(0x7fff)), odd);
+}
+INLINE __m256 v8_pair_bf16(__m256 a, __m256 b)
+{
+    return _mm256_castsi256_ps(
+        _mm256_blend_epi16(_mm256_srli_epi32(v8_round_normal(a), 16), v8_round_normal(b), 0xaa));
+}
+INLINE v16 v16_pair_bf16(v16 a, v16 b)
+{
+    return v16_make(v8_pair_bf16(a.a, b.a), v8_pair_bf16(a.b, b.b));
+}
+INLINE void v8_transpose(__m256 r[8])
+{
+    __m256 t[8];
+
+    for (int i = 0; i < 8; i += 4) {
+        __m256 a = _mm256_unpacklo_ps(r[i], r[i + 1]), b = _mm256_unpackhi_ps(r[i], r[i + 1]);
+        __m256 c = _mm256_unpacklo_ps(r[i + 2], r[i + 3]), d = _mm256_unpackhi_ps(r[i + 2], r[i + 3]);
+
+        t[i] = _mm256_shuffle_ps(a, c, 0x44);
+        t[i + 1] = _mm256_shuffle_ps(a, c, 0xee);
+        t[i + 2] = _mm256_shuffle_ps(b, d, 0x44);
+        t[i + 3] = _mm256_shuffle_ps(b, d, 0xee);
+    }
+    for (int i = 0; i < 4; i++) {
+        r[i] = _mm256_permute2f128_ps(t[i], t[i + 4], 0x20);
+        r[i + 4] = _mm256_permute2f128_ps(t[i], t[i + 4], 0x31);
+    }
+}
+INLINE void v16_transpose(v16 r[16])
+{
+    __m256 q[2][2][8]; /* [rows from 0 or 8][lanes from 0 or 8] */
+
+    for (int i = 0; i < 16; i++) {
+        q[i / 8][0][i % 8] = r[i].a;
+        q[i / 8][1][i % 8] = r[i].b;
+    }
+    for (int i = 0; i < 4; i++)
+        v8_transpose(q[i / 2][i % 2]);
+    for (int i = 0; i < 16; i++)
+        r[i] = v16_make(q[0][i / 8][i % 8], q[1][i / 8][i % 8]);
 }
 #else /* plain C: the reference */
 
@@ -265,9 +434,25 @@ INLINE uint32_t dword_at(const void *p, int i)
     memcpy(&d, (const char *)p + (size_t)i * 4, sizeof(d));
     return d;
 }
+INLINE v16 v16_load_halves(const void *low, const void *high)
+{
+    V16_EACH(float_of(i < 8 ? dword_at(low, i) : dword_at(high, i - 8)));
+}
+INLINE v16 v16_and(v16 a, v16 b) { V16_EACH(float_of(bits_of(a.f[i]) & bits_of(b.f[i]))); }
 INLINE v16 v16_load_bf16_low(const void *p) { V16_EACH(float_of(dword_at(p, i) << 16)); }
 INLINE v16 v16_load_bf16_high(const void *p) { V16_EACH(float_of(dword_at(p, i) & 0xffff0000u)); }
 INLINE v16 v16_load_bf16(const uint16_t *p) { V16_EACH(float_of((uint32_t)p[i] << 16)); }
+INLINE float round_bf16(float f)
+{
+    uint32_t b = bits_of(f), size = b & 0x7fffffffu;
+
+    if (size > 0x7f800000u)
+        return float_of(0x7fc00000u);
+    if (size > (uint32_t)BF16_TOP)
+        return float_of((b & 0x80000000u) | 0x7f800000u);
+    return size < (uint32_t)BF16_BOTTOM ? 0.0f : float_of((b + 0x7fffu + ((b >> 16) & 1u)) & 0xffff0000u);
+}
+INLINE v16 v16_round_bf16(v16 x) { V16_EACH(round_bf16(x.f[i])); }
 INLINE float half_to_float(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000u) << 16, e = (h >> 10) & 31u, m = h & 0x3ffu;
@@ -292,6 +477,31 @@ INLINE v16 v16_mx_scale(const uint8_t *p)
 INLINE v16 v16_scale_by(v16 a, v16 z, float magic)
 {
     V16_EACH(a.f[i] * float_of((bits_of(z.f[i]) - bits_of(magic) + 127u) << 23));
+}
+INLINE v16 v16_scale_whole(v16 p, v16 n, v16 z, float magic)
+{
+    (void)n;
+    return v16_scale_by(p, z, magic);
+}
+INLINE uint32_t round_normal(float f)
+{
+    uint32_t b = bits_of(f);
+
+    return b + 0x7fffu + ((b >> 16) & 1u);
+}
+INLINE v16 v16_pair_bf16(v16 a, v16 b)
+{
+    V16_EACH(float_of((round_normal(a.f[i]) >> 16) | (round_normal(b.f[i]) & 0xffff0000u)));
+}
+INLINE void v16_transpose(v16 r[16])
+{
+    for (int i = 0; i < 16; i++)
+        for (int j = 0; j < i; j++) {
+            float t = r[i].f[j];
+
+            r[i].f[j] = r[j].f[i];
+            r[j].f[i] = t;
+        }
 }
 #endif
 
@@ -364,6 +574,25 @@ INLINE v16 v16_exp(v16 x)
     p = v16_fma(v16_mul(r, r), p, r);
     p = v16_add(p, v16_set(1.0f));
     p = v16_scale_by(p, z, magic);
+    return v16_select_gt(low, x, v16_zero(), p);
+}
+
+/* e^x for x <= 0 to a relative error of 2e-5, and 0 below -41: what is not 0 rounds to a bf16 that is not 0. */
+INLINE v16 v16_exp_weight(v16 x)
+{
+    const float magic = 12582912.0f;
+    const v16   low = v16_set(-41.0f);
+    v16         c = v16_select_gt(low, x, low, x);
+    v16         z = v16_fma(c, v16_set(1.44269504088896341f), v16_set(magic));
+    v16         n = v16_sub(z, v16_set(magic));
+    v16         r = v16_fma(n, v16_set(-0.69314718056f), c);
+    v16         p = v16_set(0.0417921117f);
+
+    p = v16_fma(p, r, v16_set(0.1674197408f));
+    p = v16_fma(p, r, v16_set(0.5f));
+    p = v16_fma(p, r, v16_set(1.0f));
+    p = v16_fma(p, r, v16_set(1.0f));
+    p = v16_scale_whole(p, n, z, magic);
     return v16_select_gt(low, x, v16_zero(), p);
 }
 

@@ -3,43 +3,50 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels/cpu/isa.h"
+#include "kernels/cpu/weight.h"
 #include "kernels/memory.h"
 
-enum { CACHE_LINE = 64, STAGE_K = 64 };
+enum { CACHE_LINE = 64, STAGE_K = 64, TAME_SCALE_MIN = 127 - 40, TAME_SCALE_MAX = 127 + 40 };
 
 static size_t round_up(size_t n, size_t to)
 {
     return (n + to - 1) / to * to;
 }
 
-/* Units of the layout along k, and where each slice begins. */
-static int32_t place_slices(const struct phx_weight_desc *d, int32_t begin[PHX_SLICES_MAX])
+/* Where each slice begins, in blocks and in units of the layout, and how many of both there are. */
+static void place_slices(struct cpu_weight *w)
 {
-    int32_t units = 0, k = 0;
+    const struct phx_weight_desc *d = &w->desc;
+    int32_t                       blocks = 0, groups = 0, k = 0;
+    int32_t                       block_k = d->dtype == PHX_DTYPE_I8 ? I8_BLOCK_K : BLOCK_K;
+    bool                          is_blocks = d->dtype == PHX_DTYPE_MXFP4 || d->dtype == PHX_DTYPE_I8;
 
     for (int32_t s = 0; s < d->n_slices; s++) {
-        begin[s] = d->dtype == PHX_DTYPE_BF16    ? units
-                   : d->dtype == PHX_DTYPE_MXFP4 ? k / PHX_MX_BLOCK
-                                                 : k;
-        units += (d->slice_end[s] - k + 1) / 2; /* pairs; each slice starts a new one */
+        w->slice_begin[s] = d->dtype == PHX_DTYPE_BF16 ? blocks * (BLOCK_K / 2) : is_blocks ? blocks : k;
+        blocks += (d->slice_end[s] - k + block_k - 1) / block_k;
+        groups += (d->slice_end[s] - k + PHX_I8_GROUP - 1) / PHX_I8_GROUP;
+        w->block_end[s] = blocks;
+        w->group_end[s] = groups;
         k = d->slice_end[s];
     }
-    if (d->dtype == PHX_DTYPE_BF16)
-        return units;
-    return d->dtype == PHX_DTYPE_MXFP4 ? d->k / PHX_MX_BLOCK : d->k;
+    w->n_blocks = blocks;
+    w->n_groups = groups;
+    w->units = d->dtype == PHX_DTYPE_BF16 ? blocks * (BLOCK_K / 2) : is_blocks ? blocks : d->k;
 }
 
 static void plan_layout(struct cpu_weight *w, const struct phx_weight_desc *desc)
 {
     size_t unit_bytes = desc->dtype == PHX_DTYPE_MXFP4 ? MX_DATA_BYTES + LANES
+                        : desc->dtype == PHX_DTYPE_I8  ? LANES * I8_BLOCK_K
                         : desc->dtype == PHX_DTYPE_F16 ? LANES * 2
                                                        : LANES * 4;
 
     w->desc = *desc;
     w->n_panels = (desc->n + LANES - 1) / LANES;
-    w->units = place_slices(desc, w->slice_begin);
+    place_slices(w);
     w->panel_bytes = round_up((size_t)w->units * unit_bytes, CACHE_LINE);
+    if (desc->dtype == PHX_DTYPE_I8)
+        w->panel_bytes += (size_t)w->n_groups * LANES * sizeof(float);
     w->expert_bytes = w->panel_bytes * (size_t)w->n_panels;
     w->total_bytes = w->expert_bytes * (size_t)desc->n_experts;
 }
@@ -128,12 +135,6 @@ static size_t size_of(enum phx_dtype dtype)
         return 1;
     return dtype == PHX_DTYPE_F32 ? 4 : 2;
 }
-
-struct pack_job {
-    struct cpu_weight              *w;
-    const struct phx_weight_source *source;
-    float                           f8[256]; /* what the bytes of an 8-bit source mean */
-};
 
 /* ---- from anything to rows of stored elements ------------------------------------------------ */
 
@@ -276,16 +277,43 @@ static void pack_panel_mxfp4(const struct pack_job *job, unsigned char *panel, i
     const struct phx_weight_source *src = job->source;
     int32_t        n_blocks = job->w->units;
     unsigned char *scales = panel + (size_t)n_blocks * MX_DATA_BYTES;
+    bool           is_wild = false;
 
     for (int32_t b = 0; b < n_blocks; b++)
         for (int32_t i = 0; i < n_lanes; i++) {
             const unsigned char *from = (const unsigned char *)src->data +
                                         (int64_t)(row + i) * src->row_stride + (int64_t)b * 16;
+            uint8_t              scale;
 
             put_dwords(panel + (size_t)b * MX_DATA_BYTES + (size_t)(lane_first + i) * 4, from, 4);
-            scales[(size_t)b * LANES + (size_t)(lane_first + i)] =
-                src->scale[(int64_t)(row + i) * src->scale_row_stride + b];
+            scale = src->scale[(int64_t)(row + i) * src->scale_row_stride + b];
+            scales[(size_t)b * LANES + (size_t)(lane_first + i)] = scale;
+            is_wild = is_wild || scale < TAME_SCALE_MIN || scale > TAME_SCALE_MAX;
         }
+    if (is_wild) /* threads may all say so */
+        __atomic_store_n(&job->w->is_wild, true, __ATOMIC_RELAXED);
+}
+
+void phx_weight_floats(const struct pack_job *job, float *out, int64_t out_stride, const unsigned char *const *rows,
+                       int32_t n_lanes, int32_t k, int32_t n)
+{
+    enum phx_dtype source = job->source->dtype;
+    struct stage   stage;
+
+    for (int32_t j = 0; j < n; j += STAGE_K) {
+        struct strip t = {rows, n_lanes, k + j, n - j < STAGE_K ? n - j : STAGE_K};
+
+        if (source == PHX_DTYPE_F32)
+            fill_as(PHX_DTYPE_F32, PHX_DTYPE_F32, job, &stage, &t);
+        else if (source == PHX_DTYPE_BF16)
+            fill_as(PHX_DTYPE_BF16, PHX_DTYPE_F32, job, &stage, &t);
+        else if (source == PHX_DTYPE_F16)
+            fill_as(PHX_DTYPE_F16, PHX_DTYPE_F32, job, &stage, &t);
+        else
+            fill_as(PHX_DTYPE_F8_E4M3, PHX_DTYPE_F32, job, &stage, &t);
+        for (int32_t i = 0; i < n_lanes; i++)
+            memcpy(out + i * out_stride + j, stage.row[i], (size_t)t.n * sizeof(float));
+    }
 }
 
 /* Units: panels that the source touches; the first and the last may be touched in part. */
@@ -311,21 +339,31 @@ static void pack_panels(void *ctx, int32_t member, int32_t first, int32_t end)
             rows[i] = (const unsigned char *)src->data + (int64_t)(row + i) * src->row_stride;
         if (w->desc.dtype == PHX_DTYPE_MXFP4)
             pack_panel_mxfp4(job, panel, row, begin - n0, n_lanes);
+        else if (w->desc.dtype == PHX_DTYPE_I8)
+            phx_weight_pack_i8(job, panel, rows, row, begin - n0, n_lanes);
         else
             pack_panel(job, panel, rows, begin - n0, n_lanes);
     }
 }
 
+void phx_weight_open_job(struct pack_job *job, const struct isa *isa, const struct phx_weight_source *source)
+{
+    bool is_f8 = source->dtype == PHX_DTYPE_F8_E4M3 || source->dtype == PHX_DTYPE_F8_E5M2;
+
+    *job = (struct pack_job){.source = source, .i8 = phx_i8_pick(isa)};
+    for (int i = 0; is_f8 && i < 256; i++)
+        job->f8[i] = f8_to_float((uint8_t)i, source->dtype == PHX_DTYPE_F8_E5M2);
+}
+
 void phx_cpu_weight_pack(void *device, void *weight, const struct phx_weight_source *source)
 {
     struct cpu_device *d = device;
-    struct pack_job    job = {.w = weight, .source = source};
+    struct pack_job    job;
     int32_t            panel_first = source->first_row / LANES;
     int32_t            panel_end = (source->first_row + source->n_rows + LANES - 1) / LANES;
 
-    if (size_of(source->dtype) == 1)
-        for (int i = 0; i < 256; i++)
-            job.f8[i] = f8_to_float((uint8_t)i, source->dtype == PHX_DTYPE_F8_E5M2);
+    phx_weight_open_job(&job, d->isa, source);
+    job.w = weight;
     if (source->n_rows > 0)
         phx_team_run(d->team, panel_end - panel_first, pack_panels, &job);
 }
@@ -368,6 +406,10 @@ void phx_cpu_weight_row(const struct cpu_weight *w, int32_t row, float *out)
 
     if (w->desc.dtype == PHX_DTYPE_BF16) {
         read_row_bf16(w, panel, lane, out);
+        return;
+    }
+    if (w->desc.dtype == PHX_DTYPE_I8) {
+        phx_weight_read_i8(w, panel, lane, out);
         return;
     }
     for (size_t k = 0; k < (size_t)w->desc.k; k++)

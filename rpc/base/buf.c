@@ -55,14 +55,24 @@ static bool reserve(struct phx_buf *b, size_t size)
     return true;
 }
 
-void phx_buf_put(struct phx_buf *b, const void *data, size_t size)
+void *phx_buf_extend(struct phx_buf *b, size_t size)
 {
+    char *at;
+
     if (!reserve(b, size))
-        return;
-    if (size > 0)
-        memcpy(b->data + b->size, data, size);
+        return NULL;
+    at = b->data + b->size;
     b->size += size;
     b->data[b->size] = '\0';
+    return at;
+}
+
+void phx_buf_put(struct phx_buf *b, const void *data, size_t size)
+{
+    void *at = phx_buf_extend(b, size);
+
+    if (at != NULL && size > 0)
+        memcpy(at, data, size);
 }
 
 void phx_buf_puts(struct phx_buf *b, const char *s)

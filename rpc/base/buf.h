@@ -22,6 +22,8 @@ void phx_buf_init(struct phx_buf *b, size_t max_bytes);
 void phx_buf_fini(struct phx_buf *b);
 void phx_buf_clear(struct phx_buf *b); /* keeps the memory */
 void phx_buf_put(struct phx_buf *b, const void *data, size_t size);
+/* Makes the buffer `size` bytes longer and returns where they are to be written, or NULL past the maximum. */
+void *phx_buf_extend(struct phx_buf *b, size_t size);
 void phx_buf_puts(struct phx_buf *b, const char *s);
 void phx_buf_putc(struct phx_buf *b, char c);
 void phx_buf_printf(struct phx_buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -123,6 +123,8 @@ static void decode_stats(const Phalanx__V1__StepStats *in, struct phx_step_stats
     out->n_prefill_tokens = in->n_prefill_tokens;
     out->n_decode_tokens = in->n_decode_tokens;
     out->bytes_comm = in->bytes_comm;
+    out->n_draft_tokens = in->n_draft_tokens;
+    out->n_accepted_tokens = in->n_accepted_tokens;
 }
 
 static int decode_step(const Phalanx__V1__Step *in, struct phx_arena *arena,

@@ -121,6 +121,8 @@ static Phalanx__V1__StepStats *encode_stats(const struct phx_step_stats *in,
     m->n_prefill_tokens = in->n_prefill_tokens;
     m->n_decode_tokens = in->n_decode_tokens;
     m->bytes_comm = in->bytes_comm;
+    m->n_draft_tokens = in->n_draft_tokens;
+    m->n_accepted_tokens = in->n_accepted_tokens;
     return m;
 }
 

@@ -45,6 +45,9 @@ int phx_comm_mpi(int32_t tp, int32_t pp, const struct phx_comm_limits *limits, s
 void phx_comm_close(struct phx_comm *c);
 
 const struct phx_comm_shape *phx_comm_shape(const struct phx_comm *c);
+/* The ranks that share this rank's memory, itself included, ascending: fills ranks[n_ranks], answers how
+ * many.  Of one process: all. */
+int32_t phx_comm_host(const struct phx_comm *c, int32_t *ranks);
 
 /* x [T, D] F32 host memory becomes the sum over the tensor group, in float32 by recursive doubling
  * (rank r with r^1, then r^2, ...) when tp is a power of two, in rank order otherwise; every rank gets

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Which rings a world has.  A pure function of the shape, so that every rank agrees without talking. */
-#include <sched.h>
-
 #include "rpc/base/mem.h"
 #include "shard/comm/world.h"
 
 enum { TENSOR_RING_BYTES = 256 << 10, RESULTS_IN_FLIGHT = 4, FACTS_RING_BYTES = 4096 };
+
+/* A rank of the group is inside the same layer: it comes within a moment, and to be woken costs more than
+ * that.  The next plan comes when the head has drawn the tokens.  The rest waits for whole stages. */
+enum { TENSOR_SPIN_NS = 2000000, PLAN_SPIN_NS = 500000, OTHER_SPIN_NS = 50000 };
 
 /* A ring for `count` messages of that size, their length words included. */
 static size_t capacity_for(size_t size_bytes, size_t count)
@@ -126,14 +128,13 @@ struct phx_link phx_link_find(const struct phx_comm_shape *reader,
     return links[i];
 }
 
-int64_t phx_spin_ns(int32_t n_ranks_on_host)
+int64_t phx_spin_ns(enum phx_link_kind kind, int32_t n_cores, int32_t n_ranks_on_host)
 {
-    cpu_set_t set;
-
-    CPU_ZERO(&set);
-    if (sched_getaffinity(0, sizeof(set), &set) != 0 || CPU_COUNT(&set) < n_ranks_on_host)
+    if (n_cores < n_ranks_on_host)
         return 0;
-    return 50000;
+    if (kind == PHX_LINK_TENSOR)
+        return TENSOR_SPIN_NS;
+    return kind == PHX_LINK_PLAN ? PLAN_SPIN_NS : OTHER_SPIN_NS;
 }
 
 int phx_comm_prepare(int32_t rank, int32_t tp, int32_t pp, const struct phx_comm_limits *limits,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Worlds inside one process: a single rank, or one rank per thread. */
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -32,17 +33,24 @@ static struct phx_member *member_of(const struct local *l, int32_t rank)
     return (struct phx_member *)(void *)(l->map + l->segment[rank]);
 }
 
+static int32_t allowed_cores(void)
+{
+    cpu_set_t set;
+
+    return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
 static void attach(struct phx_comm *c, struct local *l)
 {
     int32_t rank = c->shape.rank;
-    int64_t spin_ns = phx_spin_ns(c->shape.n_ranks);
+    int32_t n_cores = allowed_cores();
 
     for (int32_t i = 0; i < c->n_in; i++) {
         struct phx_link *k = &c->in[i];
 
         phx_ring_attach(&k->ring, l->map + l->segment[rank] + k->offset, k->capacity);
         k->ring.peer = k->peer != rank ? member_of(l, k->peer) : NULL;
-        k->ring.spin_ns = spin_ns;
+        k->ring.spin_ns = phx_spin_ns(k->kind, n_cores, c->shape.n_ranks);
     }
     for (int32_t i = 0; i < c->n_out; i++) {
         struct phx_link      *k = &c->out[i];
@@ -51,14 +59,17 @@ static void attach(struct phx_comm *c, struct local *l)
 
         phx_ring_attach(&k->ring, l->map + l->segment[k->peer] + there.offset, there.capacity);
         k->ring.peer = k->peer != rank ? member_of(l, k->peer) : NULL;
-        k->ring.spin_ns = spin_ns;
+        k->ring.spin_ns = phx_spin_ns(k->kind, n_cores, c->shape.n_ranks);
     }
     c->member = member_of(l, rank);
     atomic_store(&c->member->pid, (int32_t)getpid());
     c->members = phx_mem_calloc((size_t)c->shape.n_ranks, sizeof(struct phx_member *));
     c->n_members = c->shape.n_ranks;
-    for (int32_t i = 0; i < c->n_members; i++)
+    c->member_rank = phx_mem_calloc((size_t)c->n_members, sizeof(*c->member_rank));
+    for (int32_t i = 0; i < c->n_members; i++) {
         c->members[i] = member_of(l, i);
+        c->member_rank[i] = i;
+    }
     c->world = l;
     c->close_world = close_local;
     phx_comm_wire(c);

@@ -7,6 +7,12 @@
 #include "rpc/base/mem.h"
 #include "shard/comm/world.h"
 
+int32_t phx_comm_host(const struct phx_comm *c, int32_t *ranks)
+{
+    memcpy(ranks, c->member_rank, (size_t)c->n_members * sizeof(*ranks));
+    return c->n_members;
+}
+
 int phx_comm_count(struct phx_comm *c, int rc)
 {
     atomic_fetch_add_explicit(&c->member->progress, 1, memory_order_relaxed);
@@ -215,5 +221,6 @@ void phx_comm_close(struct phx_comm *c)
     if (c->close_world != NULL)
         c->close_world(c);
     phx_mem_free(c->members);
+    phx_mem_free(c->member_rank);
     phx_mem_free(c);
 }

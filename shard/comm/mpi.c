@@ -2,6 +2,7 @@
  * The world of an MPI job.  Ranks of a host share a window that holds everybody's incoming rings; ranks
  * on other hosts are reached through the courier. */
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
@@ -102,24 +103,23 @@ static int make_segment(struct phx_comm *c, struct mpi_world *w, struct phx_err 
 /* Where everybody's segment lies in this process. */
 static int find_segments(struct phx_comm *c, struct mpi_world *w, struct phx_err *err)
 {
-    int32_t *rank_of, n_ranks = c->shape.n_ranks;
-    int      n = 0, rc = MPI_Comm_size(w->host, &n);
+    int32_t n_ranks = c->shape.n_ranks;
+    int     n = 0, rc = MPI_Comm_size(w->host, &n);
 
     w->segment = phx_mem_calloc((size_t)n_ranks, sizeof(*w->segment));
     c->members = phx_mem_calloc((size_t)n_ranks, sizeof(struct phx_member *));
-    rank_of = phx_mem_calloc((size_t)n_ranks, sizeof(*rank_of));
+    c->member_rank = phx_mem_calloc((size_t)n_ranks, sizeof(*c->member_rank));
     if (rc == MPI_SUCCESS)
-        rc = MPI_Allgather(&c->shape.rank, 1, MPI_INT32_T, rank_of, 1, MPI_INT32_T, w->host);
+        rc = MPI_Allgather(&c->shape.rank, 1, MPI_INT32_T, c->member_rank, 1, MPI_INT32_T, w->host);
     for (int i = 0; i < n && rc == MPI_SUCCESS; i++) {
         MPI_Aint size;
         int      unit;
         uint8_t *start = NULL;
 
         rc = MPI_Win_shared_query(w->window, i, &size, &unit, &start);
-        w->segment[rank_of[i]] = round_to_line(start);
-        c->members[c->n_members++] = (struct phx_member *)(void *)w->segment[rank_of[i]];
+        w->segment[c->member_rank[i]] = round_to_line(start);
+        c->members[c->n_members++] = (struct phx_member *)(void *)w->segment[c->member_rank[i]];
     }
-    phx_mem_free(rank_of);
     return rc == MPI_SUCCESS ? 0 : fail_mpi(err, "find the shared windows", rc);
 }
 
@@ -143,21 +143,38 @@ static int check_threads(struct phx_err *err)
     return 0;
 }
 
+/* Cores of the ranks of this host together: each of them may be bound to cores of its own. */
+static int count_cores(struct mpi_world *w, int32_t *n_cores, struct phx_err *err)
+{
+    cpu_set_t mine, all;
+    int       rc;
+
+    CPU_ZERO(&mine);
+    CPU_ZERO(&all);
+    if (sched_getaffinity(0, sizeof(mine), &mine) != 0)
+        CPU_ZERO(&mine); /* not known: this rank adds none */
+    rc = MPI_Allreduce(&mine, &all, (int)sizeof(all), MPI_BYTE, MPI_BOR, w->host);
+    *n_cores = CPU_COUNT(&all);
+    return rc == MPI_SUCCESS ? 0 : fail_mpi(err, "count the cores of this host", rc);
+}
+
 static int attach(struct phx_comm *c, struct mpi_world *w, struct phx_err *err)
 {
-    int64_t spin_ns = phx_spin_ns(c->n_members);
-    int     rc = 0;
+    int32_t n_cores;
+    int     rc = count_cores(w, &n_cores, err);
 
-    if (c->n_members < c->shape.n_ranks) {
+    if (rc == 0 && c->n_members < c->shape.n_ranks) {
         rc = check_threads(err);
         w->courier = phx_courier_create(w->all);
     }
+    if (rc != 0)
+        return rc;
     for (int32_t i = 0; i < c->n_in; i++) {
         struct phx_link *k = &c->in[i];
 
         phx_ring_attach(&k->ring, w->segment[c->shape.rank] + k->offset, k->capacity);
         if (w->segment[k->peer] != NULL)
-            watch(&k->ring, w->segment[k->peer], spin_ns);
+            watch(&k->ring, w->segment[k->peer], phx_spin_ns(k->kind, n_cores, c->n_members));
         else
             phx_courier_add_in(w->courier, k);
     }
@@ -172,10 +189,10 @@ static int attach(struct phx_comm *c, struct mpi_world *w, struct phx_err *err)
             continue;
         }
         phx_ring_attach(&k->ring, w->segment[k->peer] + there.offset, there.capacity);
-        watch(&k->ring, w->segment[k->peer], spin_ns);
+        watch(&k->ring, w->segment[k->peer], phx_spin_ns(k->kind, n_cores, c->n_members));
     }
     phx_comm_wire(c);
-    if (rc == 0 && w->courier != NULL && phx_courier_start(w->courier) != 0)
+    if (w->courier != NULL && phx_courier_start(w->courier) != 0)
         rc = phx_fail(err, PHX_E_INTERNAL, "cannot start the thread that talks to other hosts");
     return rc;
 }

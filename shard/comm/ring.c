@@ -16,7 +16,8 @@
 
 enum {
     WATCH_NS = 250000000, /* between two looks at the peer while asleep */
-    PUBLISH_BYTES = 32768 /* a large copy shows its first part while the rest is still moving */
+    PUBLISH_BYTES = 32768, /* a large copy shows its first part while the rest is still moving */
+    YIELD_NS = 50000       /* of spinning, until whoever else wants this core gets it */
 };
 
 void phx_futex_wait(_Atomic uint32_t *word, uint32_t seen, int64_t timeout_ns)
@@ -170,7 +171,7 @@ static void relax(void)
  * more ranks than cores. */
 static bool spin(const struct phx_ring *r, size_t (*count)(const struct phx_ring *))
 {
-    int64_t end;
+    int64_t now, end;
 
     if (r->spin_ns == 0) {
         for (int i = 0; i < 2; i++) {
@@ -180,14 +181,19 @@ static bool spin(const struct phx_ring *r, size_t (*count)(const struct phx_ring
         }
         return false;
     }
-    end = phx_clock_mono_ns() + r->spin_ns;
-    do {
+    now = phx_clock_mono_ns();
+    end = now + r->spin_ns;
+    for (int64_t yield = now + YIELD_NS; now < end; now = phx_clock_mono_ns()) {
         for (int i = 0; i < 64; i++) {
             if (count(r) > 0)
                 return true;
             relax();
         }
-    } while (phx_clock_mono_ns() < end);
+        if (now >= yield) {
+            (void)sched_yield();
+            yield = now + YIELD_NS;
+        }
+    }
     return false;
 }
 

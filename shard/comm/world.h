@@ -42,7 +42,8 @@ struct phx_comm {
     struct phx_ring       *plan_in, *plan_out[PHX_FANOUT], *facts_out, *facts_in[PHX_FANOUT];
     struct phx_ring       *stage_in, *stage_out, *result_in, *result_out;
     struct phx_member     *member;  /* of this rank */
-    struct phx_member    **members; /* of the ranks of this host; owned */
+    struct phx_member    **members; /* of the ranks of this host, by rank; owned */
+    int32_t               *member_rank; /* which they are; owned */
     int32_t                n_members;
     _Atomic uint64_t       moved_bytes;
     bool                   is_broken; /* a peer was gone: closing waits for nobody */
@@ -74,8 +75,8 @@ int phx_comm_prepare(int32_t rank, int32_t tp, int32_t pp, const struct phx_comm
 void phx_comm_wire(struct phx_comm *c);
 /* Counts a finished call; answers rc. */
 int phx_comm_count(struct phx_comm *c, int rc);
-/* How long a rank may spin when that many ranks share its host. */
-int64_t phx_spin_ns(int32_t n_ranks_on_host);
+/* How long a rank may spin on a link when that many ranks share the cores of its host. */
+int64_t phx_spin_ns(enum phx_link_kind kind, int32_t n_cores, int32_t n_ranks_on_host);
 
 /* phx_ring_put with the bytes counted. */
 int phx_comm_put(struct phx_comm *c, struct phx_ring *r, const void *data, size_t size_bytes)

@@ -12,8 +12,14 @@ struct block {
     uint8_t hash[HASH_BYTES];
     bool    is_named;
     int32_t n_users;
-    int32_t bucket_next;      /* chain of the name table */
     int32_t lru_prev, lru_next;
+};
+
+/* A place of the name table.  A name stands at the first free place from where its first word points; the word is
+ * kept beside it, so that looking for a name that is not there touches no block. */
+struct name {
+    uint32_t word;
+    int32_t  block; /* PHX_KV_NONE: free */
 };
 
 struct phx_kv_pool {
@@ -21,8 +27,9 @@ struct phx_kv_pool {
     struct block *blocks;
     int32_t      *free_stack;
     int32_t       n_free;
-    int32_t      *buckets;
-    int32_t       n_buckets;  /* a power of two */
+    struct name  *names;      /* [mask + 1], half of them free at least */
+    uint32_t      mask;
+    int32_t       unnamed;    /* a used block with its hash, whose name comes with the next one; or PHX_KV_NONE */
     int32_t       lru_oldest, lru_newest, n_cached;
     uint64_t      hit_tokens, lookup_tokens, evictions;
 };
@@ -39,18 +46,18 @@ int phx_kv_pool_create(int32_t n_blocks, int32_t block_tokens, struct phx_kv_poo
     p = phx_mem_calloc(1, sizeof(*p));
     p->n_blocks = n_blocks;
     p->block_tokens = block_tokens;
-    p->n_buckets = 16;
-    while (p->n_buckets < n_blocks)
-        p->n_buckets *= 2;
+    p->mask = 15;
+    while (p->mask / 2 < (uint32_t)n_blocks)
+        p->mask = 2 * p->mask + 1;
     p->blocks = phx_mem_calloc((size_t)n_blocks, sizeof(*p->blocks));
     p->free_stack = phx_mem_calloc((size_t)n_blocks, sizeof(*p->free_stack));
-    p->buckets = phx_mem_calloc((size_t)p->n_buckets, sizeof(*p->buckets));
-    for (int32_t i = 0; i < p->n_buckets; i++)
-        p->buckets[i] = PHX_KV_NONE;
+    p->names = phx_mem_calloc((size_t)p->mask + 1, sizeof(*p->names));
+    for (uint32_t i = 0; i <= p->mask; i++)
+        p->names[i].block = PHX_KV_NONE;
     for (int32_t i = 0; i < n_blocks; i++)
         p->free_stack[i] = n_blocks - 1 - i; /* block 0 is handed out first */
     p->n_free = n_blocks;
-    p->lru_oldest = p->lru_newest = PHX_KV_NONE;
+    p->lru_oldest = p->lru_newest = p->unnamed = PHX_KV_NONE;
     *out = p;
     return 0;
 }
@@ -61,7 +68,7 @@ void phx_kv_pool_destroy(struct phx_kv_pool *p)
         return;
     phx_mem_free(p->blocks);
     phx_mem_free(p->free_stack);
-    phx_mem_free(p->buckets);
+    phx_mem_free(p->names);
     phx_mem_free(p);
 }
 
@@ -88,40 +95,66 @@ static void hash_block(const struct phx_kv_pool *p, const uint8_t chain[HASH_BYT
     (void)crypto_generichash_final(&state, out, HASH_BYTES);
 }
 
-static int32_t *bucket_of(const struct phx_kv_pool *p, const uint8_t hash[HASH_BYTES])
+static uint32_t word_of(const uint8_t hash[HASH_BYTES])
 {
     uint32_t word;
 
     memcpy(&word, hash, sizeof(word));
-    return &p->buckets[word & (uint32_t)(p->n_buckets - 1)];
+    return word;
+}
+
+/* Where a name stands, or the free place where it would. */
+static uint32_t place_of(const struct phx_kv_pool *p, const uint8_t hash[HASH_BYTES])
+{
+    uint32_t word = word_of(hash), at = word & p->mask;
+
+    while (p->names[at].block != PHX_KV_NONE &&
+           (p->names[at].word != word || memcmp(p->blocks[p->names[at].block].hash, hash, HASH_BYTES) != 0))
+        at = (at + 1) & p->mask;
+    return at;
 }
 
 static int32_t find_name(const struct phx_kv_pool *p, const uint8_t hash[HASH_BYTES])
 {
-    int32_t b = *bucket_of(p, hash);
-
-    while (b != PHX_KV_NONE && memcmp(p->blocks[b].hash, hash, HASH_BYTES) != 0)
-        b = p->blocks[b].bucket_next;
-    return b;
+    return p->names[place_of(p, hash)].block;
 }
 
-static void add_name(struct phx_kv_pool *p, int32_t b, const uint8_t hash[HASH_BYTES])
+/* The last sealed block gets its name. */
+static void add_name(struct phx_kv_pool *p)
 {
-    int32_t *bucket = bucket_of(p, hash);
+    int32_t  b = p->unnamed;
+    uint32_t at;
 
-    memcpy(p->blocks[b].hash, hash, HASH_BYTES);
+    if (b == PHX_KV_NONE)
+        return;
+    p->unnamed = PHX_KV_NONE;
+    at = place_of(p, p->blocks[b].hash);
+    if (p->names[at].block != PHX_KV_NONE)
+        return; /* another block has that name already, this copy stays nameless */
+    p->names[at] = (struct name){word_of(p->blocks[b].hash), b};
     p->blocks[b].is_named = true;
-    p->blocks[b].bucket_next = *bucket;
-    *bucket = b;
 }
 
+/* A name follows when its place has had time to come from memory. */
+static void add_name_soon(struct phx_kv_pool *p, int32_t b, const uint8_t hash[HASH_BYTES])
+{
+    __builtin_prefetch(&p->names[word_of(hash) & p->mask], 1);
+    add_name(p);
+    memcpy(p->blocks[b].hash, hash, HASH_BYTES);
+    p->unnamed = b;
+}
+
+/* Names behind it move up, so that no search ends at the gap before it has found them. */
 static void remove_name(struct phx_kv_pool *p, int32_t b)
 {
-    int32_t *at = bucket_of(p, p->blocks[b].hash);
+    uint32_t gap = place_of(p, p->blocks[b].hash), at = gap;
 
-    while (*at != b)
-        at = &p->blocks[*at].bucket_next;
-    *at = p->blocks[b].bucket_next;
+    while (p->names[at = (at + 1) & p->mask].block != PHX_KV_NONE)
+        if (((at - p->names[at].word) & p->mask) >= ((at - gap) & p->mask)) {
+            p->names[gap] = p->names[at];
+            gap = at;
+        }
+    p->names[gap].block = PHX_KV_NONE;
     p->blocks[b].is_named = false;
 }
 
@@ -158,6 +191,7 @@ int32_t phx_kv_match(struct phx_kv_pool *p, struct phx_kv_seq *s, const int32_t 
     int32_t n_full = (n_tokens - 1) / p->block_tokens;
 
     phx_assert(s->n_blocks == 0);
+    add_name(p);
     p->lookup_tokens += (uint64_t)n_tokens;
     for (int32_t i = 0; i < n_full && i < s->max_blocks; i++) {
         uint8_t hash[HASH_BYTES];
@@ -197,8 +231,11 @@ static int32_t take_block(struct phx_kv_pool *p)
 
 int phx_kv_extend(struct phx_kv_pool *p, struct phx_kv_seq *s, int32_t n_tokens)
 {
-    int32_t want = (n_tokens + p->block_tokens - 1) / p->block_tokens;
+    int32_t want;
 
+    if (n_tokens <= s->n_blocks * p->block_tokens)
+        return 0; /* as in most steps, which need no division to see it */
+    want = (n_tokens + p->block_tokens - 1) / p->block_tokens;
     if (want > s->max_blocks)
         return PHX_E_TOOBIG;
     if (want - s->n_blocks > phx_kv_available(p))
@@ -218,9 +255,7 @@ void phx_kv_seal(struct phx_kv_pool *p, struct phx_kv_seq *s, const int32_t *tok
         uint8_t hash[HASH_BYTES];
 
         hash_block(p, s->chain, tokens + (size_t)s->n_sealed * (size_t)p->block_tokens, hash);
-        /* when another block has that name already, this copy stays nameless */
-        if (find_name(p, hash) == PHX_KV_NONE)
-            add_name(p, s->blocks[s->n_sealed], hash);
+        add_name_soon(p, s->blocks[s->n_sealed], hash);
         memcpy(s->chain, hash, HASH_BYTES);
         s->n_sealed++;
     }
@@ -228,6 +263,7 @@ void phx_kv_seal(struct phx_kv_pool *p, struct phx_kv_seq *s, const int32_t *tok
 
 void phx_kv_release(struct phx_kv_pool *p, struct phx_kv_seq *s)
 {
+    add_name(p);
     /* from the end: the tail of a prefix is evicted before its head */
     while (s->n_blocks > 0) {
         int32_t b = s->blocks[--s->n_blocks];
@@ -264,7 +300,7 @@ void phx_kv_stats(const struct phx_kv_pool *p, struct phx_kv_stats *stats)
 
 bool phx_kv_is_consistent(const struct phx_kv_pool *p)
 {
-    int32_t n_cached = 0, n_unused = 0, n_named = 0, n_chained = 0;
+    int32_t n_cached = 0, n_unused = 0, n_named = 0, n_places = 0;
 
     for (int32_t b = 0; b < p->n_blocks; b++) {
         if (p->blocks[b].n_users < 0)
@@ -278,12 +314,10 @@ bool phx_kv_is_consistent(const struct phx_kv_pool *p)
          b = p->blocks[b].lru_next, n_cached++)
         if (p->blocks[b].n_users != 0 || !p->blocks[b].is_named)
             return false;
-    for (int32_t i = 0; i < p->n_buckets; i++)
-        for (int32_t b = p->buckets[i]; b != PHX_KV_NONE && n_chained <= p->n_blocks;
-             b = p->blocks[b].bucket_next)
-            n_chained++;
+    for (uint32_t i = 0; i <= p->mask; i++)
+        n_places += p->names[i].block != PHX_KV_NONE;
     for (int32_t i = 0; i < p->n_free; i++)
         if (p->blocks[p->free_stack[i]].n_users != 0 || p->blocks[p->free_stack[i]].is_named)
             return false;
-    return n_cached == p->n_cached && n_unused == p->n_cached + p->n_free && n_chained == n_named;
+    return n_cached == p->n_cached && n_unused == p->n_cached + p->n_free && n_places == n_named;
 }

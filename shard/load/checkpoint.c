@@ -12,7 +12,7 @@
 #include "rpc/base/mem.h"
 #include "shard/load/header.h"
 
-enum { INDEX_MAX_BYTES = 64 << 20, INDEX_DEPTH = 8, FILES_MAX = 4096 };
+enum { WISH_BYTES = 128 << 10, INDEX_MAX_BYTES = 64 << 20, INDEX_DEPTH = 8, FILES_MAX = 4096 };
 
 struct file {
     char    *name;
@@ -288,9 +288,13 @@ static void advise(const struct phx_ckpt_tensor *t, uint64_t offset, uint64_t si
         (void)madvise((void *)first, end - first, advice);
 }
 
-void phx_checkpoint_want(const struct phx_ckpt_tensor *t, uint64_t offset, uint64_t size_bytes)
+/* The kernel answers one wish with one window of read-ahead, so there are many of them; then the pages are
+ * waited for and mapped in one go (Linux 5.14; before that the reader of the bytes waits). */
+void phx_checkpoint_read(const struct phx_ckpt_tensor *t, uint64_t offset, uint64_t size_bytes)
 {
-    advise(t, offset, size_bytes, MADV_WILLNEED);
+    for (uint64_t at = 0; at < size_bytes; at += WISH_BYTES)
+        advise(t, offset + at, size_bytes - at < WISH_BYTES ? size_bytes - at : WISH_BYTES, MADV_WILLNEED);
+    advise(t, offset, size_bytes, MADV_POPULATE_READ);
 }
 
 void phx_checkpoint_drop(const struct phx_ckpt_tensor *t, uint64_t offset, uint64_t size_bytes)

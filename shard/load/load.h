@@ -46,9 +46,9 @@ int32_t                       phx_checkpoint_files(const struct phx_checkpoint *
 const char                   *phx_checkpoint_file(const struct phx_checkpoint *c, int32_t i);
 uint64_t                      phx_checkpoint_bytes(const struct phx_checkpoint *c); /* payload */
 
-/* Tells the kernel that a byte range of a tensor will be read soon / is not needed any more, so that the
- * resident size of a rank stays near its slice. */
-void phx_checkpoint_want(const struct phx_ckpt_tensor *t, uint64_t offset, uint64_t size_bytes);
+/* Waits until the range is in memory and mapped; a file that cannot be read is found by who uses it. */
+void phx_checkpoint_read(const struct phx_ckpt_tensor *t, uint64_t offset, uint64_t size_bytes);
+/* It is not needed any more, so that the resident size of a rank stays near its slice. */
 void phx_checkpoint_drop(const struct phx_ckpt_tensor *t, uint64_t offset, uint64_t size_bytes);
 
 const char *phx_ckpt_dtype_name(enum phx_ckpt_dtype dtype);

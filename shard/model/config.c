@@ -201,6 +201,39 @@ static int parse_windows(const json_t *root, struct phx_model_config *c, struct 
 }
 
 /* The stored types as config.json claims them; the tensors have the last word. */
+/* Ours: `phalanx model quantize` writes it.  Other sizes of groups would be other numbers. */
+static int parse_quantised(const json_t *q, struct phx_model_config *c, struct phx_err *err)
+{
+    static const char *const keys[] = {"quant_method", "bits", "group_size", "k_slices", "experts", "derived_from",
+                                       NULL};
+    static const struct {
+        const char *key;
+        int64_t     value;
+    } fixed[] = {{"bits", 8}, {"group_size", PHX_I8_GROUP}, {"k_slices", PHX_SLICES_MAX}};
+    const char *experts = "", *parent = "";
+    int         rc = phx_json_check_keys(q, "quantization_config", keys, err);
+
+    for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]) && rc == 0; i++) {
+        int64_t value = 0;
+
+        rc = phx_json_get_int(q, "quantization_config", fixed[i].key, 0, INT32_MAX, &value, err);
+        if (rc == 0 && value != fixed[i].value)
+            rc = phx_fail(err, PHX_E_UNSUPPORTED, "quantization_config.%s %lld is not served; served: %lld",
+                          fixed[i].key, (long long)value, (long long)fixed[i].value);
+    }
+    if (rc == 0)
+        rc = phx_json_opt_str(q, "quantization_config", "experts", 16, &experts, err);
+    if (rc == 0)
+        rc = phx_json_opt_str(q, "quantization_config", "derived_from", 80, &parent, err);
+    if (rc == 0 && experts[0] != '\0' && (c->n_experts == 0 || strcmp(experts, "mxfp4") != 0))
+        rc = phx_fail(err, PHX_E_UNSUPPORTED, "quantization_config.experts \"%s\" is not served", experts);
+    if (c->n_experts > 0)
+        c->expert_dtype = experts[0] != '\0' ? PHX_DTYPE_MXFP4 : c->dtype;
+    c->dtype = PHX_DTYPE_I8;
+    c->is_quantised = true;
+    return rc;
+}
+
 static int parse_dtypes(const json_t *root, struct phx_model_config *c, struct phx_err *err)
 {
     const json_t *quantization = NULL;
@@ -224,6 +257,8 @@ static int parse_dtypes(const json_t *root, struct phx_model_config *c, struct p
     else
         return phx_fail(err, PHX_E_UNSUPPORTED, "torch_dtype \"%.40s\" is not served; served: "
                         "bfloat16, float16, float32", dtype);
+    if (method != NULL && strcmp(method, PHX_QUANT_METHOD) == 0)
+        return parse_quantised(quantization, c, err);
     if (method != NULL && (c->arch != PHX_ARCH_GPT_OSS || strcmp(method, "mxfp4") != 0))
         return phx_fail(err, PHX_E_UNSUPPORTED, "quantization_config.quant_method \"%.40s\" is not "
                         "served for model_type %s", method, c->model_type);
@@ -343,8 +378,10 @@ static int resolve_dtype(const struct phx_checkpoint *checkpoint, const char *na
 static int resolve(struct phx_model_config *c, const struct phx_checkpoint *checkpoint,
                    struct phx_err *err)
 {
-    int rc = resolve_dtype(checkpoint, "model.embed_tokens.weight", &c->dtype, err);
+    int rc = 0;
 
+    if (!c->is_quantised) /* else the inventory wants int8 */
+        rc = resolve_dtype(checkpoint, "model.embed_tokens.weight", &c->dtype, err);
     if (rc != 0)
         return rc;
     if (!c->is_tied && phx_checkpoint_find(checkpoint, "lm_head.weight") == NULL) {
@@ -397,4 +434,9 @@ int phx_model_config_load(const char *dir, const struct phx_checkpoint *checkpoi
     phx_mem_free(path);
     phx_mem_free(generation);
     return rc;
+}
+
+void phx_model_config_quantise(struct phx_model_config *config)
+{
+    config->dtype = PHX_DTYPE_I8;
 }

@@ -13,6 +13,9 @@
 enum phx_arch { PHX_ARCH_NONE = 0, PHX_ARCH_GPT_OSS, PHX_ARCH_LLAMA };
 enum phx_rope_kind { PHX_ROPE_NONE = 0, PHX_ROPE_PLAIN, PHX_ROPE_LINEAR, PHX_ROPE_LLAMA3, PHX_ROPE_YARN };
 
+/* quantization_config.quant_method of what `phalanx model quantize` writes. */
+#define PHX_QUANT_METHOD "phalanx-int8"
+
 enum { PHX_LAYERS_MAX = 512, PHX_EOS_IDS_MAX = 32 };
 
 struct phx_rope_config {
@@ -47,7 +50,8 @@ struct phx_model_config {
     bool                   has_attn_bias; /* q, k, v and o */
     bool                   has_mlp_bias;
     bool                   has_sinks;
-    enum phx_dtype         dtype;        /* of the dense weights as stored: F32, BF16, F16 */
+    enum phx_dtype         dtype;        /* of the dense weights as packed: F32, BF16, F16, or I8 */
+    bool                   is_quantised; /* dense weights lie as int8 with scales in the files */
     enum phx_dtype         expert_dtype; /* MXFP4 or a plain one; resolved from the tensors */
     int32_t                n_stop_ids;
     int32_t                stop_ids[PHX_EOS_IDS_MAX]; /* union of both files */
@@ -62,6 +66,10 @@ struct phx_checkpoint;
 int phx_model_config_load(const char *dir, const struct phx_checkpoint *checkpoint,
                           struct phx_model_config *config, struct phx_err *err) PHX_CHECKED;
 
+/* Weights are quantised to int8 while they are packed: attention, dense ffn, embedding and head.  Experts, router,
+ * norms, biases and sinks stay as they are. */
+void phx_model_config_quantise(struct phx_model_config *config);
+
 /* The same from text, for tests and fuzzing. */
 int phx_model_config_parse(const char *json, size_t size, struct phx_model_config *config,
                            struct phx_err *err) PHX_CHECKED;
@@ -70,6 +78,10 @@ int phx_model_config_parse(const char *json, size_t size, struct phx_model_confi
  * is: a renamed, missing or additional tensor is refused by name (known buffers are skipped). */
 int phx_inventory_check(const struct phx_model_config *config,
                         const struct phx_checkpoint *checkpoint, struct phx_err *err) PHX_CHECKED;
+
+/* A dense matrix NAME [n, k] of a quantised checkpoint is int8, beside float32 NAME_scales [n, groups]; *desc: how it is
+ * packed at tp 1, which says where its groups are.  False: this tensor lies as in any other checkpoint. */
+bool phx_inventory_quantised(const struct phx_model_config *config, const char *name, struct phx_weight_desc *desc);
 
 /* inverse frequencies [Dh/2] in double, amplitude already resolved in config->rope. */
 void phx_rope_frequencies(const struct phx_model_config *config, double *inv_freq);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "shard/model/state.h"
+#include "shard/partition/partition.h"
 
 enum need { ALWAYS, IF_ATTN_BIAS, IF_MLP_BIAS, IF_SINKS, IF_MXFP4, IF_PLAIN_EXPERTS, IF_UNTIED };
 
@@ -68,7 +69,7 @@ static const struct rule LLAMA_RULES[] = {
     {NULL, NULL, ALWAYS},
 };
 
-static const char LAYER_PREFIX[] = "model.layers.";
+static const char LAYER_PREFIX[] = "model.layers.", SCALES[] = "_scales";
 
 static int64_t dim_of(const struct phx_model_config *c, char letter)
 {
@@ -129,6 +130,25 @@ static void format_shape(char *text, size_t size, const int64_t *dim, int32_t n)
         (void)snprintf(text + used, size - used, "]"); /* truncation only shortens a message */
 }
 
+/* Matrices of linear layers, embedding and head; not the router, and no stacks. */
+static bool is_dense(const struct rule *r)
+{
+    return strlen(r->shape) == 2 && r->shape[0] != 'E';
+}
+
+static struct phx_weight_desc describe(const struct phx_model_config *c, const struct rule *r)
+{
+    struct phx_weight_desc desc = {.dtype = PHX_DTYPE_I8, .n = (int32_t)dim_of(c, r->shape[0]),
+                                   .k = (int32_t)dim_of(c, r->shape[1]), .n_experts = 1, .n_slices = 1};
+    bool is_split = r->shape[1] == 'Q' || r->shape[1] == 'F'; /* by tensor parallelism, along k */
+    desc.slice_end[0] = desc.k;
+    if (is_split) {
+        desc.n_slices = PHX_SLICES_MAX;
+        phx_slice_ends(c, r->shape[1] == 'F', desc.slice_end);
+    }
+    return desc;
+}
+
 static int check_tensor(const struct phx_model_config *c, const struct rule *rule,
                         const struct phx_ckpt_tensor *t, struct phx_err *err)
 {
@@ -148,10 +168,36 @@ static int check_tensor(const struct phx_model_config *c, const struct rule *rul
     }
     bool is_bytes = rule->need == IF_MXFP4;
     bool is_float = t->dtype == PHX_CKPT_F32 || t->dtype == PHX_CKPT_BF16 || t->dtype == PHX_CKPT_F16;
+    if (c->is_quantised && is_dense(rule))
+        return t->dtype == PHX_CKPT_I8 ? 0
+                                       : phx_fail(err, PHX_E_UNSUPPORTED, "tensor %s is stored as %s, not as I8",
+                                                  t->name, phx_ckpt_dtype_name(t->dtype));
     if (is_bytes ? t->dtype != PHX_CKPT_U8 : !is_float)
         return phx_fail(err, PHX_E_UNSUPPORTED, "tensor %s is stored as %s, not as %s", t->name,
                         phx_ckpt_dtype_name(t->dtype), is_bytes ? "U8" : "F32, BF16 or F16");
     return 0;
+}
+
+/* The scales beside a quantised matrix. */
+static int check_scales(const struct phx_model_config *c, const struct rule *rule,
+                        const struct phx_checkpoint *checkpoint, const char *matrix, struct phx_err *err)
+{
+    struct phx_weight_desc desc = describe(c, rule);
+    int64_t                want[2] = {desc.n, phx_i8_groups(&desc)};
+    char                   name[PHX_CKPT_NAME_MAX + 16], has[96], expected[96];
+    (void)snprintf(name, sizeof name, "%s%s", matrix, SCALES);
+    const struct phx_ckpt_tensor *t = phx_checkpoint_find(checkpoint, name);
+    if (t == NULL)
+        return phx_fail(err, PHX_E_FORMAT, "tensor %s is missing from the checkpoint", name);
+    if (t->dtype != PHX_CKPT_F32)
+        return phx_fail(err, PHX_E_UNSUPPORTED, "tensor %s is stored as %s, not as F32", name,
+                        phx_ckpt_dtype_name(t->dtype));
+    if (t->n_dims == 2 && t->dim[0] == want[0] && t->dim[1] == want[1])
+        return 0;
+    format_shape(has, sizeof has, t->dim, t->n_dims);
+    format_shape(expected, sizeof expected, want, 2);
+    return phx_fail(err, PHX_E_FORMAT, "tensor %s has shape %s, groups of %d ask for %s", name, has, PHX_I8_GROUP,
+                    expected);
 }
 
 static const struct rule *layer_rules(const struct phx_model_config *c)
@@ -171,6 +217,8 @@ static int check_rules(const struct phx_model_config *c, const struct phx_checkp
         /* a tied model may carry its head once more: its bytes are compared when packed */
         if (t != NULL && (is_needed(c, r->need) || r->need == IF_UNTIED)) {
             int code = check_tensor(c, r, t, err);
+            if (code == 0 && c->is_quantised && is_dense(r))
+                code = check_scales(c, r, checkpoint, name, err);
             if (code != 0)
                 return code;
         }
@@ -190,7 +238,8 @@ static bool is_known_buffer(const char *name)
     return ends_with(name, ".rotary_emb.inv_freq") || ends_with(name, ".attn.masked_bias");
 }
 
-static bool is_known(const struct phx_model_config *c, const char *name)
+/* The rule for a name; NULL: the architecture has no such tensor. */
+static const struct rule *find_rule(const struct phx_model_config *c, const char *name)
 {
     const struct rule *rules = MODEL_RULES;
     const char        *rest = name;
@@ -202,14 +251,37 @@ static bool is_known(const struct phx_model_config *c, const char *name)
         char first = name[n_prefix];
         bool is_plain = first >= '0' && first <= '9' && (first != '0' || end == name + n_prefix + 1);
         if (!is_plain || *end != '.' || layer >= c->n_layers)
-            return false;
+            return NULL;
         rest = end + 1;
         rules = layer_rules(c);
     }
     for (const struct rule *r = rules; r->name != NULL; r++)
         if (strcmp(rest, r->name) == 0)
-            return is_needed(c, r->need) || r->need == IF_UNTIED;
-    return false;
+            return is_needed(c, r->need) || (r->need == IF_UNTIED && !c->is_quantised) ? r : NULL;
+    return NULL;
+}
+
+bool phx_inventory_quantised(const struct phx_model_config *c, const char *name, struct phx_weight_desc *desc)
+{
+    const struct rule *r = find_rule(c, name);
+    if (r == NULL || !is_dense(r))
+        return false;
+    *desc = describe(c, r);
+    return true;
+}
+
+static bool is_known(const struct phx_model_config *c, const char *name)
+{
+    char                   matrix[PHX_CKPT_NAME_MAX];
+    struct phx_weight_desc desc;
+    size_t                 n = strlen(name), n_tail = sizeof SCALES - 1;
+    if (find_rule(c, name) != NULL)
+        return true;
+    if (!c->is_quantised || !ends_with(name, SCALES) || n - n_tail >= sizeof matrix)
+        return false;
+    memcpy(matrix, name, n - n_tail);
+    matrix[n - n_tail] = '\0';
+    return phx_inventory_quantised(c, matrix, &desc);
 }
 
 int phx_inventory_check(const struct phx_model_config *c, const struct phx_checkpoint *checkpoint,

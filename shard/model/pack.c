@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/model/pack.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "rpc/base/mem.h"
@@ -16,6 +17,8 @@ enum phx_dtype phx_pack_dtype(const struct phx_ckpt_tensor *t)
         return PHX_DTYPE_BF16;
     case PHX_CKPT_F16:
         return PHX_DTYPE_F16;
+    case PHX_CKPT_I8:
+        return PHX_DTYPE_I8;
     default:
         return PHX_DTYPE_NONE;
     }
@@ -43,6 +46,9 @@ int phx_pack_create(struct phx_packer *p, const char *what, const struct phx_wei
                     struct phx_weight **out, struct phx_err *err)
 {
     size_t size_bytes = phx_weight_bytes(p->backend, desc);
+    *out = NULL;
+    if (p->is_listing)
+        return 0;
     *out = phx_weight_create(p->backend, desc);
     int code = check_backend(p, what, PHX_E_NOMEM, err);
     if (code != 0)
@@ -57,7 +63,9 @@ int phx_pack_alloc(struct phx_packer *p, const char *what, int32_t rows, int32_t
                    struct phx_tensor *out, struct phx_err *err)
 {
     size_t size_bytes = (size_t)rows * (size_t)columns * sizeof(float);
-    void  *data = phx_backend_alloc(p->backend, size_bytes);
+    if (p->is_listing)
+        return 0;
+    void *data = phx_backend_alloc(p->backend, size_bytes);
     if (data == NULL)
         return phx_fail(err, PHX_E_NOMEM, "%s: no memory for %zu bytes", what, size_bytes);
     p->allocated_bytes += size_bytes;
@@ -94,6 +102,11 @@ static struct piece piece_out_in(const struct phx_rect *r, int32_t from, int32_t
         .size_bytes = (uint64_t)((last - first + 1) * ld * es),
         .useful_bytes = (uint64_t)((int64_t)(to - from) * r->n_k * es),
     };
+    if (r->scales != NULL) { /* of int8 values */
+        int64_t groups = r->scales->dim[1];
+        p.source.scale = r->scales->data + (first * groups + r->group) * (int64_t)sizeof(float);
+        p.source.scale_row_stride = r->row_step * groups * (int64_t)sizeof(float);
+    }
     return p;
 }
 
@@ -144,6 +157,24 @@ static int check_scales(const struct phx_rect *r, const struct phx_weight_source
     return 0;
 }
 
+/* No negative ones, no infinity, no NaN. */
+static int check_float_scales(const struct phx_rect *r, const struct phx_weight_source *source,
+                              struct phx_err *err)
+{
+    int64_t n = r->scales->dim[1] - r->group; /* of a row from the first one used on */
+    for (int32_t i = 0; i < source->n_rows; i++)
+        for (int64_t g = 0; g < n; g++) {
+            float scale;
+            memcpy(&scale, source->scale + i * source->scale_row_stride + g * (int64_t)sizeof scale,
+                   sizeof scale);
+            if (!(scale >= 0 && scale < INFINITY))
+                return phx_fail(err, PHX_E_FORMAT, "tensor %s: group %lld of row %lld has a scale that is no size",
+                                r->scales->name, (long long)(r->group + g),
+                                (long long)(r->row + (int64_t)i * r->row_step));
+        }
+    return 0;
+}
+
 /* Rows at a time: all where the source is not row-major, else whole panels of about chunk_bytes. */
 static int32_t chunk_rows(const struct phx_packer *p, const struct phx_rect *r)
 {
@@ -167,8 +198,14 @@ int phx_pack_rect(struct phx_packer *p, struct phx_weight *w, const struct phx_r
         piece.source.expert = r->expert;
         piece.source.first_row = r->dst_row + from;
         piece.source.n_rows = to - from;
-        phx_checkpoint_want(r->tensor, piece.offset, piece.size_bytes);
-        int code = r->lie == PHX_LIE_BLOCKS ? check_scales(r, &piece.source, err) : 0;
+        if (p->is_listing) {
+            phx_ahead_add(p->ahead, r->tensor, piece.offset, piece.size_bytes);
+            p->total_bytes += piece.useful_bytes;
+            continue;
+        }
+        int code = r->lie == PHX_LIE_BLOCKS ? check_scales(r, &piece.source, err)
+                   : r->scales != NULL      ? check_float_scales(r, &piece.source, err)
+                                            : 0;
         if (code != 0)
             return code;
         phx_weight_pack(p->backend, w, &piece.source);
@@ -177,6 +214,8 @@ int phx_pack_rect(struct phx_packer *p, struct phx_weight *w, const struct phx_r
             return code;
         if (!r->is_kept)
             phx_checkpoint_drop(r->tensor, piece.offset, piece.size_bytes);
+        if (p->ahead != NULL)
+            phx_ahead_done(p->ahead);
         advance(p, piece.useful_bytes);
     }
     return 0;
@@ -224,6 +263,10 @@ int phx_pack_vector(struct phx_packer *p, const struct phx_ckpt_tensor *t, int64
                     int64_t step, int32_t n, struct phx_tensor dst, int64_t dst_first,
                     struct phx_err *err)
 {
+    if (p->is_listing) {
+        p->total_bytes += (uint64_t)n * sizeof(float);
+        return 0;
+    }
     float *host = phx_mem_try((size_t)n, sizeof *host);
     if (host == NULL)
         return phx_fail(err, PHX_E_NOMEM, "tensor %s: no memory for %d values", t->name, n);

@@ -4,6 +4,7 @@
 #ifndef PHX_SHARD_MODEL_PACK_H
 #define PHX_SHARD_MODEL_PACK_H
 
+#include "shard/model/ahead.h"
 #include "shard/model/state.h"
 
 struct phx_packer {
@@ -13,6 +14,8 @@ struct phx_packer {
     uint64_t done_bytes, total_bytes;
     uint64_t allocated_bytes; /* of backend memory */
     int64_t  chunk_bytes;     /* of a file at a time, about */
+    struct phx_ahead *ahead;  /* told of each packed piece; may be NULL */
+    bool     is_listing;      /* nothing is packed: ahead hears of the pieces to come, total_bytes sums them up */
 };
 
 /* How a tensor lies in its file. */
@@ -26,7 +29,8 @@ enum phx_lie {
  * rows dst_row ... of the packed weight, all of its k. */
 struct phx_rect {
     const struct phx_ckpt_tensor *tensor;
-    const struct phx_ckpt_tensor *scales; /* PHX_LIE_BLOCKS only */
+    const struct phx_ckpt_tensor *scales; /* of PHX_LIE_BLOCKS, and of int8 values */
+    int32_t                       group;  /* int8 values: the group in which k lies, its first */
     enum phx_lie                  lie;
     int32_t                       expert;
     int32_t                       row, row_step, n_rows;

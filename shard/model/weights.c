@@ -33,6 +33,36 @@ static const struct phx_ckpt_tensor *find(const struct loader *l, const char *na
     return t;
 }
 
+/* The scales of a matrix that lies as int8; NULL when it does not. */
+static const struct phx_ckpt_tensor *find_scales(const struct loader *l, const struct phx_ckpt_tensor *t)
+{
+    char name[PHX_CKPT_NAME_MAX + 16];
+    if (t->dtype != PHX_CKPT_I8)
+        return NULL;
+    (void)snprintf(name, sizeof name, "%s_scales", t->name);
+    const struct phx_ckpt_tensor *scales = phx_checkpoint_find(l->checkpoint, name);
+    phx_assert(scales != NULL); /* by the inventory */
+    return scales;
+}
+
+/* The group of a quantised matrix that begins at k. */
+static int find_group(const struct loader *l, const struct phx_ckpt_tensor *t, int32_t k, int32_t *group,
+                      struct phx_err *err)
+{
+    struct phx_weight_desc desc;
+    *group = 0;
+    if (t->dtype != PHX_CKPT_I8 || !phx_inventory_quantised(l->config, t->name, &desc))
+        return 0;
+    if (!l->part->is_layout_invariant)
+        return phx_fail(err, PHX_E_UNSUPPORTED, "tensor %s: its groups fit tp 1, 2, 4 and 8, not %d", t->name,
+                        l->part->tp_size);
+    while (desc.n_slices > 1 && desc.slice_end[desc.n_slices - 1] > k)
+        desc.n_slices--;
+    if (desc.slice_end[desc.n_slices - 1] <= k)
+        *group = phx_i8_groups(&desc);
+    return 0;
+}
+
 /* ---- small pieces --------------------------------------------------------------------------- */
 
 static int load_vector(struct loader *l, const char *name, int32_t first, int32_t n,
@@ -46,8 +76,8 @@ static int load_vector(struct loader *l, const char *name, int32_t first, int32_
 static int pack_rows(struct loader *l, struct phx_weight *w, const struct phx_ckpt_tensor *t,
                      int32_t first, int32_t n, int32_t dst_row, struct phx_err *err)
 {
-    struct phx_rect r = {.tensor = t, .lie = PHX_LIE_OUT_IN, .row = first, .row_step = 1,
-                         .n_rows = n, .k = 0, .n_k = (int32_t)t->dim[1], .dst_row = dst_row};
+    struct phx_rect r = {.tensor = t, .scales = find_scales(l, t), .lie = PHX_LIE_OUT_IN, .row = first,
+                         .row_step = 1, .n_rows = n, .k = 0, .n_k = (int32_t)t->dim[1], .dst_row = dst_row};
     return phx_pack_rect(&l->packer, w, &r, err);
 }
 
@@ -55,9 +85,10 @@ static int pack_rows(struct loader *l, struct phx_weight *w, const struct phx_ck
 static int pack_columns(struct loader *l, struct phx_weight *w, const struct phx_ckpt_tensor *t,
                         int32_t first, int32_t n, struct phx_err *err)
 {
-    struct phx_rect r = {.tensor = t, .lie = PHX_LIE_OUT_IN, .row = 0, .row_step = 1,
-                         .n_rows = (int32_t)t->dim[0], .k = first, .n_k = n};
-    return phx_pack_rect(&l->packer, w, &r, err);
+    struct phx_rect r = {.tensor = t, .scales = find_scales(l, t), .lie = PHX_LIE_OUT_IN, .row = 0,
+                         .row_step = 1, .n_rows = (int32_t)t->dim[0], .k = first, .n_k = n};
+    int code = find_group(l, t, first, &r.group, err);
+    return code != 0 ? code : phx_pack_rect(&l->packer, w, &r, err);
 }
 
 static struct phx_weight_desc whole(enum phx_dtype dtype, int32_t n, int32_t k, int32_t n_experts)
@@ -65,6 +96,12 @@ static struct phx_weight_desc whole(enum phx_dtype dtype, int32_t n, int32_t k, 
     struct phx_weight_desc desc = {.dtype = dtype, .n = n, .k = k, .n_experts = n_experts,
                                    .n_slices = 1, .slice_end = {k}};
     return desc;
+}
+
+/* A dense matrix as its tensor has it, or quantised. */
+static enum phx_dtype packed_as(const struct loader *l, enum phx_dtype own)
+{
+    return l->config->dtype == PHX_DTYPE_I8 ? PHX_DTYPE_I8 : own;
 }
 
 static struct phx_weight_desc sliced(enum phx_dtype dtype, int32_t n, int32_t k, int32_t n_experts,
@@ -94,7 +131,7 @@ static int load_qkv(struct loader *l, struct phx_err *err)
         dtype = phx_pack_wider(dtype, phx_pack_dtype(find(l, name[i][0])));
         n += count(heads[i]) * c->head_dim;
     }
-    struct phx_weight_desc desc = whole(dtype, n, c->dim, 1);
+    struct phx_weight_desc desc = whole(packed_as(l, dtype), n, c->dim, 1);
     int code = phx_pack_create(&l->packer, "self_attn.{q,k,v}_proj", &desc, &w->attn_qkv, err);
     if (code == 0 && c->has_attn_bias)
         code = phx_pack_alloc(&l->packer, "self_attn.{q,k,v}_proj.bias", 1, n, &w->attn_qkv_bias, err);
@@ -116,7 +153,7 @@ static int load_attention(struct loader *l, struct phx_err *err)
     struct phx_layer              *w = l->layer;
     const struct phx_ckpt_tensor  *out = find(l, "self_attn.o_proj.weight");
     int32_t                        k = count(part->heads) * c->head_dim;
-    struct phx_weight_desc desc = sliced(phx_pack_dtype(out), c->dim, k, 1, part->n_slices,
+    struct phx_weight_desc desc = sliced(packed_as(l, phx_pack_dtype(out)), c->dim, k, 1, part->n_slices,
                                          part->attn_slice_end);
     int code = load_vector(l, "input_layernorm.weight", 0, c->dim, &w->attn_norm, err);
     if (code == 0)
@@ -162,9 +199,9 @@ static int load_dense(struct loader *l, struct phx_err *err)
     const struct phx_ckpt_tensor  *down = find(l, "mlp.down_proj.weight");
     int32_t                        n = count(part->ffn), first = part->ffn.first;
     struct phx_weight_desc gate_up_desc =
-        whole(phx_pack_wider(phx_pack_dtype(gate), phx_pack_dtype(up)), 2 * n, c->dim, 1);
-    struct phx_weight_desc down_desc = sliced(phx_pack_dtype(down), c->dim, n, 1, part->n_slices,
-                                              part->ffn_slice_end);
+        whole(packed_as(l, phx_pack_wider(phx_pack_dtype(gate), phx_pack_dtype(up))), 2 * n, c->dim, 1);
+    struct phx_weight_desc down_desc = sliced(packed_as(l, phx_pack_dtype(down)), c->dim, n, 1,
+                                              part->n_slices, part->ffn_slice_end);
     int code = phx_pack_create(&l->packer, "mlp.{gate,up}_proj", &gate_up_desc, &w->gate_up, err);
     if (code == 0)
         code = pack_rows(l, w->gate_up, gate, first, n, 0, err);
@@ -258,7 +295,8 @@ static int load_experts(struct loader *l, struct phx_err *err)
     const struct phx_model_config *c = l->config;
     struct phx_layer              *w = l->layer;
     const struct phx_ckpt_tensor  *router = find(l, "mlp.router.weight");
-    struct phx_weight_desc         desc = whole(phx_pack_dtype(router), c->n_experts, c->dim, 1);
+    /* float32 products in every mode: a rounded one could choose another expert */
+    struct phx_weight_desc         desc = whole(PHX_DTYPE_F32, c->n_experts, c->dim, 1);
     int code = phx_pack_create(&l->packer, router->name, &desc, &w->router, err);
     if (code == 0)
         code = pack_rows(l, w->router, router, 0, c->n_experts, 0, err);
@@ -279,7 +317,7 @@ static int load_vocabulary(struct loader *l, const char *name, struct phx_weight
     const struct phx_ckpt_tensor *t = phx_checkpoint_find(l->checkpoint, name);
     int32_t                       n = count(l->part->vocab);
     phx_assert(t != NULL);
-    struct phx_weight_desc desc = whole(phx_pack_dtype(t), n, l->config->dim, 1);
+    struct phx_weight_desc desc = whole(packed_as(l, phx_pack_dtype(t)), n, l->config->dim, 1);
     int code = phx_pack_create(&l->packer, name, &desc, out, err);
     return code != 0 ? code : pack_rows(l, *out, t, l->part->vocab.first, n, 0, err);
 }
@@ -311,7 +349,7 @@ static int load_ends(struct loader *l, struct phx_weights *w, struct phx_err *er
     const struct phx_part *part = l->part;
     bool is_first = part->pp == 0, is_last = part->pp == part->pp_size - 1;
     const char *head = l->config->is_tied ? "model.embed_tokens.weight" : "lm_head.weight";
-    int         code = l->config->is_tied ? check_tied_head(l, err) : 0;
+    int         code = l->config->is_tied && !l->packer.is_listing ? check_tied_head(l, err) : 0;
     if (code == 0 && is_first)
         code = load_vocabulary(l, "model.embed_tokens.weight", &w->embedding, err);
     if (code == 0 && is_last && is_first && l->config->is_tied)
@@ -328,25 +366,49 @@ static int load_ends(struct loader *l, struct phx_weights *w, struct phx_err *er
     return code;
 }
 
+/* All weights of the part in the order in which they are packed; layers: of this rank. */
+static int walk(struct loader *l, const struct phx_part *part, struct phx_weights *w, struct phx_err *err)
+{
+    int code = load_ends(l, w, err);
+    for (int32_t i = 0; i < count(part->layers) && code == 0; i++) {
+        struct phx_layer layer = {0};
+        l->global_layer = part->layers.first + i;
+        l->layer = l->packer.is_listing ? &layer : &w->layers[i];
+        l->layer->index = i;
+        l->layer->window = l->config->window[l->global_layer];
+        code = load_attention(l, err);
+        if (code == 0)
+            code = l->config->n_experts > 0 ? load_experts(l, err) : load_dense(l, err);
+    }
+    return code;
+}
+
+/* Goes through the weights once without touching them: what there is to read, and reading can run ahead of packing. */
+static int start_ahead(struct loader *l, struct phx_err *err)
+{
+    struct loader      listing = *l;
+    struct phx_weights none = {0};
+    listing.packer.is_listing = true;
+    int code = walk(&listing, l->part, &none, err);
+    l->packer.total_bytes = listing.packer.total_bytes;
+    if (code == 0)
+        phx_ahead_start(l->packer.ahead);
+    return code;
+}
+
 int phx_weights_load(const struct phx_model_options *o, const struct phx_checkpoint *checkpoint,
                      struct phx_weights *w, struct phx_err *err)
 {
     struct loader l = {
         .packer = {.backend = o->backend, .progress = o->progress, .progress_ctx = o->progress_ctx,
-                   .total_bytes = o->part->weights_bytes, .chunk_bytes = CHUNK_BYTES},
+                   .chunk_bytes = CHUNK_BYTES, .ahead = phx_ahead_create()},
         .config = o->config, .part = o->part, .checkpoint = checkpoint};
     w->n_layers = count(o->part->layers);
     w->layers = phx_mem_calloc((size_t)w->n_layers, sizeof *w->layers);
-    int code = load_ends(&l, w, err);
-    for (int32_t i = 0; i < w->n_layers && code == 0; i++) {
-        l.global_layer = o->part->layers.first + i;
-        l.layer = &w->layers[i];
-        l.layer->index = i;
-        l.layer->window = o->config->window[l.global_layer];
-        code = load_attention(&l, err);
-        if (code == 0)
-            code = o->config->n_experts > 0 ? load_experts(&l, err) : load_dense(&l, err);
-    }
+    int code = start_ahead(&l, err);
+    if (code == 0)
+        code = walk(&l, o->part, w, err);
+    phx_ahead_destroy(l.packer.ahead);
     w->size_bytes = l.packer.allocated_bytes;
     if (code == 0 && o->progress != NULL)
         o->progress(o->progress_ctx, l.packer.total_bytes, l.packer.total_bytes);

@@ -55,7 +55,7 @@ static uint64_t ffn_fixed_bytes(const struct phx_partition_request *q, const str
     int32_t                        n = count(p->ffn);
 
     if (c->n_experts > 0)
-        return bytes + plain(q, c->n_experts, c->dim) + vector(c->n_experts);
+        return bytes + matrix(q, PHX_DTYPE_F32, c->n_experts, c->dim, 1, 1, NULL) + vector(c->n_experts);
     bytes += plain(q, 2 * n, c->dim);
     bytes += matrix(q, c->dtype, c->dim, n, 1, p->n_slices, p->ffn_slice_end);
     if (c->has_mlp_bias)

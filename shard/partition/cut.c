@@ -63,6 +63,14 @@ static void set_slices(int32_t n, int32_t unit, int32_t first, int32_t end,
         ends[i - first] = slice_cut(n, unit, i + 1, PHX_SLICES_MAX) - start;
 }
 
+void phx_slice_ends(const struct phx_model_config *c, bool is_ffn, int32_t ends[PHX_SLICES_MAX])
+{
+    if (is_ffn)
+        set_slices(c->ffn_dim, ffn_unit(c), 0, PHX_SLICES_MAX, ends);
+    else /* head_dim is even, so these cuts meet the borders of the heads wherever tp does */
+        set_slices(c->n_heads * c->head_dim, 2, 0, PHX_SLICES_MAX, ends);
+}
+
 int phx_cut_tensor(const struct phx_model_config *c, int32_t tp, int32_t tp_size,
                    struct phx_part *part, struct phx_err *err)
 {
@@ -87,8 +95,7 @@ int phx_cut_tensor(const struct phx_model_config *c, int32_t tp, int32_t tp_size
         part->n_slices = end - first;
         part->ffn.first = slice_cut(c->ffn_dim, unit, first, PHX_SLICES_MAX);
         part->ffn.end = slice_cut(c->ffn_dim, unit, end, PHX_SLICES_MAX);
-        /* head_dim is even, so these cuts meet the borders of the heads wherever tp does */
-        set_slices(n_k, 2, first, end, part->attn_slice_end);
+        set_slices(n_k, 2, first, end, part->attn_slice_end); /* as phx_slice_ends() has them */
         set_slices(c->ffn_dim, unit, first, end, part->ffn_slice_end);
     } else {
         part->n_slices = 1;

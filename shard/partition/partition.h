@@ -62,9 +62,15 @@ struct phx_partition_request {
     int32_t                         max_context;   /* positions; 0 = all the model has */
 };
 
+/* Where the eight K-slices of the products that tp splits end: of attention out, or of ffn down. */
+void phx_slice_ends(const struct phx_model_config *config, bool is_ffn, int32_t ends[PHX_SLICES_MAX]);
+
 /* Fills parts[tp * pp] in rank order.  PHX_E_INVALID with the reason and the nearest possible values when
  * tp or pp do not fit; PHX_E_NOMEM naming the rank whose memory is too small and by how much. */
 int phx_partition(const struct phx_partition_request *request, struct phx_part *parts,
                   struct phx_err *err) PHX_CHECKED;
+
+/* The type of a cache from its name: f32, bf16 or int8; false for any other. */
+bool phx_kv_dtype_parse(const char *text, enum phx_dtype *out);
 
 #endif

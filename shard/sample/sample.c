@@ -89,19 +89,6 @@ static void apply_bias(const struct phx_sampler *s, const struct phx_sample_inpu
             in->logits[in->sampling->bias[i].token] += in->sampling->bias[i].bias;
 }
 
-/* The largest logit, the lowest id on ties; -1 when there is none that is a number. */
-static int32_t find_best(const float *logits, int32_t n)
-{
-    float   largest = phx_largest(logits, n);
-    int32_t i = 0;
-
-    if (!(largest > -INFINITY))
-        return -1;
-    while (logits[i] != largest)
-        i++;
-    return i;
-}
-
 /* ln of the sum of e^logit. */
 static double log_sum(struct phx_sampler *s, const float *logits, int32_t n, float largest)
 {
@@ -162,7 +149,7 @@ static int adjust(struct phx_sampler *s, const struct phx_sample_input *in, int3
         return phx_fail(err, PHX_E_INVALID, "sampling: every id is masked");
     apply_bias(s, in);
     apply_penalties(s, in);
-    *best = find_best(in->logits, n);
+    *best = phx_find_largest(in->logits, n);
     if (*best < 0)
         return phx_fail(err, PHX_E_INTERNAL, "sampling: the logits are not numbers");
     return 0;

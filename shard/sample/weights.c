@@ -5,67 +5,43 @@
 #include <stdbool.h>
 #include <string.h>
 
-enum { LANES = 8, BLOCK = 4096, DIGITS = 3, BINS = 2048 };
+#include "shard/sample/loops.h"
 
-/* A weight below e^-700 is nothing; it also keeps the scaling below inside the range of doubles. */
-#define FLOOR (-700.0)
+enum { BLOCK = 4096, DIGITS = 3, BINS = 2048 };
 
-/* Two at a time in the compiler's portable vectors; a cast between them keeps the bits. */
-typedef double  pair __attribute__((vector_size(16)));
-typedef int64_t pair_bits __attribute__((vector_size(16)));
-
-/* x = k ln2 + r with |r| <= ln2 / 2: e^x = 2^k e^r, e^r by its Taylor polynomial of degree 9. */
-static pair exp_pair(pair x)
+float phx_largest(const float *logits, int32_t n)
 {
-    const double ln2_high = 6.93147180369123816490e-01, ln2_low = 1.90821492927058770002e-10;
-    const pair   floor = {FLOOR, FLOOR};
-    pair_bits    is_in = x > floor;
-    pair         bounded = (pair)(((pair_bits)x & is_in) | ((pair_bits)floor & ~is_in));
-    pair         shifted = bounded * 1.44269504088896340736 + 0x1.8p52, k = shifted - 0x1.8p52;
-    pair         r = (bounded - k * ln2_high) - k * ln2_low, p = r * (1.0 / 362880.0);
+    return phx_sample_loops_at(0)->largest(logits, n);
+}
 
-    p = (p + 1.0 / 40320.0) * r;
-    p = (p + 1.0 / 5040.0) * r;
-    p = (p + 1.0 / 720.0) * r;
-    p = (p + 1.0 / 120.0) * r;
-    p = (p + 1.0 / 24.0) * r;
-    p = (p + 1.0 / 6.0) * r;
-    p = (p + 0.5) * r;
-    p = (p + 1.0) * r + 1.0;
-    /* k stands in the lowest bits of shifted: add it to the exponent */
-    return (pair)(((pair_bits)p + ((pair_bits)shifted << 52)) & is_in);
+/* Block by block, so that the walk for the place is short; the first of equal blocks stays. */
+int32_t phx_find_largest(const float *logits, int32_t n)
+{
+    const struct phx_sample_loops *loops = phx_sample_loops_at(0);
+    float                          best = -INFINITY;
+    int32_t                        at = -1;
+
+    for (int32_t i = 0; i < n; i += BLOCK) {
+        float largest = loops->largest(logits + i, n - i < BLOCK ? n - i : BLOCK);
+
+        if (largest != largest)
+            return -1;
+        at = largest > best ? i : at;
+        best = largest > best ? largest : best;
+    }
+    while (at >= 0 && logits[at] != best)
+        at++;
+    return at;
 }
 
 void phx_weigh(const float *logits, int32_t n, float largest, float temperature, double *weight)
 {
-    const double top = (double)largest, scale = 1.0 / (double)temperature;
-    int32_t      i = 0;
-
-    for (; i + 2 <= n; i += 2) {
-        pair x = {(double)logits[i], (double)logits[i + 1]};
-
-        x = exp_pair((x - top) * scale);
-        weight[i] = x[0];
-        weight[i + 1] = x[1];
-    }
-    if (i < n) {
-        pair x = {(double)logits[i], (double)logits[i]};
-
-        weight[i] = exp_pair((x - top) * scale)[0];
-    }
+    phx_sample_loops_at(0)->weigh(logits, n, (double)largest, 1.0 / (double)temperature, weight);
 }
 
 static double sum_block(const double *weight, int32_t n)
 {
-    double  lane[LANES] = {0};
-    int32_t i = 0;
-
-    for (; i + LANES <= n; i += LANES)
-        for (int32_t j = 0; j < LANES; j++)
-            lane[j] += weight[i + j];
-    for (int32_t j = 0; i < n; i++, j++)
-        lane[j] += weight[i];
-    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+    return phx_sample_loops_at(0)->sum(weight, n);
 }
 
 double phx_weights_sum(const double *weight, int32_t n)
@@ -94,28 +70,6 @@ double phx_weights_log(double x)
         y += x * e * (1.0 - rest + rest * rest * 0.5) - 1.0;
     }
     return y;
-}
-
-float phx_largest(const float *logits, int32_t n)
-{
-    float   lane[LANES];
-    int32_t i = 0;
-    bool    is_odd = false;
-
-    for (int32_t j = 0; j < LANES; j++)
-        lane[j] = -INFINITY;
-    for (; i + LANES <= n; i += LANES)
-        for (int32_t j = 0; j < LANES; j++) {
-            is_odd |= !(logits[i + j] < INFINITY); /* NaN or infinite */
-            lane[j] = logits[i + j] > lane[j] ? logits[i + j] : lane[j];
-        }
-    for (; i < n; i++) {
-        is_odd |= !(logits[i] < INFINITY);
-        lane[0] = logits[i] > lane[0] ? logits[i] : lane[0];
-    }
-    for (int32_t j = 1; j < LANES; j++)
-        lane[0] = lane[j] > lane[0] ? lane[j] : lane[0];
-    return is_odd ? NAN : lane[0];
 }
 
 /* Ascending with the logit; both zeros are one value. */

@@ -11,6 +11,8 @@
 
 /* The largest logit (-INFINITY when there is no other); NaN when one is NaN or +INFINITY. */
 float phx_largest(const float *logits, int32_t n);
+/* Its id, the lowest on ties; -1 when one is NaN or +INFINITY, or all are -INFINITY. */
+int32_t phx_find_largest(const float *logits, int32_t n);
 
 /* weight[i] = e^((logits[i] - largest) / temperature), within 1e-11 of itself; 0 below e^-700.
  * largest is the maximum of logits, which may hold -INFINITY but neither NaN nor INFINITY. */

@@ -102,10 +102,11 @@ static void plan_decodes(struct draft *d)
     int32_t           n_slots = s->options.max_seqs, left;
 
     left = (s->n_running + s->options.n_inflight - 1) / s->options.n_inflight;
-    for (int32_t i = 0, first = s->cursor; i < n_slots && left > 0 && d->rows_left > 0; i++) {
-        int32_t     slot = (first + i) % n_slots;
+    for (int32_t i = 0, next = s->cursor; i < n_slots && left > 0 && d->rows_left > 0; i++) {
+        int32_t     slot = next;
         struct seq *seq = s->slots[slot];
 
+        next = slot + 1 < n_slots ? slot + 1 : 0;
         if (d->results_left == 0)
             return;
         if (seq == NULL || seq->is_planned || seq->n_computed != seq->n_tokens - 1)
@@ -114,7 +115,7 @@ static void plan_decodes(struct draft *d)
             continue;
         add_to_plan(d, seq, 1);
         left--;
-        s->cursor = (slot + 1) % n_slots; /* who had no turn comes first next time */
+        s->cursor = next; /* who had no turn comes first next time */
     }
 }
 
@@ -266,7 +267,7 @@ static void admit_waiting(struct draft *d)
 
 const struct phx_plan *phx_sched_plan(struct phx_sched *s)
 {
-    struct draft d = {s, NULL, s->options.max_rows, s->options.max_seqs, PHX_PLAN_NEW_TOKENS};
+    struct draft d = {s, NULL, s->options.max_rows, s->options.max_results, PHX_PLAN_NEW_TOKENS};
 
     if (s->n_plans == s->options.n_inflight)
         return NULL;
@@ -278,6 +279,7 @@ const struct phx_plan *phx_sched_plan(struct phx_sched *s)
     admit_waiting(&d);
     if (d.open->plan.n_seqs == 0)
         return NULL;
+    phx_sched_plan_drafts(s, d.open, d.results_left);
     d.open->plan.step = ++s->step;
     s->n_plans++;
     return &d.open->plan;

@@ -30,6 +30,11 @@ static int check_options(const struct phx_sched_options *o, struct phx_err *err)
     if (o->n_inflight < 1 || o->n_inflight > INFLIGHT_MAX)
         return phx_fail(err, PHX_E_INVALID, "n_inflight: %d is not 1 to %d", o->n_inflight,
                         INFLIGHT_MAX);
+    if (o->max_results != 0 && (o->max_results < o->max_seqs || o->max_results > PHX_SCHED_SEQS_MAX))
+        return phx_fail(err, PHX_E_INVALID, "max_results: %d is not max_seqs to %d", o->max_results,
+                        PHX_SCHED_SEQS_MAX);
+    if (o->draft_rows < 0 || o->draft_rows > ROWS_MAX)
+        return phx_fail(err, PHX_E_INVALID, "draft_rows: %d is not 0 to %d", o->draft_rows, ROWS_MAX);
     if (o->vocab_size < 1)
         return phx_fail(err, PHX_E_INVALID, "vocab_size: must be positive");
     return 0;
@@ -53,6 +58,8 @@ int phx_sched_create(const struct phx_sched_options *options, struct phx_sched *
     s->n_vacated = 1;
     if (s->options.chunk_rows == 0)
         s->options.chunk_rows = options->max_rows;
+    if (s->options.max_results == 0)
+        s->options.max_results = options->max_seqs;
     s->pool = pool;
     s->slots = phx_mem_calloc(n, sizeof(*s->slots));
     s->waiting = phx_mem_calloc((size_t)options->max_waiting + n, sizeof(*s->waiting));
@@ -87,16 +94,6 @@ void phx_sched_destroy(struct phx_sched *s)
     phx_mem_free(s);
 }
 
-static bool is_stop(const struct seq *seq, int32_t token)
-{
-    if (seq->sampling.ignore_eos)
-        return false;
-    for (int32_t i = 0; i < seq->sampling.n_stop_ids; i++)
-        if (seq->sampling.stop_ids[i] == token)
-            return true;
-    return false;
-}
-
 /* What came of a step. */
 struct results {
     const struct phx_sampled *sampled;
@@ -107,9 +104,9 @@ struct results {
  * goes on behind the last one found. */
 static int32_t find_result(struct results *r, int32_t slot)
 {
-    for (int32_t i = 0; i < r->n; i++) {
-        int32_t at = (r->next + i) % r->n;
-
+    for (int32_t i = 0, at = r->next; i < r->n; i++, at++) {
+        if (at >= r->n)
+            at = 0;
         if (r->sampled[at].slot == slot) {
             r->next = at + 1;
             return at;
@@ -166,36 +163,56 @@ static int32_t take_checks(struct phx_sched *s, struct seq *seq, const struct ph
     return planned->n_checked;
 }
 
-static int32_t take_token(struct phx_sched *s, struct seq *seq, const struct phx_plan_seq *planned,
-                          struct results *r, struct phx_sched_event *event)
+/* Keys and values of further positions are in the cache. */
+static void add_computed(struct phx_sched *s, struct seq *seq, int32_t n)
 {
-    int32_t         at = find_result(r, planned->slot);
+    seq->n_computed += n;
+    if (s->options.has_prefix_cache)
+        phx_kv_seal(s->pool, &seq->kv, seq->tokens, seq->n_computed);
+}
+
+static enum phx_finish finish_of(const struct seq *seq)
+{
+    if (phx_seq_is_stop(seq, seq->tokens[seq->n_tokens - 1]))
+        return PHX_FINISH_STOP;
+    return seq->n_tokens >= seq->max_total ? PHX_FINISH_LENGTH : PHX_FINISH_NONE;
+}
+
+/* The next token, and while the tokens are those that were guessed, the ones behind it; the number of events. */
+static int32_t take_tokens(struct phx_sched *s, struct seq *seq, const struct phx_plan_seq *planned,
+                           struct results *r, struct phx_sched_event *events)
+{
+    int32_t         at = find_result(r, planned->slot), n = 0;
+    bool            is_right = true;
     enum phx_finish finish = PHX_FINISH_NONE;
 
-    if (!is_token(s, r, at, planned->slot)) {
-        phx_seq_put_end(event, seq, PHX_FINISH_ERROR);
-        leave(s, seq);
-        return 1;
+    for (; is_right && finish == PHX_FINISH_NONE; n++, at++) {
+        if (!is_token(s, r, at, planned->slot)) {
+            phx_seq_put_end(&events[n], seq, finish = PHX_FINISH_ERROR);
+            continue;
+        }
+        is_right = n < planned->n_drafts && seq->tokens[seq->n_tokens] == r->sampled[at].token;
+        s->n_accepted += is_right;
+        seq->tokens[seq->n_tokens++] = r->sampled[at].token;
+        if (is_right)
+            add_computed(s, seq, 1);
+        finish = finish_of(seq);
+        tell(seq, r->sampled[at].token, at, finish, &events[n]);
     }
-    seq->tokens[seq->n_tokens++] = r->sampled[at].token;
-    if (is_stop(seq, r->sampled[at].token))
-        finish = PHX_FINISH_STOP;
-    else if (seq->n_tokens >= seq->max_total)
-        finish = PHX_FINISH_LENGTH;
-    tell(seq, r->sampled[at].token, at, finish, event);
+    r->next = at;
+    s->n_drafted += (uint64_t)planned->n_drafts;
+    phx_drafter_learn(&seq->drafter, planned->n_drafts, n - !is_right, n);
     if (finish != PHX_FINISH_NONE)
         leave(s, seq);
-    return 1;
+    return n;
 }
 
 /* What a completed step means for one of its sequences; the number of events written. */
 static int32_t advance(struct phx_sched *s, struct seq *seq, const struct phx_plan_seq *planned,
                        struct results *r, struct phx_sched_event *events)
 {
-    seq->n_computed += planned->n_rows;
+    add_computed(s, seq, planned->n_rows - planned->n_drafts);
     seq->n_retries = 0;
-    if (s->options.has_prefix_cache)
-        phx_kv_seal(s->pool, &seq->kv, seq->tokens, seq->n_computed);
     if (seq->is_cancelled) {
         phx_seq_put_end(events, seq, PHX_FINISH_CANCELLED);
         leave(s, seq);
@@ -203,7 +220,7 @@ static int32_t advance(struct phx_sched *s, struct seq *seq, const struct phx_pl
     }
     if (planned->n_checked > 0)
         return take_checks(s, seq, planned, r, events);
-    return planned->is_sampled ? take_token(s, seq, planned, r, events) : 0;
+    return planned->is_sampled ? take_tokens(s, seq, planned, r, events) : 0;
 }
 
 /* The step was dropped: run it again, a few times. */
@@ -261,6 +278,8 @@ void phx_sched_stats(const struct phx_sched *s, struct phx_sched_stats *stats)
         .n_open_plans = s->n_plans,
         .n_preempted = s->n_preempted,
         .n_steps = s->step,
+        .n_drafted = s->n_drafted,
+        .n_accepted = s->n_accepted,
     };
     phx_kv_stats(s->pool, &stats->kv);
 }

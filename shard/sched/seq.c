@@ -29,6 +29,8 @@ struct seq *phx_seq_create(const struct phx_submit *submit, const struct phx_sch
     memcpy(s->salt, submit->cache_salt, sizeof(s->salt));
     max_blocks = (s->max_total + options->block_tokens - 1) / options->block_tokens;
     phx_kv_seq_init(&s->kv, phx_mem_calloc((size_t)max_blocks, sizeof(int32_t)), max_blocks, s->salt);
+    if (options->draft_rows > 0 && submit->n_check == 0)
+        phx_drafter_init(&s->drafter, s->max_total);
     return s;
 }
 
@@ -38,6 +40,7 @@ void phx_seq_destroy(struct seq *s)
         return;
     phx_mem_free(s->tokens);
     phx_mem_free(s->kv.blocks);
+    phx_drafter_fini(&s->drafter);
     phx_mem_free((void *)(uintptr_t)s->sampling.bias); /* our own copies, const for readers */
     phx_mem_free((void *)(uintptr_t)s->sampling.stop_ids);
     phx_mem_free(s);
@@ -59,6 +62,16 @@ void phx_seq_put_end(struct phx_sched_event *e, const struct seq *seq, enum phx_
         .cached_tokens = seq->cached_tokens,
         .finish = finish,
     };
+}
+
+bool phx_seq_is_stop(const struct seq *seq, int32_t token)
+{
+    if (seq->sampling.ignore_eos)
+        return false;
+    for (int32_t i = 0; i < seq->sampling.n_stop_ids; i++)
+        if (seq->sampling.stop_ids[i] == token)
+            return true;
+    return false;
 }
 
 bool phx_seq_is_before(const struct seq *a, const struct seq *b)

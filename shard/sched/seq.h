@@ -3,6 +3,7 @@
 #ifndef PHX_SHARD_SCHED_SEQ_H
 #define PHX_SHARD_SCHED_SEQ_H
 
+#include "shard/sched/draft.h"
 #include "shard/sched/sched.h"
 
 enum { RETRIES_MAX = 3 };
@@ -30,6 +31,7 @@ struct seq {
     struct phx_sampling sampling;   /* arrays copied */
     uint8_t             salt[PHX_KV_SALT_BYTES];
     struct phx_kv_seq   kv;
+    struct phx_drafter  drafter;
 };
 
 /* One open plan. */
@@ -50,6 +52,7 @@ struct phx_sched {
     int32_t                  n_pending, pending_max;
     int32_t                  cursor;     /* slot where the next decode round starts */
     uint64_t                 order, step, n_preempted;
+    uint64_t                 n_drafted, n_accepted; /* guesses run, and those that became output */
     uint64_t                 n_vacated;  /* sequences that gave blocks back, + 1 */
 };
 
@@ -63,6 +66,12 @@ bool phx_seq_is_before(const struct seq *a, const struct seq *b);
 void phx_seq_put_end(struct phx_sched_event *e, const struct seq *seq, enum phx_finish finish);
 /* Position of the first row of a checked sequence that has something to tell yet. */
 int32_t phx_seq_first_check(const struct seq *seq);
+
+/* Whether a token ends it. */
+bool phx_seq_is_stop(const struct seq *seq, int32_t token);
+/* Guesses for the decoding sequences of a plan that is complete otherwise, as far as rows, results and blocks
+ * are left that nobody else wants. */
+void phx_sched_plan_drafts(struct phx_sched *s, struct open_plan *open, int32_t results_left);
 
 /* Inserts by priority, then arrival. */
 void phx_sched_enqueue(struct phx_sched *s, struct seq *seq);

@@ -29,13 +29,14 @@ struct phx_head {
     struct phx_buf           bytes; /* of a result on its way out */
     unsigned char           *inbox; /* of a result that came in */
     struct phx_result        result;
-    struct phx_sampled      *sampled; /* [max_seqs] */
+    struct phx_sampled      *sampled; /* [max_results] */
     struct phx_sched_event  *events;
     struct phx_token_out    *tokens;  /* of the message in the making */
     struct phx_logprob      *logprobs;
     int32_t                  n_tokens, n_logprobs;
     struct phx_link_step     last;    /* of the newest completed step */
     uint64_t                 n_preempted, hit_tokens, comm_bytes;
+    uint64_t                 n_drafted, n_accepted;
     int64_t                  started_ns[OPEN_RING]; /* of open plans, by step modulo */
     int32_t                  rows[OPEN_RING][2];    /* prefill, decode */
     uint64_t                 oldest;  /* step of the oldest open plan */
@@ -54,9 +55,11 @@ int phx_head_create(struct phx_step *s, struct phx_head **out, struct phx_err *e
         .n_inflight = s->options->pp,
         .vocab_size = s->config.vocab_size,
         .has_prefix_cache = s->options->has_prefix_cache,
+        .max_results = phx_step_max_results(s->options),
+        .draft_rows = s->options->draft_rows,
     };
     struct phx_head *h = phx_mem_calloc(1, sizeof(*h));
-    size_t           n = (size_t)options.max_seqs;
+    size_t           n = (size_t)options.max_results;
     int              rc = phx_sched_create(&options, &h->sched, err);
 
     *out = NULL;
@@ -64,9 +67,9 @@ int phx_head_create(struct phx_step *s, struct phx_head **out, struct phx_err *e
     phx_step_plan_limits(s, &h->limits);
     h->encoder = phx_plan_encoder_create(&h->limits);
     phx_buf_init(&h->plan, phx_plan_max_bytes(&h->limits));
-    phx_buf_init(&h->bytes, phx_result_max_bytes(options.max_seqs));
+    phx_buf_init(&h->bytes, phx_result_max_bytes(options.max_results));
     h->result.tokens = phx_mem_calloc(n, sizeof(*h->result.tokens));
-    h->inbox = phx_mem_calloc(1, phx_result_max_bytes(options.max_seqs));
+    h->inbox = phx_mem_calloc(1, phx_result_max_bytes(options.max_results));
     h->sampled = phx_mem_calloc(n, sizeof(*h->sampled));
     h->events = phx_mem_calloc(n + WAITING_MAX, sizeof(*h->events));
     h->tokens = phx_mem_calloc(TOKENS_MAX, sizeof(*h->tokens));
@@ -214,25 +217,28 @@ static void measure(struct phx_head *h, uint64_t step)
         .step_us = us < UINT32_MAX ? (uint32_t)us : UINT32_MAX,
         .n_prefill_tokens = h->rows[step % OPEN_RING][0],
         .n_decode_tokens = h->rows[step % OPEN_RING][1],
+        .n_draft_tokens = (int32_t)(stats.n_drafted - h->n_drafted),
+        .n_accepted_tokens = (int32_t)(stats.n_accepted - h->n_accepted),
         .bytes_comm = bytes - h->comm_bytes,
     };
     h->n_preempted = stats.n_preempted;
     h->hit_tokens = stats.kv.hit_tokens;
+    h->n_drafted = stats.n_drafted;
+    h->n_accepted = stats.n_accepted;
     h->comm_bytes = bytes;
     h->last.step = step;
 }
 
 static int complete_oldest(struct phx_head *h, struct phx_err *err)
 {
-    size_t  size = 0, capacity = phx_result_max_bytes(h->limits.max_seqs);
+    size_t  size = 0, capacity = phx_result_max_bytes(h->limits.max_results);
     int32_t n;
     int     rc;
 
     rc = phx_comm_result_recv(h->s->comm, h->inbox, capacity, &size, -1);
     if (rc != 0)
         return phx_fail(err, rc, "waiting for tokens: %s", phx_err_text(rc));
-    rc = phx_result_decode(h->inbox, size, h->limits.max_seqs, h->limits.vocab_size, &h->result,
-                           err);
+    rc = phx_result_decode(h->inbox, size, &h->limits, &h->result, err);
     if (rc == 0 && h->result.step != h->oldest)
         rc = phx_fail(err, PHX_E_FORMAT, "step result: of step %llu, not %llu",
                       (unsigned long long)h->result.step, (unsigned long long)h->oldest);
@@ -295,7 +301,7 @@ int phx_head_run(struct phx_head *h, struct phx_link_step *out, struct phx_err *
 
 void phx_head_stop(struct phx_head *h)
 {
-    size_t size, capacity = phx_result_max_bytes(h->limits.max_seqs);
+    size_t size, capacity = phx_result_max_bytes(h->limits.max_results);
 
     /* who runs a plan wants to be rid of its result before it reads that it may go */
     while (h->n_open > 0 &&

@@ -13,9 +13,9 @@
 #include "shard/step/step.h"
 
 enum {
-    OPT_MODEL = 256, OPT_MODEL_KEY, OPT_TP, OPT_PP, OPT_BACKEND, OPT_ISA, OPT_THREADS, OPT_KV_DTYPE, OPT_KV_BLOCKS,
+    OPT_MODEL = 256, OPT_MODEL_KEY, OPT_TP, OPT_PP, OPT_BACKEND, OPT_ISA, OPT_COMPUTE, OPT_DTYPE, OPT_THREADS, OPT_KV_DTYPE, OPT_KV_BLOCKS,
     OPT_KV_MEMORY, OPT_BLOCK_TOKENS, OPT_MAX_SEQS, OPT_MAX_ROWS, OPT_MAX_CONTEXT, OPT_JOIN, OPT_TOKEN,
-    OPT_CA, OPT_CERT, OPT_KEY, OPT_REPLICA, OPT_NO_PREFIX, OPT_LOG_LEVEL, OPT_SCRIPT
+    OPT_CA, OPT_CERT, OPT_KEY, OPT_REPLICA, OPT_NO_PREFIX, OPT_SPECULATE, OPT_LOG_LEVEL, OPT_SHARE, OPT_SCRIPT
 };
 
 static const struct argp_option options[] = {
@@ -24,9 +24,12 @@ static const struct argp_option options[] = {
     {"tp", OPT_TP, "N", 0, "tensor parallel ranks (default 1)", 0},
     {"pp", OPT_PP, "N", 0, "pipeline stages (default 1)", 0},
     {"backend", OPT_BACKEND, "NAME", 0, "cpu or cuda (default cpu)", 0},
-    {"isa", OPT_ISA, "NAME", 0, "auto, ref, avx2 or avx512", 0},
-    {"threads", OPT_THREADS, "N", 0, "threads of this rank (default: all allowed cores)", 0},
-    {"kv-dtype", OPT_KV_DTYPE, "T", 0, "f32 or bf16 (default f32)", 0},
+    {"isa", OPT_ISA, "NAME", 0, "auto, ref, avx2, avx512 or amx", 0},
+    {"compute", OPT_COMPUTE, "T", 0, "f32, bf16 or int8 (default f32)", 0},
+    {"dtype", OPT_DTYPE, "T", 0, "auto, or int8: dense weights are quantised (default auto)", 0},
+    {"threads", OPT_THREADS, "N", 0, "threads of this rank (default: the cores of its share of the machine)", 0},
+    {"share", OPT_SHARE, "I/N", 0, "this replica is number I, from 0, of N on its machines (default 0/1)", 0},
+    {"kv-dtype", OPT_KV_DTYPE, "T", 0, "f32, bf16 or int8 (default f32)", 0},
     {"kv-blocks", OPT_KV_BLOCKS, "N", 0, "blocks of the cache (default: from the memory)", 0},
     {"kv-memory", OPT_KV_MEMORY, "BYTES", 0, "bytes of the cache per rank", 0},
     {"block-tokens", OPT_BLOCK_TOKENS, "N", 0, "positions of a block: 16 or 32 (default 16)", 0},
@@ -34,6 +37,7 @@ static const struct argp_option options[] = {
     {"max-rows", OPT_MAX_ROWS, "N", 0, "rows of a step (default 512)", 0},
     {"max-context", OPT_MAX_CONTEXT, "N", 0, "tokens of a sequence (default: the model's, at most 16384)", 0},
     {"no-prefix-cache", OPT_NO_PREFIX, NULL, 0, "do not share blocks between sequences", 0},
+    {"speculate", OPT_SPECULATE, "HOW", 0, "guess tokens: off or lookup (default off)", 0},
     {"join", OPT_JOIN, "HOST:PORT", 0, "the daemon", 0},
     {"join-token-file", OPT_TOKEN, "FILE", 0, "one-time token", 0},
     {"tls-ca", OPT_CA, "FILE", 0, "the cluster's CA", 0},
@@ -96,6 +100,15 @@ static error_t check_all(struct argp_state *state, const struct phx_step_options
     return 0;
 }
 
+static void parse_share(struct argp_state *state, const char *arg, struct phx_step_options *o)
+{
+    int end = 0;
+
+    if (sscanf(arg, "%4d/%4d%n", &o->share, &o->n_shares, &end) != 2 || arg[end] != '\0' ||
+        o->n_shares < 1 || o->share < 0 || o->share >= o->n_shares)
+        argp_error(state, "--share: '%s' is not I/N with I from 0 to N - 1", arg);
+}
+
 static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
     struct phx_step_options *o = state->input;
@@ -113,11 +126,26 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case OPT_KEY: o->tls_key_file = arg; return 0;
     case OPT_REPLICA: o->replica_id = arg; return 0;
     case OPT_SCRIPT: o->script_file = arg; return 0;
+    case OPT_SHARE: parse_share(state, arg, o); return 0;
     case OPT_NO_PREFIX: o->has_prefix_cache = false; return 0;
-    case OPT_KV_DTYPE:
+    case OPT_SPECULATE:
+        if (strcmp(arg, "off") != 0 && strcmp(arg, "lookup") != 0)
+            argp_error(state, "--speculate: off or lookup");
+        o->draft_rows = strcmp(arg, "lookup") == 0 ? PHX_STEP_DRAFT_ROWS : 0;
+        return 0;
+    case OPT_DTYPE:
+        if (strcmp(arg, "auto") != 0 && strcmp(arg, "int8") != 0)
+            argp_error(state, "--dtype: auto or int8");
+        o->is_int8 = strcmp(arg, "int8") == 0;
+        return 0;
+    case OPT_COMPUTE:
         if (strcmp(arg, "f32") != 0 && strcmp(arg, "bf16") != 0)
-            argp_error(state, "--kv-dtype: f32 or bf16");
-        o->kv_dtype = strcmp(arg, "f32") == 0 ? PHX_DTYPE_F32 : PHX_DTYPE_BF16;
+            argp_error(state, "--compute: f32 or bf16");
+        o->compute = strcmp(arg, "f32") == 0 ? PHX_COMPUTE_F32 : PHX_COMPUTE_BF16;
+        return 0;
+    case OPT_KV_DTYPE:
+        if (!phx_kv_dtype_parse(arg, &o->kv_dtype))
+            argp_error(state, "--kv-dtype: f32, bf16 or int8");
         return 0;
     case OPT_LOG_LEVEL:
         if (phx_log_parse_level(arg, &level) != 0)
@@ -163,7 +191,7 @@ int main(int argc, char **argv)
                                      NULL, NULL};
     struct phx_step_options  o = {
          .model_key = "", .tp = 1, .pp = 1, .backend = "cpu", .kv_dtype = PHX_DTYPE_F32, .block_tokens = 16,
-         .max_seqs = 16, .max_rows = 512, .has_prefix_cache = true,
+         .max_seqs = 16, .max_rows = 512, .n_shares = 1, .has_prefix_cache = true,
     };
 
     argp_err_exit_status = 2;

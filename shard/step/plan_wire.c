@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/step/plan_wire.h"
 
+#include <stddef.h>
 #include <string.h>
 
 #include "rpc/base/mem.h"
 
-enum { FLAG_NEW = 1, FLAG_SAMPLED = 2, FLAG_CHECKED = 4, HEADER_BYTES = 24, SEQ_BYTES = 24, NEW_BYTES = 48 };
+enum { FLAG_NEW = 1, FLAG_SAMPLED = 2, FLAG_CHECKED = 4, FLAG_GUESSED = 8, FLAGS = 15, HEADER_BYTES = 24, SEQ_BYTES = 24, NEW_BYTES = 48 };
 
 static const uint32_t MAGIC = 0x31584850u; /* "PHX1" */
 
@@ -17,9 +18,9 @@ size_t phx_plan_max_bytes(const struct phx_plan_limits *l)
     size_t n_tokens = l->max_context > PHX_PLAN_NEW_TOKENS ? l->max_context : PHX_PLAN_NEW_TOKENS;
 
     /* per sequence a token and two blocks beyond those of the admitted prompts, none of which has more
-     * blocks than tokens */
-    return HEADER_BYTES + (size_t)l->max_seqs * (per_seq + 3 * sizeof(int32_t)) +
-           2 * n_tokens * sizeof(int32_t);
+     * blocks than tokens; guesses add a number each, themselves, and the tokens and blocks that come of them */
+    return HEADER_BYTES + (size_t)l->max_seqs * (per_seq + 4 * sizeof(int32_t)) +
+           3 * (size_t)l->max_results * sizeof(int32_t) + 2 * n_tokens * sizeof(int32_t);
 }
 
 /* ---- encoding ------------------------------------------------------------------------------- */
@@ -48,29 +49,50 @@ void phx_plan_encoder_destroy(struct phx_plan_encoder *e)
     phx_mem_free(e);
 }
 
-static void put_u32(struct phx_buf *out, uint32_t v)
+/* Words go to memory that was reserved for all of a sequence: a step writes thousands of them. */
+static int32_t *put(int32_t *at, const void *data, size_t size)
 {
-    phx_buf_put(out, &v, sizeof(v));
+    if (size > 0)
+        memcpy(at, data, size);
+    return at + size / sizeof(*at);
 }
 
-static void put_i32(struct phx_buf *out, int32_t v)
+static int32_t *put_ints(int32_t *at, const int32_t *list, int32_t n)
 {
-    phx_buf_put(out, &v, sizeof(v));
+    if (n == 1) {
+        *at = *list;
+        return at + 1;
+    }
+    return put(at, list, (size_t)n * sizeof(*list));
 }
 
-static void put_sampling(struct phx_buf *out, const struct phx_sampling *s)
+static int32_t *put_sampling(int32_t *at, const struct phx_sampling *s)
 {
-    phx_buf_put(out, &s->temperature, 4);
-    phx_buf_put(out, &s->top_p, 4);
-    phx_buf_put(out, &s->min_p, 4);
-    phx_buf_put(out, &s->presence_penalty, 4);
-    phx_buf_put(out, &s->frequency_penalty, 4);
-    phx_buf_put(out, &s->repetition_penalty, 4);
-    put_i32(out, s->top_k);
-    phx_buf_put(out, &s->seed, 8);
-    put_i32(out, s->n_logprobs);
-    put_i32(out, s->n_bias);
-    phx_buf_put(out, s->bias, (size_t)s->n_bias * sizeof(*s->bias));
+    at = put(at, &s->temperature, 4);
+    at = put(at, &s->top_p, 4);
+    at = put(at, &s->min_p, 4);
+    at = put(at, &s->presence_penalty, 4);
+    at = put(at, &s->frequency_penalty, 4);
+    at = put(at, &s->repetition_penalty, 4);
+    *at++ = s->top_k;
+    at = put(at, &s->seed, 8);
+    *at++ = s->n_logprobs;
+    *at++ = s->n_bias;
+    return put(at, s->bias, (size_t)s->n_bias * sizeof(*s->bias));
+}
+
+static size_t bytes_of(const struct phx_plan_seq *p, const struct phx_sched_seq_info *info, int32_t n_tokens,
+                       int32_t n_blocks)
+{
+    size_t n = SEQ_BYTES + ((size_t)n_tokens + (size_t)n_blocks) * sizeof(int32_t);
+
+    if (p->n_checked > 0)
+        n += sizeof(int32_t);
+    if (p->n_drafts > 0)
+        n += sizeof(int32_t) + (size_t)p->n_drafts * sizeof(int32_t);
+    if (p->is_new)
+        n += NEW_BYTES + (size_t)info->sampling->n_bias * sizeof(struct phx_bias);
+    return n;
 }
 
 static void put_seq(struct phx_plan_encoder *e, const struct phx_sched *sched,
@@ -78,26 +100,34 @@ static void put_seq(struct phx_plan_encoder *e, const struct phx_sched *sched,
 {
     struct phx_sched_seq_info info;
     struct known             *known = &e->slots[p->slot];
+    int32_t                   n_tokens, n_blocks, *at;
 
     phx_assert(phx_sched_info(sched, p->slot, &info));
     if (p->is_new)
         *known = (struct known){0, 0};
-    put_i32(out, p->slot);
-    put_u32(out, (p->is_new ? FLAG_NEW : 0u) | (p->is_sampled ? FLAG_SAMPLED : 0u) |
-                     (p->n_checked > 0 ? FLAG_CHECKED : 0u));
-    put_i32(out, p->pos);
-    put_i32(out, p->n_rows);
+    n_tokens = info.n_tokens - known->n_tokens;
+    n_blocks = p->n_blocks - known->n_blocks;
+    at = phx_buf_extend(out, bytes_of(p, &info, n_tokens, n_blocks));
+    if (at == NULL)
+        return; /* the buffer is over, which whoever owns it looks for */
+    *at++ = p->slot;
+    *at++ = (p->is_new ? FLAG_NEW : 0) | (p->is_sampled ? FLAG_SAMPLED : 0) |
+            (p->n_checked > 0 ? FLAG_CHECKED : 0) | (p->n_drafts > 0 ? FLAG_GUESSED : 0);
+    *at++ = p->pos;
+    *at++ = p->n_rows;
     if (p->n_checked > 0)
-        put_i32(out, p->n_checked);
-    put_i32(out, info.n_tokens - known->n_tokens);
-    phx_buf_put(out, info.tokens + known->n_tokens,
-                (size_t)(info.n_tokens - known->n_tokens) * sizeof(int32_t));
-    put_i32(out, p->n_blocks - known->n_blocks);
-    phx_buf_put(out, p->blocks + known->n_blocks,
-                (size_t)(p->n_blocks - known->n_blocks) * sizeof(int32_t));
+        *at++ = p->n_checked;
+    if (p->n_drafts > 0) {
+        *at++ = p->n_drafts;
+        at = put_ints(at, p->tokens + p->n_rows - p->n_drafts, p->n_drafts);
+    }
+    *at++ = n_tokens;
+    at = put_ints(at, info.tokens + known->n_tokens, n_tokens);
+    *at++ = n_blocks;
+    at = put_ints(at, p->blocks + known->n_blocks, n_blocks);
     if (p->is_new) {
-        put_i32(out, info.n_prompt);
-        put_sampling(out, info.sampling);
+        *at++ = info.n_prompt;
+        at = put_sampling(at, info.sampling);
     }
     *known = (struct known){info.n_tokens, p->n_blocks};
 }
@@ -105,11 +135,15 @@ static void put_seq(struct phx_plan_encoder *e, const struct phx_sched *sched,
 static void put_header(struct phx_buf *out, enum phx_plan_kind kind, uint64_t step, int32_t n_seqs,
                        int32_t n_rows)
 {
-    put_u32(out, MAGIC);
-    put_u32(out, (uint32_t)kind);
-    phx_buf_put(out, &step, sizeof(step));
-    put_i32(out, n_seqs);
-    put_i32(out, n_rows);
+    int32_t *at = phx_buf_extend(out, HEADER_BYTES);
+
+    if (at == NULL)
+        return;
+    at = put(at, &MAGIC, sizeof(MAGIC));
+    *at++ = (int32_t)kind;
+    at = put(at, &step, sizeof(step));
+    *at++ = n_seqs;
+    *at = n_rows;
 }
 
 void phx_plan_encode(struct phx_plan_encoder *e, const struct phx_sched *sched,
@@ -166,7 +200,7 @@ static bool fail(struct reader *r, const char *field)
     return false;
 }
 
-static bool get(struct reader *r, void *out, size_t size, const char *field)
+static inline bool get(struct reader *r, void *out, size_t size, const char *field)
 {
     if (r->code != 0 || r->left < size)
         return fail(r, field);
@@ -176,7 +210,7 @@ static bool get(struct reader *r, void *out, size_t size, const char *field)
     return true;
 }
 
-static bool get_int(struct reader *r, int32_t *out, int32_t min, int32_t max, const char *field)
+static inline bool get_int(struct reader *r, int32_t *out, int32_t min, int32_t max, const char *field)
 {
     return get(r, out, sizeof(*out), field) && ((*out >= min && *out <= max) || fail(r, field));
 }
@@ -223,13 +257,22 @@ static bool get_sampling(struct reader *r, struct phx_sampling *s)
 }
 
 /* Which of the rows give a result. */
-static bool get_results(struct reader *r, uint32_t flags, struct phx_wire_seq *s, int32_t results_left)
+static bool get_results(const struct phx_plan_limits *l, struct reader *r, uint32_t flags, struct phx_wire_seq *s,
+                        int32_t results_left)
 {
     s->is_sampled = (flags & FLAG_SAMPLED) != 0;
     if (s->is_sampled && ((flags & FLAG_CHECKED) != 0 || results_left == 0))
         return fail(r, "sampled");
-    return (flags & FLAG_CHECKED) == 0 ||
-           get_int(r, &s->n_checked, 1, s->n_rows < results_left ? s->n_rows : results_left, "n_checked");
+    if ((flags & FLAG_GUESSED) != 0 && !s->is_sampled)
+        return fail(r, "guessed");
+    if ((flags & FLAG_CHECKED) != 0 &&
+        !get_int(r, &s->n_checked, 1, s->n_rows < results_left ? s->n_rows : results_left, "n_checked"))
+        return false;
+    if ((flags & FLAG_GUESSED) == 0)
+        return true;
+    if (!get_list(r, &s->drafts, &s->n_drafts, results_left - 1, l->vocab_size, "drafts"))
+        return false;
+    return (s->n_drafts > 0 && s->n_drafts == s->n_rows - 1) || fail(r, "drafts");
 }
 
 static bool get_seq(struct phx_plan_decoder *d, struct reader *r, struct phx_wire_seq *s,
@@ -238,16 +281,16 @@ static bool get_seq(struct phx_plan_decoder *d, struct reader *r, struct phx_wir
     const struct phx_plan_limits *l = &d->limits;
     uint32_t                      flags;
 
-    memset(s, 0, sizeof(*s));
+    memset(s, 0, offsetof(struct phx_wire_seq, sampling)); /* which is filled in, when new */
     if (!get_int(r, &s->slot, 0, l->max_seqs - 1, "slot") || !get(r, &flags, 4, "flags") ||
-        (flags & ~7u) != 0)
+        (flags & ~(uint32_t)FLAGS) != 0)
         return fail(r, "flags");
     if (d->has_slot[s->slot])
         return fail(r, "slot (doubled)");
     d->has_slot[s->slot] = true;
     s->is_new = (flags & FLAG_NEW) != 0;
     if (!get_int(r, &s->pos, 0, l->max_context - 1, "pos") ||
-        !get_int(r, &s->n_rows, 1, rows_left, "n_rows") || !get_results(r, flags, s, results_left) ||
+        !get_int(r, &s->n_rows, 1, rows_left, "n_rows") || !get_results(l, r, flags, s, results_left) ||
         !get_list(r, &s->tokens, &s->n_tokens, l->max_context, l->vocab_size, "tokens") ||
         !get_list(r, &s->blocks, &s->n_blocks, l->max_blocks, l->n_blocks, "blocks"))
         return false;
@@ -277,10 +320,10 @@ int phx_plan_decode(struct phx_plan_decoder *d, const void *data, size_t size,
     p->kind = (enum phx_plan_kind)kind;
     p->n_results = 0;
     for (int32_t i = 0; i < p->n_seqs; i++) {
-        if (!get_seq(d, &r, &p->seqs[i], p->n_rows - n_rows, d->limits.max_seqs - p->n_results))
+        if (!get_seq(d, &r, &p->seqs[i], p->n_rows - n_rows, d->limits.max_results - p->n_results))
             return r.code;
         n_rows += p->seqs[i].n_rows;
-        p->n_results += p->seqs[i].is_sampled + p->seqs[i].n_checked;
+        p->n_results += p->seqs[i].is_sampled + p->seqs[i].n_checked + p->seqs[i].n_drafts;
     }
     if (r.code == 0 && (n_rows != p->n_rows || r.left != 0))
         (void)fail(&r, "n_rows or the end");

@@ -14,8 +14,10 @@ int  phx_provenance_open(const char *model_dir, const char *public_key, struct p
 void phx_provenance_close(struct phx_provenance *p); /* waits for the check; NULL is allowed */
 const char *phx_provenance_root(const struct phx_provenance *p);   /* "sha256:..." or "" */
 const char *phx_provenance_parent(const struct phx_provenance *p); /* of a derived model, or "" */
-/* Starts checking this rank's share of the bytes on a thread of its own. */
-int phx_provenance_start(struct phx_provenance *p, int rank, int n_ranks, struct phx_err *err) PHX_CHECKED;
+/* Starts checking this rank's share of the bytes on up to n_threads (at least 1) threads of its own; ranks may
+ * differ in that. */
+int phx_provenance_start(struct phx_provenance *p, int rank, int n_ranks, int n_threads, struct phx_err *err)
+    PHX_CHECKED;
 /* Waits for it and answers what it found. */
 int phx_provenance_wait(struct phx_provenance *p, struct phx_err *err) PHX_CHECKED;
 

@@ -240,9 +240,9 @@ static bool submit_due(struct script *t, struct phx_head *h, int64_t step, bool 
 static void print_total(const struct phx_step_stats *total)
 {
     printf("{\"preempted\":%d,\"prefix_hit_tokens\":%" PRIu64 ",\"prefill_rows\":%d,"
-           "\"decode_rows\":%d,\"step_us\":%" PRIu32 "}\n",
+           "\"decode_rows\":%d,\"step_us\":%" PRIu32 ",\"drafted\":%d,\"accepted\":%d}\n",
            total->n_preempted, total->prefix_hit_tokens, total->n_prefill_tokens,
-           total->n_decode_tokens, total->step_us);
+           total->n_decode_tokens, total->step_us, total->n_draft_tokens, total->n_accepted_tokens);
 }
 
 static void add_stats(struct phx_step_stats *total, const struct phx_step_stats *step)
@@ -251,6 +251,8 @@ static void add_stats(struct phx_step_stats *total, const struct phx_step_stats 
     total->prefix_hit_tokens += step->prefix_hit_tokens;
     total->n_prefill_tokens += step->n_prefill_tokens;
     total->n_decode_tokens += step->n_decode_tokens;
+    total->n_draft_tokens += step->n_draft_tokens;
+    total->n_accepted_tokens += step->n_accepted_tokens;
     total->step_us += step->step_us;
 }
 

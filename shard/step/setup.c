@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Opening and closing what a rank needs. */
 #include <mpi.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "rpc/base/log.h"
 #include "rpc/base/mem.h"
+#include "shard/step/memory.h"
 #include "shard/step/provenance.h"
 #include "shard/step/stage.h"
 
@@ -14,15 +16,14 @@ enum {
     CONTEXT_DEFAULT_MAX = 16384, /* of the automatic max_context */
     AUTO_TOKENS_PER_SEQ = 4096,  /* cache room planned per sequence when nothing is said */
     BLOCKS_MAX = 1 << 22,
-    TELL_US = 2000000,           /* what the head gets to tell why the load failed */
-    MEMORY_SHARE = 2             /* at most this part of the free memory goes to the cache by itself */
+    TELL_US = 2000000            /* what the head gets to tell why the load failed */
 };
 
 static int open_comm(struct phx_step *s, struct phx_err *err)
 {
     const struct phx_step_options *o = s->options;
     size_t activation = (size_t)o->max_rows * (size_t)s->config.dim * sizeof(float);
-    size_t logits = (size_t)o->max_seqs * (size_t)s->config.vocab_size * sizeof(float);
+    size_t logits = (size_t)phx_step_max_results(o) * (size_t)s->config.vocab_size * sizeof(float);
     struct phx_plan_limits plan;
     struct phx_comm_limits limits = {0};
     int                    level = 0;
@@ -30,7 +31,7 @@ static int open_comm(struct phx_step *s, struct phx_err *err)
     phx_step_plan_limits(s, &plan);
     limits.max_activation_bytes = activation > logits ? activation : logits;
     limits.max_plan_bytes = phx_plan_max_bytes(&plan);
-    limits.max_result_bytes = phx_result_max_bytes(o->max_seqs);
+    limits.max_result_bytes = phx_result_max_bytes(plan.max_results);
     if (o->tp * o->pp == 1)
         return phx_comm_self(&limits, &s->comm, err);
     if (MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &level) != MPI_SUCCESS ||
@@ -50,7 +51,7 @@ static int plan_parts(struct phx_step *s, struct phx_err *err)
         .kv_dtype = o->kv_dtype,
         .max_step_rows = o->max_rows,
         .max_seqs = o->max_seqs,
-        .max_logits = o->max_seqs,
+        .max_logits = phx_step_max_results(o),
         .max_context = s->max_context,
     };
 
@@ -58,41 +59,22 @@ static int plan_parts(struct phx_step *s, struct phx_err *err)
     return phx_partition(&request, s->parts, err);
 }
 
-/* The number behind `key` at the start of a line of a small file, -1 when there is none. */
-static int64_t read_number(const char *path, const char *key)
+/* Bytes of a rank that partition does not know: the logits it gathers and samples from. */
+static uint64_t logits_bytes(const struct phx_step *s)
 {
-    FILE     *f = fopen(path, "re");
-    char      line[256];
-    long long value = -1;
-
-    while (f != NULL && value < 0 && fgets(line, sizeof(line), f) != NULL)
-        if (strncmp(line, key, strlen(key)) != 0 || sscanf(line + strlen(key), "%lld", &value) != 1)
-            value = -1;
-    if (f != NULL)
-        fclose(f);
-    return value;
+    return (uint64_t)phx_step_max_results(s->options) * (uint64_t)s->config.vocab_size * sizeof(float);
 }
 
-/* Memory that could be had without hurting anyone: page cache counts as free, a container's limit as the
- * machine's end.  Every rank's weights go off first, as if all of them shared this machine. */
-static int64_t memory_budget(const struct phx_step *s)
+static void need_memory(const struct phx_step *s, int64_t n_blocks, struct phx_memory_need *need)
 {
-    int64_t free_bytes = read_number("/proc/meminfo", "MemAvailable:") * 1024;
-    int64_t limit = read_number("/sys/fs/cgroup/memory.max", "");
-    int64_t used = read_number("/sys/fs/cgroup/memory.current", "");
-    int32_t n_ranks = s->options->tp * s->options->pp;
-
-    if (limit >= 0 && used >= 0 && limit - used < free_bytes)
-        free_bytes = limit - used;
-    for (int32_t i = 0; i < n_ranks; i++)
-        free_bytes -= (int64_t)(s->parts[i].weights_bytes + s->parts[i].scratch_bytes);
-    return free_bytes > 0 ? free_bytes / MEMORY_SHARE / n_ranks : 0;
+    phx_memory_need(s->parts, s->host_ranks, s->n_host_ranks, n_blocks, logits_bytes(s), need);
 }
 
 /* The head decides the number of blocks for all, so that their tables agree. */
 static int agree_blocks(struct phx_step *s, struct phx_err *err)
 {
     const struct phx_step_options *o = s->options;
+    struct phx_memory_need need;
     int64_t  n = o->kv_blocks, largest = 1, budget;
     int32_t  agreed;
     size_t   size = sizeof(agreed);
@@ -101,7 +83,9 @@ static int agree_blocks(struct phx_step *s, struct phx_err *err)
     for (int32_t i = 0; i < o->tp * o->pp; i++)
         if ((int64_t)s->parts[i].kv_bytes_per_block > largest)
             largest = (int64_t)s->parts[i].kv_bytes_per_block;
-    budget = o->kv_memory_bytes > 0 ? o->kv_memory_bytes : memory_budget(s);
+    need_memory(s, 0, &need);
+    budget = o->kv_memory_bytes > 0 ? o->kv_memory_bytes
+                                    : phx_memory_budget(&need, &s->room) / s->n_host_ranks;
     if (n == 0) {
         int32_t tokens = s->max_context < AUTO_TOKENS_PER_SEQ ? s->max_context : AUTO_TOKENS_PER_SEQ;
         int64_t want = (int64_t)o->max_seqs * ((tokens + o->block_tokens - 1) / o->block_tokens);
@@ -115,19 +99,100 @@ static int agree_blocks(struct phx_step *s, struct phx_err *err)
     rc = phx_comm_bcast(s->comm, &agreed, sizeof(agreed), &size);
     if (rc != 0)
         return phx_fail(err, rc, "the ranks could not talk: %s", phx_err_text(rc));
-    if (agreed < 1)
-        return phx_fail(err, PHX_E_NOMEM,
-                        "kv memory: not one block of %lld bytes fits; give --kv-memory or free memory",
-                        (long long)largest);
-    s->n_blocks = agreed;
+    s->n_blocks = agreed; /* 0 is refused with all numbers, once the daemon can be told */
+    return 0;
+}
+
+/* Before a byte is read: what the ranks of this host will need must be there. */
+static int check_memory(const struct phx_step *s, struct phx_err *err)
+{
+    struct phx_memory_need need;
+    int                    rc;
+
+    need_memory(s, s->n_blocks > 0 ? s->n_blocks : 1, &need);
+    rc = phx_memory_check(&need, &s->room, err);
+    phx_log(rc == 0 ? PHX_LOG_INFO : PHX_LOG_ERROR, "step.memory",
+            "weights=%llu kv=%llu scratch=%llu other=%llu free=%lld from=%s", (unsigned long long)need.weights_bytes,
+            (unsigned long long)need.kv_bytes, (unsigned long long)need.scratch_bytes,
+            (unsigned long long)need.other_bytes, (long long)s->room.free_bytes, s->room.source);
+    if (rc == 0 && s->n_blocks < 1)
+        rc = phx_fail(err, PHX_E_NOMEM,
+                      "kv memory: not one block of %llu bytes fits; raise kv_memory (--kv-memory) or free memory",
+                      (unsigned long long)s->parts[s->rank].kv_bytes_per_block);
+    return rc;
+}
+
+static int32_t place_of(const struct phx_step *s)
+{
+    int32_t place = 0;
+
+    while (s->host_ranks[place] != s->rank)
+        place++;
+    return place;
+}
+
+/* On a machine of one node threads go where the kernel puts them; else a rank stays with its node, where its
+ * memory is too.  Threads of the backend inherit the mask, or are pinned inside it. */
+static void choose_cores(struct phx_step *s)
+{
+    const struct phx_step_options *o = s->options;
+    struct phx_topology            t;
+    cpu_set_t                      mask;
+
+    phx_topology_here(&t);
+    phx_placement_plan(&t, o->share * s->n_host_ranks + place_of(s), o->n_shares * s->n_host_ranks,
+                       o->n_threads, &s->placement);
+    if (t.n_nodes == 1) {
+        s->placement.is_pinned = false;
+        return;
+    }
+    phx_placement_mask(&s->placement, &mask);
+    if (sched_setaffinity(0, sizeof(mask), &mask) != 0)
+        s->placement.is_pinned = false; /* slower, not wrong */
+}
+
+/* The backend pinned its caller: what other threads are born with is the node.  hold() pins it again. */
+static void roam(const struct phx_step *s)
+{
+    cpu_set_t mask;
+
+    phx_placement_mask(&s->placement, &mask);
+    if (s->placement.is_pinned)
+        (void)sched_setaffinity(0, sizeof(mask), &mask); /* slower, not wrong */
+}
+
+static void hold(const struct phx_step *s)
+{
+    cpu_set_t one;
+
+    CPU_ZERO(&one);
+    CPU_SET(s->placement.core[0], &one);
+    if (s->placement.is_pinned)
+        (void)sched_setaffinity(0, sizeof(one), &one); /* slower, not wrong */
+}
+
+static int open_backend(struct phx_step *s, struct phx_err *err)
+{
+    const struct phx_step_options *o = s->options;
+    struct phx_backend_options     backend = {.isa = o->isa, .compute = o->compute};
+    char                           why[200] = "";
+
+    choose_cores(s);
+    backend.n_threads = s->placement.n_threads;
+    backend.is_pinned = s->placement.is_pinned;
+    s->backend = phx_backend_open(o->backend, &backend, why, sizeof(why));
+    if (s->backend == NULL)
+        return phx_fail(err, PHX_E_UNSUPPORTED, "%s", why);
+    roam(s);
+    phx_log(PHX_LOG_INFO, "step.cores", "threads=%d first=%d cores=%d nodes=%d pinned=%d",
+            s->placement.n_threads, s->placement.core[0], s->placement.n_cores, s->placement.n_nodes,
+            s->placement.is_pinned);
     return 0;
 }
 
 int phx_step_open(const struct phx_step_options *options, struct phx_step *s, struct phx_err *err)
 {
-    struct phx_backend_options backend = {.isa = options->isa, .n_threads = options->n_threads};
-    char                       why[200] = "";
-    int                        rc;
+    int rc;
 
     memset(s, 0, sizeof(*s));
     s->options = options;
@@ -138,6 +203,8 @@ int phx_step_open(const struct phx_step_options *options, struct phx_step *s, st
         rc = phx_model_config_load(options->model_dir, s->checkpoint, &s->config, err);
     if (rc != 0)
         return rc;
+    if (options->is_int8)
+        phx_model_config_quantise(&s->config);
     s->max_context = options->max_context > 0 ? options->max_context : s->config.max_position;
     if (options->max_context == 0 && s->max_context > CONTEXT_DEFAULT_MAX)
         s->max_context = CONTEXT_DEFAULT_MAX;
@@ -147,15 +214,14 @@ int phx_step_open(const struct phx_step_options *options, struct phx_step *s, st
     rc = plan_parts(s, err);
     if (rc == 0)
         rc = open_comm(s, err);
-    if (rc == 0)
-        rc = agree_blocks(s, err);
     if (rc != 0)
         return rc;
     s->rank = phx_comm_shape(s->comm)->rank;
-    s->backend = phx_backend_open(options->backend, &backend, why, sizeof(why));
-    if (s->backend == NULL)
-        return phx_fail(err, PHX_E_UNSUPPORTED, "%s", why);
-    return 0;
+    s->host_ranks = phx_mem_calloc((size_t)options->tp * (size_t)options->pp, sizeof(*s->host_ranks));
+    s->n_host_ranks = phx_comm_host(s->comm, s->host_ranks);
+    phx_memory_room("", &s->room);
+    rc = agree_blocks(s, err);
+    return rc == 0 ? open_backend(s, err) : rc;
 }
 
 struct load_result { /* what a rank tells the others when it has loaded, or could not */
@@ -206,14 +272,18 @@ int phx_step_load(struct phx_step *s, void (*progress)(void *ctx, uint64_t done,
               .kv_dtype = o->kv_dtype,
               .max_rows = o->max_rows,
               .max_seqs = o->max_seqs,
-              .max_logits = o->max_seqs,
+              .max_logits = phx_step_max_results(o),
               .max_context = s->max_context,
               .progress = progress,
               .progress_ctx = ctx,
     };
     struct phx_plan_limits limits;
-    int rc = phx_provenance_start(s->provenance, s->rank, o->tp * o->pp, err);
+    int rc = agree(s->comm, check_memory(s, err), err);
 
+    if (rc != 0)
+        return rc;
+    rc = phx_provenance_start(s->provenance, s->rank, o->tp * o->pp, s->placement.n_threads, err);
+    hold(s);
     if (rc == 0)
         rc = phx_model_open(&model, s->checkpoint, &s->model, err);
     if (rc == 0)
@@ -241,6 +311,7 @@ void phx_step_close(struct phx_step *s)
     phx_provenance_close(s->provenance);
     phx_checkpoint_close(s->checkpoint);
     phx_mem_free(s->parts);
+    phx_mem_free(s->host_ranks);
     memset(s, 0, sizeof(*s));
 }
 
@@ -257,7 +328,7 @@ int phx_step_follow(struct phx_step *s, struct phx_err *err)
     phx_step_plan_limits(s, &limits);
     capacity = phx_plan_max_bytes(&limits);
     plan = phx_mem_calloc(1, capacity);
-    phx_buf_init(&out, phx_result_max_bytes(limits.max_seqs));
+    phx_buf_init(&out, phx_result_max_bytes(limits.max_results));
     while (rc == 0) {
         rc = phx_comm_bcast(s->comm, plan, capacity, &size);
         if (rc != 0) {

@@ -26,11 +26,18 @@ struct phx_stage {
     int32_t                 *slot_tokens, *slot_blocks; /* memory of all slots; pages come with use */
     struct phx_bias         *slot_bias;
     struct phx_sampler      *sampler; /* on the sampler rank */
-    float                   *logits;  /* [max_seqs, V] */
+    float                   *logits;  /* [max_results, V] */
     struct phx_result        result;
     /* the batch of the step */
     int32_t *tokens, *row, *n_rows, *pos, *table, *logit_rows;
 };
+
+/* A step with fewer rows than a tile of the processor's takes about as long as one that fills it; results of that
+ * many rows cost little memory, so that a replica of few sequences can guess as well. */
+int32_t phx_step_max_results(const struct phx_step_options *o)
+{
+    return o->draft_rows > o->max_seqs ? o->draft_rows : o->max_seqs;
+}
 
 void phx_step_plan_limits(const struct phx_step *s, struct phx_plan_limits *limits)
 {
@@ -41,6 +48,7 @@ void phx_step_plan_limits(const struct phx_step *s, struct phx_plan_limits *limi
         .max_blocks = (s->max_context + s->options->block_tokens - 1) / s->options->block_tokens,
         .n_blocks = s->n_blocks,
         .vocab_size = s->config.vocab_size,
+        .max_results = phx_step_max_results(s->options),
     };
 }
 
@@ -72,7 +80,7 @@ static int create_slots(struct phx_stage *g, struct phx_err *err)
 
 static int create_sampler(struct phx_stage *g, struct phx_err *err)
 {
-    size_t n = (size_t)g->limits.max_seqs;
+    size_t n = (size_t)g->limits.max_results;
     int    rc = phx_sampler_create(g->limits.vocab_size, &g->sampler, err);
 
     if (rc != 0)
@@ -80,7 +88,7 @@ static int create_sampler(struct phx_stage *g, struct phx_err *err)
     g->result.tokens = phx_mem_calloc(n, sizeof(*g->result.tokens));
     g->logits = phx_mem_try(n * (size_t)g->limits.vocab_size, sizeof(float));
     if (g->logits == NULL)
-        return phx_fail(err, PHX_E_NOMEM, "logits of %zu sequences; lower max_seqs", n);
+        return phx_fail(err, PHX_E_NOMEM, "logits of %zu rows; lower max_seqs", n);
     return 0;
 }
 
@@ -99,7 +107,7 @@ int phx_stage_create(struct phx_step *s, const struct phx_plan_limits *limits, s
     g->row = phx_mem_calloc(n, sizeof(int32_t));
     g->n_rows = phx_mem_calloc(n, sizeof(int32_t));
     g->pos = phx_mem_calloc(n, sizeof(int32_t));
-    g->logit_rows = phx_mem_calloc(n, sizeof(int32_t));
+    g->logit_rows = phx_mem_calloc((size_t)limits->max_results, sizeof(int32_t));
     rc = create_slots(g, err);
     if (rc == 0 && part->tp == 0 && part->pp == part->pp_size - 1)
         rc = create_sampler(g, err);
@@ -156,21 +164,28 @@ static int update_slot(struct phx_stage *g, const struct phx_wire_seq *w, struct
 
     if (w->is_new)
         renew_slot(slot, w);
-    if (!slot->is_known || w->n_tokens > g->limits.max_context - slot->n_tokens ||
+    if (!slot->is_known || w->n_tokens + w->n_drafts > g->limits.max_context - slot->n_tokens ||
         w->n_blocks > g->limits.max_blocks - slot->n_blocks)
         return phx_fail(err, PHX_E_FORMAT, "step plan: slot %d is unknown or overflows", w->slot);
     if (w->n_tokens > 0)
         memcpy(slot->tokens + slot->n_tokens, w->tokens, (size_t)w->n_tokens * sizeof(int32_t));
     slot->n_tokens += w->n_tokens;
+    if (w->n_drafts > 0) /* behind what is known, until the next plan says what is there */
+        memcpy(slot->tokens + slot->n_tokens, w->drafts, (size_t)w->n_drafts * sizeof(int32_t));
     if (w->n_blocks > 0)
         memcpy(slot->blocks + slot->n_blocks, w->blocks, (size_t)w->n_blocks * sizeof(int32_t));
     slot->n_blocks += w->n_blocks;
-    if (w->n_rows > slot->n_tokens - w->pos || slot->n_prompt > slot->n_tokens ||
-        (w->is_sampled && w->pos + w->n_rows != slot->n_tokens) || !has_answer(slot, w) ||
+    if (w->n_rows - w->n_drafts > slot->n_tokens - w->pos || slot->n_prompt > slot->n_tokens ||
+        (w->is_sampled && w->pos + w->n_rows != slot->n_tokens + w->n_drafts) || !has_answer(slot, w) ||
         (int64_t)slot->n_blocks * g->s->options->block_tokens < w->pos + w->n_rows)
         return phx_fail(err, PHX_E_FORMAT, "step plan: the rows of slot %d do not fit its tokens or blocks",
                         w->slot);
     return 0;
+}
+
+static int32_t count_results(const struct phx_wire_seq *w)
+{
+    return w->is_sampled + w->n_checked + w->n_drafts;
 }
 
 static int build_batch(struct phx_stage *g, const struct phx_wire_plan *plan, struct phx_batch *batch,
@@ -197,7 +212,7 @@ static int build_batch(struct phx_stage *g, const struct phx_wire_plan *plan, st
         memcpy(g->table + (size_t)i * (size_t)stride, slot->blocks,
                (size_t)slot->n_blocks * sizeof(int32_t));
         batch->n_rows += w->n_rows;
-        for (int32_t j = w->is_sampled + w->n_checked; j > 0; j--)
+        for (int32_t j = count_results(w); j > 0; j--)
             g->logit_rows[batch->n_logits++] = batch->n_rows - j;
     }
     return 0;
@@ -224,21 +239,32 @@ static int sample_one(struct phx_stage *g, const struct phx_wire_seq *w, int32_t
     return rc;
 }
 
+/* The results of one sequence, whose logits are at row `first`.  A guess is read as output by the rows behind it;
+ * when it is wrong they mean nothing. */
+static void sample_seq(struct phx_stage *g, const struct phx_wire_seq *w, int32_t first)
+{
+    int32_t n_results = count_results(w), n_tokens = w->pos + w->n_rows - n_results + 1;
+    bool    is_right = true;
+
+    for (int32_t i = 0; i < n_results && is_right; i++) {
+        struct phx_result_token *t = &g->result.tokens[g->result.n_tokens++];
+        struct phx_err           err = {0};
+
+        if (sample_one(g, w, n_tokens + i, g->logits + (size_t)(first + i) * (size_t)g->limits.vocab_size, t,
+                       &err) != 0) /* token -1 ends that sequence alone */
+            phx_log(PHX_LOG_ERROR, "step.sample.fail", "slot=%d reason=%s", w->slot, err.text);
+        is_right = w->n_drafts == 0 || (i < w->n_drafts && t->token == w->drafts[i]);
+    }
+}
+
 static void sample_all(struct phx_stage *g, const struct phx_wire_plan *plan)
 {
+    int32_t first = 0;
+
     g->result.n_tokens = 0;
     for (int32_t i = 0; i < plan->n_seqs; i++) {
-        const struct phx_wire_seq *w = &plan->seqs[i];
-        int32_t                    end = w->pos + w->n_rows;
-
-        for (int32_t j = w->is_sampled + w->n_checked; j > 0; j--) {
-            struct phx_err err = {0};
-            int32_t        n = g->result.n_tokens++;
-
-            if (sample_one(g, w, end - j + 1, g->logits + (size_t)n * (size_t)g->limits.vocab_size,
-                           &g->result.tokens[n], &err) != 0) /* token -1 ends that sequence alone */
-                phx_log(PHX_LOG_ERROR, "step.sample.fail", "slot=%d reason=%s", w->slot, err.text);
-        }
+        sample_seq(g, &plan->seqs[i], first);
+        first += count_results(&plan->seqs[i]);
     }
 }
 

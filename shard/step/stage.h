@@ -22,7 +22,7 @@ struct phx_result {
     uint64_t                 step;
     int32_t                  code; /* 0, or why the step was dropped */
     int32_t                  n_tokens;
-    struct phx_result_token *tokens; /* [max_seqs] in the order of the plan's rows */
+    struct phx_result_token *tokens; /* [max_results] in the order of the plan's rows, without those behind a wrong guess */
 };
 
 struct phx_stage;
@@ -38,10 +38,10 @@ int phx_stage_run(struct phx_stage *g, const void *data, size_t size, bool *is_s
                   const struct phx_result **result, struct phx_err *err) PHX_CHECKED;
 
 bool   phx_stage_is_sampler(const struct phx_stage *g);
-size_t phx_result_max_bytes(int32_t max_seqs);
+size_t phx_result_max_bytes(int32_t max_results);
 void   phx_result_encode(const struct phx_result *r, struct phx_buf *out);
-/* Fills *r, whose tokens have room for max_seqs. */
-int phx_result_decode(const void *data, size_t size, int32_t max_seqs, int32_t vocab_size,
+/* Fills *r, whose tokens have room for max_results. */
+int phx_result_decode(const void *data, size_t size, const struct phx_plan_limits *limits,
                       struct phx_result *r, struct phx_err *err) PHX_CHECKED;
 
 #endif

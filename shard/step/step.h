@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "rpc/base/err.h"
+#include "rpc/base/machine.h"
 #include "rpc/rpc.h"
 #include "shard/comm/comm.h"
 #include "shard/model/model.h"
@@ -17,6 +18,8 @@
 
 /* Answers that one message to the daemon takes before the head wants to run (half of what fits). */
 enum { PHX_HEAD_FULL_TOKENS = 8192 };
+/* Rows that a decoding step is filled up to when guessing is on: one tile of the processor's. */
+enum { PHX_STEP_DRAFT_ROWS = 16 };
 
 /* What phalanx-rank was started with. */
 struct phx_step_options {
@@ -24,17 +27,24 @@ struct phx_step_options {
     const char    *model_key; /* PEM public key its manifest must be signed with; "" = none is asked */
     int32_t        tp, pp;
     const char    *backend, *isa;
-    int32_t        n_threads;
+    enum phx_compute compute;
+    bool             is_int8; /* dense weights are quantised */
+    int32_t        n_threads;       /* 0 = the cores of this rank's share of its machine */
+    int32_t        share, n_shares; /* this replica is the share-th of n_shares on its machines */
     enum phx_dtype kv_dtype;
     int32_t        kv_blocks;       /* 0 = from kv_memory or the free memory */
     int64_t        kv_memory_bytes; /* per rank; 0 = automatic */
     int32_t        block_tokens;
     int32_t        max_seqs, max_rows, max_context; /* max_context 0 = the model's, bounded */
     bool           has_prefix_cache;
+    int32_t        draft_rows; /* rows up to which a decoding step is filled with guesses; 0 = none */
     /* the daemon's address and how to join, or NULL with a script */
     const char    *join, *join_token_file, *tls_ca_file, *tls_cert_file, *tls_key_file, *replica_id;
     const char    *script_file;
 };
+
+/* Rows of one step whose logits are wanted, at most. */
+int32_t phx_step_max_results(const struct phx_step_options *o);
 
 /* Everything a rank has open. */
 struct phx_step {
@@ -49,6 +59,10 @@ struct phx_step {
     struct phx_stage              *stage;
     int32_t                        n_blocks, max_context;
     int32_t                        rank;
+    int32_t                       *host_ranks; /* that share this rank's machine, itself included */
+    int32_t                        n_host_ranks;
+    struct phx_memory_room         room;       /* of this machine, before anything was loaded */
+    struct phx_placement           placement;
 };
 
 /* Opens checkpoint, config, partition, comm and backend; phx_step_load() then the weights (it may take

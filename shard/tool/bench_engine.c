@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/tool/bench_engine.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +9,7 @@
 #include "rpc/base/clock.h"
 #include "rpc/base/mem.h"
 
-enum { WARM_STEPS = 2 };
+enum { WARM_STEPS = 2, LANES = 16 };
 
 struct context {
     const struct phx_bench_request *request;
@@ -31,12 +32,12 @@ struct run {
 
 /* ---- facts ---------------------------------------------------------------------------------- */
 
-/* A "VmRSS:   123 kB" line of /proc/self/status, in bytes. */
-static uint64_t status_bytes(const char *key)
+/* A "VmRSS:   123 kB" line of a file of /proc/self, in bytes. */
+static uint64_t status_bytes(const char *path, const char *key)
 {
     char     line[256];
     uint64_t bytes = 0;
-    FILE    *f = fopen("/proc/self/status", "r");
+    FILE    *f = fopen(path, "re");
     while (f != NULL && fgets(line, sizeof line, f) != NULL)
         if (strncmp(line, key, strlen(key)) == 0)
             bytes = strtoull(line + strlen(key) + 1, NULL, 10) * 1024;
@@ -52,9 +53,17 @@ static double dtype_bytes(enum phx_dtype dtype)
         return 4;
     case PHX_DTYPE_MXFP4:
         return 17.0 / PHX_MX_BLOCK;
+    case PHX_DTYPE_I8:
+        return 1 + 4.0 / PHX_I8_GROUP;
     default:
         return 2;
     }
+}
+
+/* Of a token's keys, or values, of one head. */
+static double kv_head_bytes(int32_t head_dim, enum phx_dtype dtype)
+{
+    return dtype == PHX_DTYPE_I8 ? head_dim + 4 : head_dim * dtype_bytes(dtype);
 }
 
 static double count(struct phx_range r)
@@ -78,12 +87,13 @@ static struct phx_bench_rank facts_of(const struct phx_rank *r)
     f.weights_bytes = memory.weights_bytes;
     f.kv_bytes = memory.kv_bytes;
     f.scratch_bytes = memory.scratch_bytes;
-    f.resident_bytes = status_bytes("VmRSS:");
-    f.peak_bytes = status_bytes("VmHWM:");
-    f.token_bytes = (layers * (attention + router) + head) * dtype_bytes(c->dtype) +
+    f.resident_bytes = status_bytes("/proc/self/status", "VmRSS:");
+    f.peak_bytes = status_bytes("/proc/self/status", "VmHWM:");
+    f.huge_bytes = status_bytes("/proc/self/smaps_rollup", "AnonHugePages:");
+    f.token_bytes = (layers * attention + head) * dtype_bytes(c->dtype) + layers * router * 4 +
                     layers * ffn * dtype_bytes(ffn_dtype);
     f.token_macs = layers * (attention + router + ffn);
-    f.context_bytes = layers * 2 * count(p->kv_heads) * c->head_dim * dtype_bytes(r->options->kv_dtype);
+    f.context_bytes = layers * 2 * count(p->kv_heads) * kv_head_bytes(c->head_dim, r->options->kv_dtype);
     return f;
 }
 
@@ -147,15 +157,29 @@ static int step(struct run *run, int32_t first, int32_t n_seqs, int32_t rows_eac
     return code == PHX_E_PEER ? code : 0;
 }
 
+/* Several columns at once: a single chain of comparisons would cost milliseconds a step. */
 static int32_t best_id(const float *row, int32_t V)
 {
-    int32_t best = 0;
-    for (int32_t v = 1; v < V; v++)
+    float   most[LANES];
+    int32_t id[LANES], best = 0;
+    for (int32_t k = 0; k < LANES; k++) {
+        most[k] = -INFINITY;
+        id[k] = 0;
+    }
+    for (int32_t v = 0; v < V / LANES * LANES; v += LANES)
+        for (int32_t k = 0; k < LANES; k++) {
+            bool is_more = row[v + k] > most[k];
+            most[k] = is_more ? row[v + k] : most[k];
+            id[k] = is_more ? v + k : id[k];
+        }
+    for (int32_t k = 0; k < LANES; k++)
+        best = row[id[k]] > row[best] ? id[k] : best;
+    for (int32_t v = V / LANES * LANES; v < V; v++)
         best = row[v] > row[best] ? v : best;
     return best;
 }
 
-/* The best id of each sequence becomes its next token on every rank: last stage -> head -> all. */
+/* The best id of each sequence goes round to every rank: last stage -> head -> all. */
 static int exchange(struct run *run, int32_t n_seqs, struct phx_err *err)
 {
     struct phx_comm *comm = run->rank->comm;
@@ -171,10 +195,16 @@ static int exchange(struct run *run, int32_t n_seqs, struct phx_err *err)
         code = phx_comm_result_recv(comm, ids, sizeof ids, &size_bytes, -1);
     if (code == 0)
         code = phx_comm_bcast(comm, ids, sizeof ids, &size_bytes);
-    if (code != 0)
-        return phx_fail(err, code, "sending tokens round: %s", phx_err_text(code));
-    memcpy(run->tokens, ids, (size_t)n_seqs * sizeof *ids);
-    return 0;
+    return code == 0 ? 0 : phx_fail(err, code, "sending tokens round: %s", phx_err_text(code));
+}
+
+/* Any ids do: the same on all ranks and in every repetition, and no two sequences alike. */
+static int32_t token_at(const struct run *run, int32_t seq, int32_t pos)
+{
+    uint64_t x = ((uint64_t)(uint32_t)seq << 32 | (uint32_t)pos) + 0x9e3779b97f4a7c15u;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+    return (int32_t)((x ^ x >> 31) % (uint64_t)run->rank->config->vocab_size);
 }
 
 static int prefill(struct run *run, int32_t seq, int32_t n, struct phx_err *err)
@@ -182,14 +212,31 @@ static int prefill(struct run *run, int32_t seq, int32_t n, struct phx_err *err)
     int code = 0;
     for (int32_t done = 0; done < n && code == 0;) {
         int32_t rows = n - done < run->request->chunk ? n - done : run->request->chunk;
-        for (int32_t i = 0; i < rows; i++) /* any ids do: a fixed scramble, the same on all ranks */
-            run->tokens[i] = (int32_t)((uint32_t)(seq * 7919 + done + i) * 2654435761u %
-                                       (uint32_t)run->rank->config->vocab_size);
+        for (int32_t i = 0; i < rows; i++)
+            run->tokens[i] = token_at(run, seq, done + i);
         done += rows;
         code = step(run, seq, 1, rows, done == n, err);
     }
     return code;
 }
+
+/* n_steps tokens of every sequence from position `context` on. */
+static int decode(struct run *run, int32_t context, int32_t n_steps, struct phx_err *err)
+{
+    int code = 0;
+    for (int32_t i = 0; i < run->n_seqs; i++)
+        run->pos[i] = context;
+    for (int32_t i = 0; i < n_steps && code == 0; i++) {
+        for (int32_t seq = 0; seq < run->n_seqs; seq++)
+            run->tokens[seq] = token_at(run, seq, context + i);
+        code = step(run, 0, run->n_seqs, 1, true, err);
+        if (code == 0)
+            code = exchange(run, run->n_seqs, err);
+    }
+    return code;
+}
+
+/* ---- what is measured ------------------------------------------------------------------------ */
 
 static int compare_doubles(const void *a, const void *b)
 {
@@ -197,109 +244,175 @@ static int compare_doubles(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static int bench_prefill(struct phx_rank *rank, const struct phx_bench_request *r, double *rate,
-                         struct phx_err *err)
+static struct phx_bench_rate summarise(double *rates, int32_t n)
 {
-    double rates[16];
-    int    code = 0, failure = 0;
+    qsort(rates, (size_t)n, sizeof *rates, compare_doubles);
+    return (struct phx_bench_rate){
+        .median = n % 2 == 1 ? rates[n / 2] : (rates[n / 2 - 1] + rates[n / 2]) / 2,
+        .min = rates[0], .max = rates[n - 1]};
+}
+
+static int bench_prefill(struct phx_rank *rank, const struct phx_bench_request *r,
+                         struct phx_bench_rate *rate, struct phx_err *err)
+{
+    double     rates[PHX_BENCH_REPS_MAX];
+    struct run run;
+    int        code = 0;
+    run_open(&run, rank, r, 1);
     for (int32_t i = 0; i <= r->reps && code == 0; i++) { /* the first warms up */
-        struct run run;
-        run_open(&run, rank, r, 1);
         int64_t start = phx_clock_mono_ns();
+        run.pos[0] = 0;
         code = prefill(&run, 0, r->prompt, err);
         if (code == 0)
             code = exchange(&run, 1, err);
         if (i > 0)
             rates[i - 1] = r->prompt * 1e9 / (double)(phx_clock_mono_ns() - start);
-        failure = failure == 0 ? run.failure : failure;
-        run_close(&run);
     }
-    if (code != 0)
-        return code;
-    qsort(rates, (size_t)r->reps, sizeof *rates, compare_doubles);
-    *rate = rates[r->reps / 2];
-    return failure;
-}
-
-static int32_t prompt_of(const struct phx_bench_request *r, int32_t batch)
-{
-    return batch == 1 || r->prompt < PHX_BENCH_BATCH_PROMPT ? r->prompt : PHX_BENCH_BATCH_PROMPT;
-}
-
-static int bench_decode(struct phx_rank *rank, const struct phx_bench_request *r, int32_t batch,
-                        double *rate, struct phx_err *err)
-{
-    struct run run;
-    int64_t    start = 0;
-    int        code = 0;
-    run_open(&run, rank, r, batch);
-    for (int32_t i = 0; i < batch && code == 0; i++)
-        code = prefill(&run, i, prompt_of(r, batch), err);
-    for (int32_t i = 0; i < batch; i++)
-        run.tokens[i] = i % rank->config->vocab_size;
-    for (int32_t i = 0; i < WARM_STEPS + r->gen && code == 0; i++) {
-        if (i == WARM_STEPS)
-            start = phx_clock_mono_ns();
-        code = step(&run, 0, batch, 1, true, err);
-        if (code == 0)
-            code = exchange(&run, batch, err);
-    }
-    *rate = (double)batch * r->gen * 1e9 / (double)(phx_clock_mono_ns() - start);
+    if (code == 0)
+        *rate = summarise(rates, r->reps);
     code = code == 0 ? run.failure : code;
     run_close(&run);
     return code;
 }
 
-static int body(struct phx_rank *rank, void *ctx, struct phx_err *err)
+static int32_t context_of(const struct phx_bench_request *r, int32_t batch)
 {
-    struct context                 *c = ctx;
-    const struct phx_bench_request *r = c->request;
-    struct phx_bench_rank           mine = facts_of(rank);
-    double                          rate = 0;
-    int32_t n_ranks = rank->part->tp_size * rank->part->pp_size;
-    bool    is_head = rank->part->rank == 0;
+    if (r->context >= 0)
+        return r->context;
+    return batch == 1 || r->prompt < PHX_BENCH_BATCH_PROMPT ? r->prompt : PHX_BENCH_BATCH_PROMPT;
+}
+
+static int bench_decode(struct phx_rank *rank, const struct phx_bench_request *r, int32_t batch,
+                        struct phx_bench_rate *rate, struct phx_err *err)
+{
+    double     rates[PHX_BENCH_REPS_MAX];
+    struct run run;
+    int32_t    context = context_of(r, batch);
+    int        code = 0;
+    run_open(&run, rank, r, batch);
+    for (int32_t i = 0; i < batch && code == 0; i++)
+        code = prefill(&run, i, context, err);
+    if (code == 0)
+        code = decode(&run, context, WARM_STEPS, err);
+    for (int32_t i = 0; i < r->reps && code == 0; i++) {
+        int64_t start = phx_clock_mono_ns();
+        code = decode(&run, context, r->gen, err);
+        rates[i] = (double)batch * r->gen * 1e9 / (double)(phx_clock_mono_ns() - start);
+    }
+    if (code == 0)
+        *rate = summarise(rates, r->reps);
+    code = code == 0 ? run.failure : code;
+    run_close(&run);
+    return code;
+}
+
+/* After all runs, so that memory touched late counts too. */
+static int collect_facts(struct phx_rank *rank, struct context *c, struct phx_err *err)
+{
+    struct phx_bench_rank  mine = facts_of(rank);
+    int32_t                n_ranks = rank->part->tp_size * rank->part->pp_size;
     struct phx_bench_rank *all = phx_mem_calloc((size_t)n_ranks, sizeof *all);
     int code = phx_comm_collect(rank->comm, &mine, sizeof mine, all);
     if (code != 0)
         code = phx_fail(err, code, "collecting facts: %s", phx_err_text(code));
-    if (code == 0)
-        code = bench_prefill(rank, r, &rate, err);
-    if (is_head) {
+    if (rank->part->rank == 0) {
         *c->is_head = true;
         memcpy(c->result->ranks, all, (size_t)n_ranks * sizeof *all);
-        c->result->prefill_tokens_per_s = rate;
         c->result->n_threads = phx_backend_threads(rank->backend);
         (void)snprintf(c->result->isa, sizeof c->result->isa, "%s", phx_backend_isa(rank->backend));
-    }
-    for (int32_t i = 0; i < r->n_batches && code != PHX_E_PEER; i++) {
-        int decoded = bench_decode(rank, r, r->batch[i], &rate, code == 0 ? err : NULL);
-        code = code == 0 || decoded == PHX_E_PEER ? decoded : code;
-        if (is_head) {
-            c->result->decode_tokens_per_s[i] = rate;
-            c->result->context[i] = prompt_of(r, r->batch[i]) + r->gen / 2;
-        }
     }
     phx_mem_free(all);
     return code;
 }
 
+/* The ranks go through every part even after a failure: one that left would make the others wait. */
+static int body(struct phx_rank *rank, void *ctx, struct phx_err *err)
+{
+    struct context                 *c = ctx;
+    const struct phx_bench_request *r = c->request;
+    struct phx_bench_rate           rate = {0};
+    bool is_head = rank->part->rank == 0;
+    int  code = r->prompt > 0 ? bench_prefill(rank, r, &rate, err) : 0;
+    if (is_head)
+        c->result->prefill = rate;
+    for (int32_t i = 0; i < r->n_batches && r->gen > 0 && code != PHX_E_PEER; i++) {
+        int decoded = bench_decode(rank, r, r->batch[i], &rate, code == 0 ? err : NULL);
+        code = code == 0 || decoded == PHX_E_PEER ? decoded : code;
+        if (is_head) {
+            c->result->decode[i] = rate;
+            c->result->context[i] = context_of(r, r->batch[i]) + r->gen / 2;
+        }
+    }
+    if (code != PHX_E_PEER) {
+        int collected = collect_facts(rank, c, code == 0 ? err : NULL);
+        code = code == 0 ? collected : code;
+    }
+    return code;
+}
+
+static int body_first(struct phx_rank *rank, void *ctx, struct phx_err *err)
+{
+    struct context *c = ctx;
+    struct run      run;
+    run_open(&run, rank, c->request, 1);
+    int code = prefill(&run, 0, c->request->prompt, err);
+    if (code == 0)
+        code = exchange(&run, 1, err);
+    code = code == 0 ? run.failure : code;
+    run_close(&run);
+    if (code == PHX_E_PEER)
+        return code;
+    int collected = collect_facts(rank, c, code == 0 ? err : NULL);
+    return code == 0 ? collected : code;
+}
+
+static int32_t blocks_of(int32_t tokens, int32_t block_tokens)
+{
+    return (tokens + block_tokens - 1) / block_tokens;
+}
+
+static int32_t larger(int32_t a, int32_t b)
+{
+    return a > b ? a : b;
+}
+
+/* What the ranks must be able to hold. */
+static void set_limits(struct phx_bench_request *r)
+{
+    struct phx_ranks_options *o = &r->ranks;
+    int32_t                   steps = larger(r->gen, WARM_STEPS);
+    o->max_rows = r->chunk;
+    o->max_seqs = 1;
+    o->max_context = larger(r->prompt, 1);
+    for (int32_t i = 0; i < r->n_batches && r->gen > 0; i++) {
+        int32_t tokens = context_of(r, r->batch[i]) + steps;
+        o->n_blocks = larger(o->n_blocks, r->batch[i] * blocks_of(tokens, o->block_tokens));
+        o->max_rows = larger(o->max_rows, r->batch[i]);
+        o->max_seqs = larger(o->max_seqs, r->batch[i]);
+        o->max_context = larger(o->max_context, tokens);
+    }
+    o->n_blocks = larger(o->n_blocks, blocks_of(o->max_context, o->block_tokens));
+    o->max_logits = o->max_seqs;
+}
+
+static int run_ranks(struct phx_bench_request *r, phx_rank_fn fn, struct phx_bench_result *result,
+                     bool *is_head, struct phx_err *err)
+{
+    struct context c = {.request = r, .result = result, .is_head = is_head};
+    *is_head = false;
+    set_limits(r);
+    return phx_ranks_run(&r->ranks, fn, &c, err);
+}
+
 int phx_bench_run(struct phx_bench_request *r, struct phx_bench_result *result, bool *is_head,
                   struct phx_err *err)
 {
-    struct context c = {.request = r, .result = result, .is_head = is_head};
-    int32_t        bt = r->ranks.block_tokens;
-    *is_head = false;
-    r->ranks.max_rows = r->chunk;
-    for (int32_t i = 0; i < r->n_batches; i++) {
-        int32_t tokens = prompt_of(r, r->batch[i]) + r->gen + WARM_STEPS;
-        int32_t blocks = r->batch[i] * ((tokens + bt - 1) / bt);
-        r->ranks.n_blocks = blocks > r->ranks.n_blocks ? blocks : r->ranks.n_blocks;
-        r->ranks.max_rows = r->batch[i] > r->ranks.max_rows ? r->batch[i] : r->ranks.max_rows;
-        r->ranks.max_seqs = r->batch[i] > r->ranks.max_seqs ? r->batch[i] : r->ranks.max_seqs;
-    }
-    if (r->ranks.n_blocks < (r->prompt + bt - 1) / bt)
-        r->ranks.n_blocks = (r->prompt + bt - 1) / bt;
-    r->ranks.max_logits = r->ranks.max_seqs;
-    r->ranks.max_context = r->prompt + r->gen + WARM_STEPS;
-    return phx_ranks_run(&r->ranks, body, &c, err);
+    return run_ranks(r, body, result, is_head, err);
+}
+
+int phx_bench_first(struct phx_bench_request *r, struct phx_bench_result *result, bool *is_head,
+                    struct phx_err *err)
+{
+    r->gen = 0;
+    return run_ranks(r, body_first, result, is_head, err);
 }

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <immintrin.h>
+#include <math.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdbool.h>
@@ -15,7 +16,8 @@
 #include "rpc/base/err.h"
 #include "rpc/base/mem.h"
 
-enum { REPS = 7, THREADS_MAX = 256, LANES = 16, CHAINS = 8, TILE_DATA = 18, REQ_XCOMP_PERM = 0x1023 };
+enum { REPS = 7, THREADS_MAX = 256, LANES = 16, CHAINS = 8, TILE_LOOPS = 4000, TILE_DATA = 18,
+       REQ_XCOMP_PERM = 0x1023 };
 static const size_t READ_BYTES = (size_t)1 << 30;
 static const int64_t SPIN_NS = 60000000;
 
@@ -56,6 +58,25 @@ __attribute__((target("avx512f"))) static double read_avx512(const char *p, size
         x[0] = _mm512_or_si512(x[0], x[k]);
     sink += (uint64_t)_mm512_reduce_or_epi64(x[0]);
     return (double)size;
+}
+
+/* Four streams with prefetch: on some machines one thread reads faster so. */
+__attribute__((target("avx512f"))) static double read_streams(const char *p, size_t size)
+{
+    __m512i x[CHAINS];
+    size_t  quarter = size / 4;
+    for (int k = 0; k < CHAINS; k++)
+        x[k] = _mm512_setzero_si512();
+    for (size_t i = 0; i < quarter; i += 128)
+        for (size_t k = 0; k < CHAINS; k++) {
+            const char *at = p + (k / 2) * quarter + i + 64 * (k % 2);
+            _mm_prefetch(at + 2048, _MM_HINT_T0);
+            x[k] = _mm512_or_si512(x[k], _mm512_load_si512((const void *)at));
+        }
+    for (int k = 1; k < CHAINS; k++)
+        x[0] = _mm512_or_si512(x[0], x[k]);
+    sink += (uint64_t)_mm512_reduce_or_epi64(x[0]);
+    return (double)(4 * quarter);
 }
 
 static double read_plain(const char *p, size_t size)
@@ -128,15 +149,10 @@ struct tile_config {
     uint8_t  rows[16];
 };
 
-/* Four accumulators of 16 x 16, 32 products deep: registers alone. */
-__attribute__((target("amx-tile,amx-bf16"))) static double amx_bf16(const char *part, size_t size)
+/* All eight tiles 16 rows of 64 bytes; 4 to 7 zero. */
+__attribute__((target("amx-tile"))) static void load_tiles(void)
 {
-    enum { LOOPS = 4000 };
     struct tile_config config = {.palette = 1};
-    double             operations = 0;
-    int64_t            end_ns = phx_clock_mono_ns() + SPIN_NS;
-    (void)part;
-    (void)size;
     for (int i = 0; i < 8; i++) {
         config.row_bytes[i] = 64;
         config.rows[i] = 16;
@@ -147,14 +163,44 @@ __attribute__((target("amx-tile,amx-bf16"))) static double amx_bf16(const char *
     _tile_zero(5);
     _tile_zero(6);
     _tile_zero(7);
+}
+
+/* Four accumulators of 16 x 16, 32 products of bf16 or 64 of int8 deep: registers alone. */
+__attribute__((target("amx-tile,amx-bf16"))) static double amx_bf16(const char *part, size_t size)
+{
+    double  operations = 0;
+    int64_t end_ns = phx_clock_mono_ns() + SPIN_NS;
+    (void)part;
+    (void)size;
+    load_tiles();
     while (phx_clock_mono_ns() < end_ns) {
-        for (int i = 0; i < LOOPS; i++) {
+        for (int i = 0; i < TILE_LOOPS; i++) {
             _tile_dpbf16ps(0, 4, 6);
             _tile_dpbf16ps(1, 4, 7);
             _tile_dpbf16ps(2, 5, 6);
             _tile_dpbf16ps(3, 5, 7);
         }
-        operations += (double)LOOPS * 4 * 16 * 16 * 32 * 2;
+        operations += (double)TILE_LOOPS * 4 * 16 * 16 * 32 * 2;
+    }
+    _tile_release();
+    return operations;
+}
+
+__attribute__((target("amx-tile,amx-int8"))) static double amx_int8(const char *part, size_t size)
+{
+    double  operations = 0;
+    int64_t end_ns = phx_clock_mono_ns() + SPIN_NS;
+    (void)part;
+    (void)size;
+    load_tiles();
+    while (phx_clock_mono_ns() < end_ns) {
+        for (int i = 0; i < TILE_LOOPS; i++) {
+            _tile_dpbssd(0, 4, 6);
+            _tile_dpbssd(1, 4, 7);
+            _tile_dpbssd(2, 5, 6);
+            _tile_dpbssd(3, 5, 7);
+        }
+        operations += (double)TILE_LOOPS * 4 * 16 * 16 * 64 * 2;
     }
     _tile_release();
     return operations;
@@ -205,7 +251,7 @@ static double run_crew(work_fn work, const char *memory, int32_t n)
 {
     struct crew c = {.work = work, .memory = memory, .n = n};
     struct hand hands[THREADS_MAX];
-    c.part_bytes = READ_BYTES / (size_t)n / 4096 * 4096;
+    c.part_bytes = READ_BYTES / (size_t)n / 16384 * 16384;
     (void)pthread_barrier_init(&c.barrier, NULL, (unsigned)n);
     for (int32_t i = 0; i < n; i++) {
         hands[i] = (struct hand){.crew = &c, .index = i, .core = nth_allowed_core(i)};
@@ -240,6 +286,8 @@ void phx_ceiling_measure(int32_t n_threads, struct phx_ceiling *out)
         (void)madvise(memory, READ_BYTES, MADV_HUGEPAGE); /* a hint */
         memset(memory, 1, READ_BYTES);
         out->read_gb_s = run_crew(has_avx512 ? read_avx512 : read_plain, memory, n_threads);
+        if (has_avx512)
+            out->read_gb_s = fmax(out->read_gb_s, run_crew(read_streams, memory, n_threads));
         (void)munmap(memory, READ_BYTES);
         reset_peak_memory();
     }
@@ -247,6 +295,8 @@ void phx_ceiling_measure(int32_t n_threads, struct phx_ceiling *out)
         out->fma_gflop_s = run_crew(fma_avx512, NULL, n_threads);
     else if (has_avx2)
         out->fma_gflop_s = run_crew(fma_avx2, NULL, n_threads);
-    if (has_amx)
+    if (has_amx) {
         out->amx_bf16_gflop_s = run_crew(amx_bf16, NULL, n_threads);
+        out->amx_int8_gop_s = run_crew(amx_int8, NULL, n_threads);
+    }
 }

@@ -12,13 +12,13 @@
 #include "shard/partition/partition.h"
 #include "shard/tool/tool.h"
 
-enum { OPT_TP = 1000, OPT_PP, OPT_JSON, OPT_ROWS, OPT_SEQS, OPT_CONTEXT, OPT_KV_DTYPE, OPT_BLOCK };
+enum { OPT_TP = 1000, OPT_PP, OPT_JSON, OPT_ROWS, OPT_SEQS, OPT_CONTEXT, OPT_KV_DTYPE, OPT_DTYPE, OPT_BLOCK };
 
 struct options {
     const char    *dir;
     int32_t        tp, pp, rows, seqs, context, block_tokens;
     enum phx_dtype kv_dtype;
-    bool           is_json;
+    bool           is_json, is_int8;
 };
 
 static error_t parse_option(int key, char *arg, struct argp_state *state)
@@ -44,10 +44,14 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case OPT_BLOCK:
         o->block_tokens = (int32_t)phx_tool_number(state, "--block-tokens", arg, 16, 32);
         return 0;
+    case OPT_DTYPE:
+        if (strcmp(arg, "auto") != 0 && strcmp(arg, "int8") != 0)
+            argp_error(state, "--dtype must be auto or int8");
+        o->is_int8 = strcmp(arg, "int8") == 0;
+        return 0;
     case OPT_KV_DTYPE:
-        if (strcmp(arg, "f32") != 0 && strcmp(arg, "bf16") != 0)
-            argp_error(state, "--kv-dtype must be f32 or bf16");
-        o->kv_dtype = strcmp(arg, "f32") == 0 ? PHX_DTYPE_F32 : PHX_DTYPE_BF16;
+        if (!phx_kv_dtype_parse(arg, &o->kv_dtype))
+            argp_error(state, "--kv-dtype must be f32, bf16 or int8");
         return 0;
     case OPT_JSON:
         o->is_json = true;
@@ -73,7 +77,8 @@ static const struct argp_option option_table[] = {
     {"seqs", OPT_SEQS, "N", 0, "sequences of a step (default 64)", 0},
     {"context", OPT_CONTEXT, "N", 0, "positions (default: all the model has)", 0},
     {"block-tokens", OPT_BLOCK, "N", 0, "positions of a cache block, 16 or 32 (default 16)", 0},
-    {"kv-dtype", OPT_KV_DTYPE, "TYPE", 0, "of the cache: f32 (default) or bf16", 0},
+    {"dtype", OPT_DTYPE, "TYPE", 0, "of dense weights: auto (default), or int8", 0},
+    {"kv-dtype", OPT_KV_DTYPE, "TYPE", 0, "of the cache: f32 (default), bf16 or int8", 0},
     {"json", OPT_JSON, 0, 0, "print one JSON object", 0},
     {0}};
 
@@ -84,9 +89,10 @@ static const struct argp command = {option_table, parse_option, "DIR",
 static const char *dtype_name(enum phx_dtype dtype)
 {
     static const char *const names[] = {[PHX_DTYPE_F32] = "f32", [PHX_DTYPE_BF16] = "bf16",
-                                        [PHX_DTYPE_F16] = "f16", [PHX_DTYPE_MXFP4] = "mxfp4"};
+                                        [PHX_DTYPE_F16] = "f16", [PHX_DTYPE_MXFP4] = "mxfp4",
+                                        [PHX_DTYPE_I8] = "int8"};
 
-    return dtype == PHX_DTYPE_NONE || dtype > PHX_DTYPE_MXFP4 ? "none" : names[dtype];
+    return dtype > PHX_DTYPE_I8 || names[dtype] == NULL ? "none" : names[dtype];
 }
 
 static const char *rope_name(enum phx_rope_kind kind)
@@ -197,6 +203,8 @@ static int run(const struct options *o, struct phx_checkpoint *k, struct phx_err
                                             .max_context = o->context};
     int rc = phx_model_config_load(o->dir, k, c, err);
 
+    if (rc == 0 && o->is_int8)
+        phx_model_config_quantise(c);
     if (rc == 0)
         rc = phx_partition(&request, parts, err);
     if (rc == 0 && o->is_json) {

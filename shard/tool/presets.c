@@ -39,6 +39,15 @@ static const struct {
 } presets[] = {
     {"gpt-oss-20b", "{" OSS_PUBLISHED ",\"num_hidden_layers\":24,\"num_local_experts\":32}"},
     {"gpt-oss-120b", "{" OSS_PUBLISHED ",\"num_hidden_layers\":36,\"num_local_experts\":128}"},
+    /* a shape for speed alone, small enough for any machine: no published model has it */
+    {"gpt-oss-small",
+     "{" OSS_COMMON "\"num_hidden_layers\":12,\"num_local_experts\":32,\"num_experts_per_tok\":4,"
+     "\"experts_per_token\":4,\"hidden_size\":1440,\"intermediate_size\":1440,\"head_dim\":64,"
+     "\"num_attention_heads\":32,\"num_key_value_heads\":8,\"sliding_window\":128,"
+     "\"max_position_embeddings\":131072,\"initial_context_length\":4096,\"vocab_size\":32000,"
+     "\"eos_token_id\":31999,\"pad_token_id\":31998,\"rope_scaling\":{\"rope_type\":\"yarn\","
+     "\"factor\":32.0,\"beta_fast\":32.0,\"beta_slow\":1.0,"
+     "\"original_max_position_embeddings\":4096,\"truncate\":false}}"},
     {"llama-3.2-1b",
      "{" LLAMA_COMMON LLAMA3_IDS "\"hidden_size\":2048,\"intermediate_size\":8192,\"head_dim\":64,"
      "\"num_attention_heads\":32,\"num_key_value_heads\":8,\"num_hidden_layers\":16,"
@@ -107,6 +116,6 @@ const char *phx_synth_preset(const char *name)
 
 const char *phx_synth_preset_names(void)
 {
-    return "gpt-oss-20b, gpt-oss-120b, llama-3.2-1b, llama-3.1-8b, mistral-7b, mixtral-8x7b, gpt2, "
-           "deepseek-v2-lite, tiny-gpt-oss, tiny-llama";
+    return "gpt-oss-20b, gpt-oss-120b, gpt-oss-small, llama-3.2-1b, llama-3.1-8b, mistral-7b, "
+           "mixtral-8x7b, gpt2, deepseek-v2-lite, tiny-gpt-oss, tiny-llama";
 }

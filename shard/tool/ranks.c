@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "rpc/base/clock.h"
+#include "rpc/base/machine.h"
 #include "rpc/base/mem.h"
 
 /* The code of a rank that only heard of another one's failure. */
@@ -33,24 +34,20 @@ struct member {
     struct phx_err   err;
 };
 
-static int32_t allowed_cores(void)
+/* The ranks share the cores of this machine, node by node, pinned where every thread has one. */
+static int open_backend(const struct phx_ranks_options *o, int32_t rank, struct phx_backend **out,
+                        struct phx_err *err)
 {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    if (sched_getaffinity(0, sizeof set, &set) != 0)
-        return 1;
-    return CPU_COUNT(&set) > 0 ? CPU_COUNT(&set) : 1;
-}
-
-static int open_backend(const struct phx_ranks_options *o, int32_t rank, int32_t cores,
-                        struct phx_backend **out, struct phx_err *err)
-{
-    char    why[200] = "";
-    int32_t n_ranks = o->tp * o->pp;
-    int32_t threads = o->n_threads > 0 ? o->n_threads : (cores / n_ranks > 1 ? cores / n_ranks : 1);
-    struct phx_backend_options options = {
-        .isa = o->isa, .n_threads = threads,
-        .is_pinned = threads * n_ranks <= cores, .first_core = rank * threads};
+    char                       why[200] = "";
+    struct phx_topology        topology;
+    struct phx_placement       placement;
+    cpu_set_t                  mask;
+    struct phx_backend_options options = {.isa = o->isa, .compute = o->compute};
+    phx_topology_here(&topology);
+    phx_placement_plan(&topology, rank, o->tp * o->pp, o->n_threads, &placement);
+    phx_placement_mask(&placement, &mask);
+    options.n_threads = placement.n_threads;
+    options.is_pinned = placement.is_pinned && sched_setaffinity(0, sizeof mask, &mask) == 0;
     *out = phx_backend_open(o->backend, &options, why, sizeof why);
     if (*out == NULL)
         return phx_fail(err, PHX_E_UNSUPPORTED, "backend %s: %s", o->backend, why);
@@ -90,13 +87,15 @@ static int open_model(struct phx_rank *r, const struct world *w, struct phx_err 
     return code;
 }
 
-static int run_rank(struct world *w, struct phx_comm *comm, int32_t cores, struct phx_err *err)
+static int run_rank(struct world *w, struct phx_comm *comm, struct phx_err *err)
 {
     int32_t         rank = phx_comm_shape(comm)->rank;
     struct phx_rank r = {.config = &w->config, .part = &w->parts[rank], .parts = w->parts,
                          .options = w->options, .comm = comm};
     r.has_logits = r.part->tp == 0 && r.part->pp == r.part->pp_size - 1;
-    int code = open_backend(w->options, rank, cores, &r.backend, err);
+    cpu_set_t before;
+    bool      is_known = sched_getaffinity(0, sizeof before, &before) == 0;
+    int       code = open_backend(w->options, rank, &r.backend, err);
     if (code == 0)
         code = open_model(&r, w, err);
     code = phx_rank_agree(comm, code, err); /* nobody starts what a neighbour will never enter */
@@ -104,6 +103,8 @@ static int run_rank(struct world *w, struct phx_comm *comm, int32_t cores, struc
         code = w->body(&r, w->ctx, err);
     phx_model_close(r.model);
     phx_backend_close(r.backend);
+    if (is_known)
+        (void)sched_setaffinity(0, sizeof before, &before); /* slower, not wrong */
     return code;
 }
 
@@ -123,7 +124,7 @@ static struct phx_comm_limits comm_limits(const struct world *w)
 static void *thread_main(void *arg)
 {
     struct member *m = arg;
-    m->code = run_rank(m->world, m->comm, allowed_cores(), &m->err);
+    m->code = run_rank(m->world, m->comm, &m->err);
     return NULL;
 }
 
@@ -174,7 +175,7 @@ static int run_mpi(struct world *w, const struct phx_comm_limits *limits, struct
         return phx_fail(err, PHX_E_IO, "MPI did not start; was this process started by mpirun?");
     code = phx_comm_mpi(w->options->tp, w->options->pp, limits, &comm, err);
     if (code == 0)
-        code = run_rank(w, comm, allowed_cores(), err);
+        code = run_rank(w, comm, err);
     phx_comm_close(comm);
     if (code == 0)
         (void)MPI_Finalize(); /* a failed rank just exits, and mpirun ends the others */
@@ -186,7 +187,7 @@ static int run_self(struct world *w, const struct phx_comm_limits *limits, struc
     struct phx_comm *comm = NULL;
     int              code = phx_comm_self(limits, &comm, err);
     if (code == 0)
-        code = run_rank(w, comm, allowed_cores(), err);
+        code = run_rank(w, comm, err);
     phx_comm_close(comm);
     return code;
 }
@@ -199,6 +200,8 @@ int phx_ranks_run(const struct phx_ranks_options *o, phx_rank_fn body, void *ctx
         return code;
     w.parts = phx_mem_calloc((size_t)o->tp * (size_t)o->pp, sizeof *w.parts);
     code = phx_model_config_load(o->dir, w.checkpoint, &w.config, err);
+    if (code == 0 && o->is_int8)
+        phx_model_config_quantise(&w.config);
     if (code == 0 && o->max_context > w.config.max_position)
         code = phx_fail(err, PHX_E_INVALID, "%d positions are needed, the model has %d", o->max_context,
                         w.config.max_position);

@@ -18,6 +18,8 @@ struct phx_ranks_options {
     enum phx_ranks_comm comm;      /* ignored for one rank */
     bool                is_in_mpi; /* this process is one rank of the MPI job */
     const char         *backend, *isa;
+    enum phx_compute    compute;
+    bool                is_int8;   /* dense weights are quantised */
     int32_t             n_threads; /* per rank; 0 = the allowed cores shared out */
     enum phx_dtype      kv_dtype;
     int32_t             n_blocks, block_tokens;
@@ -55,7 +57,7 @@ int phx_ranks_run(const struct phx_ranks_options *options, phx_rank_fn body, voi
 int phx_ranks_exec_mpi(int32_t n_ranks, char *const *args, struct phx_err *err) PHX_CHECKED;
 #define PHX_RANKS_MPI_FLAG "--in-mpi"
 
-/* The command line of these options (--tp, --pp, --comm, --backend, --isa, --threads, --kv-dtype), a
+/* The command line of these options (--tp, --pp, --comm, --backend, --isa, --compute, --threads, --kv-dtype), a
  * child for argp; its input is a struct phx_ranks_options with the defaults filled in. */
 struct argp;
 extern const struct argp phx_ranks_argp;

@@ -6,16 +6,18 @@
 #include "shard/tool/ranks.h"
 #include "shard/tool/tool.h"
 
-enum { OPT_TP = 0x100, OPT_PP, OPT_COMM, OPT_BACKEND, OPT_ISA, OPT_KV, OPT_IN_MPI };
+enum { OPT_TP = 0x100, OPT_PP, OPT_COMM, OPT_BACKEND, OPT_ISA, OPT_COMPUTE, OPT_DTYPE, OPT_KV, OPT_IN_MPI };
 
 static const struct argp_option options[] = {
     {"tp", OPT_TP, "N", 0, "ranks that share every layer (1)", 0},
     {"pp", OPT_PP, "N", 0, "stages of layers (1)", 0},
     {"comm", OPT_COMM, "mpi|local", 0, "ranks as an MPI job, or as threads of this process (mpi)", 0},
     {"backend", OPT_BACKEND, "NAME", 0, "cpu", 0},
-    {"isa", OPT_ISA, "NAME", 0, "ref, avx2, avx512 or auto", 0},
+    {"isa", OPT_ISA, "NAME", 0, "ref, avx2, avx512, amx or auto", 0},
+    {"compute", OPT_COMPUTE, "f32|bf16", 0, "activations in products with bf16 and MXFP4 weights", 0},
     {"threads", 't', "N", 0, "threads per rank (the allowed cores, shared out)", 0},
-    {"kv-dtype", OPT_KV, "f32|bf16", 0, "storage of keys and values (f32)", 0},
+    {"dtype", OPT_DTYPE, "auto|int8", 0, "dense weights as they are, or quantised while loading", 0},
+    {"kv-dtype", OPT_KV, "f32|bf16|int8", 0, "storage of keys and values (f32)", 0},
     {"in-mpi", OPT_IN_MPI, NULL, OPTION_HIDDEN, NULL, 0},
     {NULL, 0, NULL, 0, NULL, 0},
 };
@@ -42,12 +44,18 @@ static void set_comm(struct phx_ranks_options *o, const char *text, struct argp_
 
 static void set_kv_dtype(struct phx_ranks_options *o, const char *text, struct argp_state *state)
 {
+    if (!phx_kv_dtype_parse(text, &o->kv_dtype))
+        argp_error(state, "--kv-dtype must be f32, bf16 or int8");
+}
+
+static void set_compute(struct phx_ranks_options *o, const char *text, struct argp_state *state)
+{
     if (strcmp(text, "f32") == 0)
-        o->kv_dtype = PHX_DTYPE_F32;
+        o->compute = PHX_COMPUTE_F32;
     else if (strcmp(text, "bf16") == 0)
-        o->kv_dtype = PHX_DTYPE_BF16;
+        o->compute = PHX_COMPUTE_BF16;
     else
-        argp_error(state, "--kv-dtype must be f32 or bf16");
+        argp_error(state, "--compute must be f32 or bf16");
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -71,6 +79,14 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case 't':
         o->n_threads = (int32_t)phx_tool_number(state, "--threads", arg, 1, 1024);
+        break;
+    case OPT_COMPUTE:
+        set_compute(o, arg, state);
+        break;
+    case OPT_DTYPE:
+        if (strcmp(arg, "auto") != 0 && strcmp(arg, "int8") != 0)
+            argp_error(state, "--dtype must be auto or int8");
+        o->is_int8 = strcmp(arg, "int8") == 0;
         break;
     case OPT_KV:
         set_kv_dtype(o, arg, state);

@@ -83,8 +83,9 @@ static const struct argp_option option_table[] = {
 static const struct argp command = {
     option_table, parse_option, "DIR",
     "Makes a random-weight checkpoint in the published layout: config.json, safetensors files with their "
-    "index, tokenizer.json, generation_config.json.  Presets: gpt-oss-20b, gpt-oss-120b, llama-3.2-1b, "
-    "llama-3.1-8b, mistral-7b, mixtral-8x7b, gpt2, deepseek-v2-lite, tiny-gpt-oss, tiny-llama.",
+    "index, tokenizer.json, generation_config.json.  Presets: gpt-oss-20b, gpt-oss-120b, gpt-oss-small, "
+    "llama-3.2-1b, llama-3.1-8b, mistral-7b, mixtral-8x7b, gpt2, deepseek-v2-lite, tiny-gpt-oss, "
+    "tiny-llama.",
     NULL, NULL, NULL};
 
 static int load_config(const struct options *o, json_t **config, struct phx_err *err)

@@ -55,13 +55,34 @@ void phx_tool_progress_show(void *progress, uint64_t done_bytes, uint64_t total_
         bar[i] = (double)i < part * BAR_WIDTH ? '#' : '.';
     bar[BAR_WIDTH] = '\0';
     phx_tool_format_bytes(seconds > 0 ? (uint64_t)((double)done_bytes / seconds) : 0, rate);
-    fprintf(stderr, "\r%s [%s] %3.0f%% %s/s \033[K", p->what, bar, part * 100, rate);
+    if (done_bytes >= total_bytes)
+        phx_tool_progress_end(p);
+    else
+        fprintf(stderr, "\r%s [%s] %3.0f%% %s/s \033[K", p->what, bar, part * 100, rate);
 }
 
 void phx_tool_progress_end(struct phx_tool_progress *p)
 {
     if (p->is_terminal)
         fprintf(stderr, "\r\033[K");
+}
+
+int phx_tool_write_at(int fd, const void *data, size_t size, uint64_t offset)
+{
+    const uint8_t *from = data;
+
+    while (size > 0) {
+        ssize_t n = pwrite(fd, from, size, (off_t)offset);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return -1;
+        from += n;
+        size -= (size_t)n;
+        offset += (uint64_t)n;
+    }
+    return 0;
 }
 
 void phx_tool_format_bytes(uint64_t bytes, char text[24])

@@ -3,6 +3,7 @@
 #ifndef PHX_SHARD_TOOL_H
 #define PHX_SHARD_TOOL_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "rpc/base/err.h"
@@ -21,6 +22,7 @@ int phx_tool_synth(int argc, char **argv);
 int phx_tool_verify(int argc, char **argv);
 int phx_tool_sign(int argc, char **argv);
 int phx_tool_logits(int argc, char **argv);
+int phx_tool_quantize(int argc, char **argv);
 
 /* Prints "phalanx-model: TEXT" on stderr; answers PHX_TOOL_FAILED. */
 int phx_tool_fail(const struct phx_err *err);
@@ -40,6 +42,9 @@ struct phx_tool_progress {
 void phx_tool_progress_start(struct phx_tool_progress *p, const char *what);
 void phx_tool_progress_show(void *progress, uint64_t done_bytes, uint64_t total_bytes);
 void phx_tool_progress_end(struct phx_tool_progress *p); /* wipes the line */
+
+/* All of it at that place; 0, or -1 with errno. */
+int phx_tool_write_at(int fd, const void *data, size_t size, uint64_t offset);
 
 /* "13.8 GB" into text[24]. */
 void phx_tool_format_bytes(uint64_t bytes, char text[24]);

@@ -4,6 +4,7 @@
 #include <argp.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -57,9 +58,27 @@ static const struct argp_option option_table[] = {
 static const struct argp command = {
     option_table, parse_option, "DIR",
     "Checks a checkpoint: files and their index, every tensor of the architecture with its shape and "
-    "type, MXFP4 scales that are no numbers, and the signed manifest if there is one; prints the SHA-256 "
+    "type, scales of MXFP4 and int8 weights that are no numbers, and the signed manifest if there is one; prints the SHA-256 "
     "of each file.",
     NULL, NULL, NULL};
+
+/* The scales of int8 values, as loading wants them; the inventory knows no other float "_scales". */
+static int check_float_scales(const struct phx_ckpt_tensor *t, struct phx_err *err)
+{
+    uint64_t n = t->size_bytes / sizeof(float);
+    int      rc = 0;
+
+    for (uint64_t i = 0; i < n && rc == 0; i++) {
+        float scale;
+
+        memcpy(&scale, t->data + i * sizeof(scale), sizeof(scale));
+        if (!(scale >= 0 && scale < INFINITY))
+            rc = phx_fail(err, PHX_E_FORMAT, "tensor %s: group %llu of row %llu has a scale that is no size", t->name,
+                          (unsigned long long)(i % (uint64_t)t->dim[1]), (unsigned long long)(i / (uint64_t)t->dim[1]));
+    }
+    phx_checkpoint_drop(t, 0, t->size_bytes);
+    return rc;
+}
 
 /* A scale byte of 255 means "not a number"; no published checkpoint has one. */
 static int check_scales(const struct phx_checkpoint *k, struct phx_err *err)
@@ -68,8 +87,14 @@ static int check_scales(const struct phx_checkpoint *k, struct phx_err *err)
         const struct phx_ckpt_tensor *t = phx_checkpoint_at(k, i);
         size_t                        n = strlen(t->name);
         const uint8_t                *found;
+        int                           rc;
 
-        if (t->dtype != PHX_CKPT_U8 || n < 7 || strcmp(t->name + n - 7, "_scales") != 0)
+        if (n < 7 || strcmp(t->name + n - 7, "_scales") != 0)
+            continue;
+        rc = t->dtype == PHX_CKPT_F32 ? check_float_scales(t, err) : 0;
+        if (rc != 0)
+            return rc;
+        if (t->dtype != PHX_CKPT_U8)
             continue;
         found = t->size_bytes > 0 ? memchr(t->data, 255, (size_t)t->size_bytes) : NULL;
         phx_checkpoint_drop(t, 0, t->size_bytes);

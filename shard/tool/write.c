@@ -158,22 +158,6 @@ static bool take_piece(struct writer *w, int32_t *tensor, uint64_t *offset, size
     return has_piece;
 }
 
-static int write_at(int fd, const uint8_t *data, size_t size, uint64_t offset)
-{
-    while (size > 0) {
-        ssize_t n = pwrite(fd, data, size, (off_t)offset);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return -1;
-        data += n;
-        size -= (size_t)n;
-        offset += (uint64_t)n;
-    }
-    return 0;
-}
-
 static void *run(void *arg)
 {
     struct writer *w = arg;
@@ -187,7 +171,7 @@ static void *run(void *arg)
         const struct file             *f = &w->files[t->file];
 
         fill(t, draw(w->seed, (uint64_t)tensor), offset, piece, size);
-        if (write_at(f->fd, piece, size, f->data_begin + t->begin + offset) != 0) {
+        if (phx_tool_write_at(f->fd, piece, size, f->data_begin + t->begin + offset) != 0) {
             int reason = errno;
 
             (void)pthread_mutex_lock(&w->mutex);
@@ -249,7 +233,7 @@ static int make_file(const char *dir, const json_t *config, const struct phx_syn
     f->fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (f->fd < 0)
         rc = phx_fail(err, PHX_E_IO, "create %s: %s", path, strerror(errno));
-    else if (write_at(f->fd, (const uint8_t *)header.data, header.size, 0) != 0)
+    else if (phx_tool_write_at(f->fd, header.data, header.size, 0) != 0)
         rc = phx_fail(err, PHX_E_IO, "write %s: %s", path, strerror(errno));
     phx_buf_fini(&header);
     phx_mem_free(path);

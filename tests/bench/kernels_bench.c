@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * kernels_bench [threads [isa [filter]]]: bytes and operations per second of each op that matters, as JSON,
+ * kernels_bench [threads [isa [filter [f32 | bf16]]]]: bytes and operations per second of each op that matters, as JSON,
  * each beside the read bandwidth and the multiply-adds that the same cores reached in the same second.
  * Shapes are those of published models; nothing in kernels/ is tuned to them. */
 #include <stdio.h>
@@ -114,6 +114,7 @@ static const char *name_of(enum phx_dtype t)
     return t == PHX_DTYPE_F32    ? "f32"
            : t == PHX_DTYPE_BF16 ? "bf16"
            : t == PHX_DTYPE_F16  ? "f16"
+           : t == PHX_DTYPE_I8   ? "int8"
                                  : "mxfp4";
 }
 
@@ -121,6 +122,8 @@ static double bytes_of(const struct phx_weight_desc *d)
 {
     double n = (double)d->n * d->k * d->n_experts;
 
+    if (d->dtype == PHX_DTYPE_I8)
+        return n * (1 + 4.0 / PHX_I8_GROUP);
     return d->dtype == PHX_DTYPE_F32 ? n * 4 : d->dtype == PHX_DTYPE_MXFP4 ? n * 4.25 / 8 : n * 2;
 }
 
@@ -128,7 +131,7 @@ static struct phx_weight_source source_of(const struct bench *s, const struct ph
 {
     int64_t                  size = d->dtype == PHX_DTYPE_F32 ? 4 : 2;
     struct phx_weight_source source = {.data = s->source + 2, /* checkpoints are not aligned */
-                                       .dtype = d->dtype,
+                                       .dtype = d->dtype == PHX_DTYPE_I8 ? PHX_DTYPE_BF16 : d->dtype,
                                        .row_stride = d->k * size,
                                        .k_stride = size,
                                        .n_rows = d->n};
@@ -347,6 +350,8 @@ int main(int argc, char **argv)
 {
     struct phx_backend_options options = {.isa = argc > 2 ? argv[2] : NULL,
                                           .n_threads = argc > 1 ? atoi(argv[1]) : 0,
+                                          .compute = argc > 4 && strcmp(argv[4], "bf16") == 0 ? PHX_COMPUTE_BF16
+                                                                                              : PHX_COMPUTE_F32,
                                           .is_pinned = true};
     char         why[240];
     struct bench s = {.filter = argc > 3 ? argv[3] : NULL, .is_first = true};
@@ -361,12 +366,15 @@ int main(int argc, char **argv)
     (void)printf("{\"isa\": \"%s\", \"threads\": %d, \"ops\": [", phx_backend_isa(s.b),
                  phx_backend_threads(s.b));
     bench_products(&s, PHX_DTYPE_BF16, 65536, 2048);
+    bench_products(&s, PHX_DTYPE_I8, 65536, 2048);
     bench_products(&s, PHX_DTYPE_F16, 65536, 2048);
     bench_products(&s, PHX_DTYPE_F32, 32768, 2048);
     bench_products(&s, PHX_DTYPE_MXFP4, 131072, 2880);
     bench_transposed_pack(&s, 5760, 2880);
     bench_prefill(&s, PHX_DTYPE_BF16, 2048, 2048, 1);
     bench_prefill(&s, PHX_DTYPE_BF16, 2048, 8192, 8);
+    bench_prefill(&s, PHX_DTYPE_I8, 2048, 2048, 1);
+    bench_prefill(&s, PHX_DTYPE_I8, 2048, 8192, 8);
     bench_prefill(&s, PHX_DTYPE_F16, 2048, 2048, 1);
     bench_prefill(&s, PHX_DTYPE_F32, 2048, 2048, 1);
     bench_prefill(&s, PHX_DTYPE_MXFP4, 5760, 2880, 1);
@@ -375,7 +383,11 @@ int main(int argc, char **argv)
     bench_attention(&s, 64, 8, 64, 1, 4096, 0, PHX_DTYPE_F32);
     bench_attention(&s, 64, 8, 64, ROWS_MAX, 2048, 0, PHX_DTYPE_F32);
     bench_attention(&s, 64, 8, 64, ROWS_MAX, 2048, 128, PHX_DTYPE_F32);
-    bench_attention(&s, 32, 8, 64, ROWS_MAX, 2048, 0, PHX_DTYPE_BF16);
+    bench_attention(&s, 32, 8, 64, ROWS_MAX, 512, 0, PHX_DTYPE_BF16);
+    bench_attention(&s, 32, 8, 64, ROWS_MAX, 4096, 0, PHX_DTYPE_BF16);
+    bench_attention(&s, 32, 8, 64, 1, 4096, 0, PHX_DTYPE_BF16);
+    bench_attention(&s, 64, 8, 64, ROWS_MAX, 2048, 128, PHX_DTYPE_BF16);
+    bench_attention(&s, 24, 8, 128, ROWS_MAX, 2048, 0, PHX_DTYPE_BF16);
     bench_attention(&s, 24, 8, 128, 1, 4096, 0, PHX_DTYPE_F32);
     bench_attention(&s, 32, 32, 128, 1, 4096, 0, PHX_DTYPE_F32);
     bench_attention(&s, 32, 32, 128, ROWS_MAX, 2048, 0, PHX_DTYPE_F32);

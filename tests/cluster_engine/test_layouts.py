@@ -32,11 +32,12 @@ def test_four_ranks_in_a_row_agree_bit_for_bit(reference, tmp_path, model, layou
 
 
 @pytest.mark.parametrize("extra", [(2, 2), (1, 1, "--max-rows", 7), (1, 1, "--no-prefix-cache")], ids=str)
+@pytest.mark.parametrize("kv", ["bf16", "int8"])
 @pytest.mark.parametrize("model", MODELS, ids=lambda m: m.name)
-def test_a_bf16_cache_gives_one_answer_everywhere(reference, tmp_path, model, extra):
-    half = run(tmp_path, make_requests(), model, *extra, "--kv-dtype", "bf16")
-    assert half.answers() == reference(model, "bf16").answers()
-    assert half.answers() != reference(model, "f32").answers()  # it is another cache: the option works
+def test_a_narrow_cache_gives_one_answer_everywhere(reference, tmp_path, model, kv, extra):
+    narrow = run(tmp_path, make_requests(), model, *extra, "--kv-dtype", kv)
+    assert narrow.answers() == reference(model, kv).answers()
+    assert narrow.answers() != reference(model, "f32").answers()  # it is another cache: the option works
 
 
 def test_the_seed_alone_tells_answers_apart(tmp_path):

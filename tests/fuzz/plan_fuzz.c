@@ -14,7 +14,7 @@ enum { SIZE_MAX_BYTES = 1 << 20 };
 
 static const struct phx_plan_limits limits = {
     .max_seqs = 8, .max_rows = 64, .max_context = 128, .max_blocks = 8, .n_blocks = 40,
-    .vocab_size = 1000};
+    .vocab_size = 1000, .max_results = 8};
 
 static void check_list(const int32_t *list, int32_t n, int32_t limit, const char *data, size_t size)
 {
@@ -43,12 +43,14 @@ static void check_plan(const struct phx_wire_plan *plan, const char *data, size_
         check_list(s->blocks, s->n_blocks, limits.n_blocks, data, size);
         phx_assert(s->n_checked >= 0 && s->n_checked <= s->n_rows && !(s->is_sampled && s->n_checked > 0));
         n_rows += s->n_rows;
-        n_results += s->is_sampled + s->n_checked;
+        check_list(s->drafts, s->n_drafts, limits.vocab_size, data, size);
+        phx_assert(s->n_drafts == 0 || (s->is_sampled && s->n_drafts == s->n_rows - 1));
+        n_results += s->is_sampled + s->n_checked + s->n_drafts;
         if (s->is_new)
             phx_assert(phx_sampling_check(&s->sampling, NULL) == 0 && s->n_prompt >= 1);
     }
     phx_assert(n_rows == plan->n_rows && n_rows <= limits.max_rows);
-    phx_assert(n_results == plan->n_results && n_results <= limits.max_seqs);
+    phx_assert(n_results == plan->n_results && n_results <= limits.max_results);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -66,7 +68,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         check_plan(plan, copy, size);
     else
         phx_assert(err.code == PHX_E_FORMAT && plan == NULL);
-    if (phx_result_decode(copy, size, limits.max_seqs, limits.vocab_size, &result, &err) == 0)
+    if (phx_result_decode(copy, size, &limits, &result, &err) == 0)
         for (int32_t i = 0; i < result.n_tokens; i++)
             phx_assert(tokens[i].slot >= 0 && tokens[i].slot < limits.max_seqs &&
                        tokens[i].token >= -1 && tokens[i].token < limits.vocab_size && tokens[i].gap >= 0);

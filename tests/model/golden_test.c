@@ -89,12 +89,55 @@ static void the_partition_counts_what_is_allocated(void **state)
 {
     (void)state;
     for (int32_t i = 0; i < CASES; i++)
-        for (int32_t j = 0; j < 4; j++) {
+        for (int32_t j = 0; j < 8; j++) {
             struct golden            g = golden_load(case_names[i]);
-            struct phx_ranks_options o = harness_options(&g, 1 + j % 2, 1 + j / 2);
+            struct phx_ranks_options o = harness_options(&g, 1 + j % 2, 1 + j / 2 % 2);
+            o.is_int8 = j >= 4;
             struct phx_err           err = {0};
             if (phx_ranks_run(&o, count_memory, (void *)(uintptr_t)case_names[i], &err) != 0)
                 fail_msg("%s", err.text);
+            golden_free(&g);
+        }
+}
+
+struct progress {
+    uint64_t done, total, n_calls, before_last; /* before_last: what was done one call earlier */
+};
+
+static void note_progress(void *ctx, uint64_t done, uint64_t total)
+{
+    struct progress *p = ctx;
+    assert_true(done >= p->done && done <= total && total > 0);
+    assert_true(p->n_calls == 0 || total == p->total);
+    *p = (struct progress){done, total, p->n_calls + 1, p->done};
+}
+
+static int do_nothing(struct phx_rank *rank, void *ctx, struct phx_err *err)
+{
+    (void)rank;
+    (void)ctx;
+    (void)err;
+    return 0;
+}
+
+/* Whatever the weights become, their bytes in the checkpoint are what is counted. */
+static void loading_ends_at_what_it_announced(void **state)
+{
+    (void)state;
+    for (int32_t i = 0; i < CASES; i++)
+        for (int32_t j = 0; j < 8; j++) {
+            struct golden            g = golden_load(case_names[i]);
+            struct phx_ranks_options o = harness_options(&g, 1 + j % 2, 1 + j / 2 % 2);
+            struct progress          p = {0};
+            struct phx_err           err = {0};
+            o.is_int8 = j >= 4;
+            o.progress = note_progress;
+            o.progress_ctx = &p;
+            if (phx_ranks_run(&o, do_nothing, NULL, &err) != 0)
+                fail_msg("%s", err.text);
+            assert_true(p.n_calls > 2);
+            assert_int_equal(p.done, p.total);
+            assert_int_equal(p.before_last, p.total); /* the call at the end adds nothing */
             golden_free(&g);
         }
 }
@@ -104,6 +147,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(logits_agree_with_the_reference),
         cmocka_unit_test(the_partition_counts_what_is_allocated),
+        cmocka_unit_test(loading_ends_at_what_it_announced),
         cmocka_unit_test(every_layout_gives_the_same_bits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

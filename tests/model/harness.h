@@ -46,6 +46,10 @@ struct plan {
     void *ctx;
 };
 
+/* Of the options that harness_options() makes. */
+extern enum phx_compute harness_compute;
+extern bool             harness_is_int8;
+
 /* Options for a whole text of at most T tokens in any chunking, two sequences at a time. */
 struct phx_ranks_options harness_options(const struct golden *g, int32_t tp, int32_t pp);
 /* Runs the plan on all ranks; the code and text of the first failure. */

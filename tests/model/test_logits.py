@@ -76,10 +76,11 @@ def test_mpi_ranks_give_the_same_bits_as_one(tmp_path, single, case, tp, pp, mor
     assert logits(tmp_path, case, "--tp", tp, "--pp", pp, "--threads", 1, *more) == single(case)
 
 
-def test_a_half_precision_cache_is_close(tmp_path, single):
+@pytest.mark.parametrize("kv", ["bf16", "int8"])
+def test_a_narrow_cache_is_close(tmp_path, single, kv):
     case = "llama-mha-f32"
     shape, exact = single(case)
-    rounded_shape, rounded = logits(tmp_path, case, "--kv-dtype", "bf16")
+    rounded_shape, rounded = logits(tmp_path, case, "--kv-dtype", kv)
     assert shape == rounded_shape
     worst = max(abs(a - b) for a, b in zip(exact, rounded))
     assert 0 < worst / max(map(abs, exact)) < 5e-2
@@ -101,7 +102,7 @@ def test_bad_tokens_are_refused(tmp_path, text, says):
     (["--tp", 3], 1, "3"),
     (["--pp", 99], 1, "99"),
     (["--tp", 0], 2, "--tp"),
-    (["--isa", "amx"], 1, "amx"),
+    (["--compute", "int3"], 2, "--compute"),
     (["--isa", "mmx"], 1, "mmx"),
     (["--backend", "abacus"], 1, "abacus"),
     (["--kv-dtype", "f8"], 2, "--kv-dtype"),
@@ -137,3 +138,35 @@ def test_the_engine_benchmark_reports_what_it_promises(tmp_path):
         assert facts[key] > 0, key
     assert [b["batch"] for b in facts["batch"]] == [1, 3]
     assert all(b["tokens_per_s"] > 0 for b in facts["batch"])
+    assert all(b["min"] <= b["tokens_per_s"] <= b["max"] for b in facts["batch"])
+    assert facts["resident_bytes"] > facts["weights_bytes"] > 0 and facts["kv_bytes"] > 0
+
+
+def bench(*arguments, code=0):
+    done = subprocess.run([str(TOOL.with_name("phalanx-bench")), *map(str, arguments)],
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def test_the_engine_benchmark_measures_what_is_asked_for_alone():
+    case = GOLDEN / "gpt-oss-window-f32"
+    common = ("engine", case, "--no-ceiling", "--threads", 1, "--reps", 2, "--json")
+    prefill = json.loads(bench(*common, "--prompt", 8, "--gen", 0).stdout)
+    assert prefill["prefill_min"] <= prefill["prefill_tokens_per_s"] <= prefill["prefill_max"]
+    assert prefill["batch"] == [] and prefill["ceiling_read_gb_s"] == 0
+    decode = json.loads(bench(*common, "--prompt", 0, "--gen", 6, "--context", 0, "--batch", "1,2").stdout)
+    assert decode["prefill_tokens_per_s"] == 0 and [b["context"] for b in decode["batch"]] == [3, 3]
+    bench(*common, "--prompt", 0, "--gen", 0, code=2)
+
+
+def test_the_first_token_and_the_ceilings():
+    case = GOLDEN / "gpt-oss-window-f32"
+    first = json.loads(bench("first", case, "--prompt", 3, "--threads", 1, "--json").stdout)
+    assert first["prompt"] == 3 and first["load_seconds"] > 0
+    assert "first token" in bench("first", case, "--tp", 2, "--threads", 1).stdout
+    bench("first", case, "--gen", 3, code=2)
+    bench("ceiling", case, code=2)
+    ceiling = json.loads(bench("ceiling", "--threads", 1, "--json").stdout)
+    assert ceiling["threads"] == 1 and ceiling["read_gb_s"] > 0
+    assert ceiling["amx_int8_gop_s"] > ceiling["amx_bf16_gflop_s"] or ceiling["amx_bf16_gflop_s"] == 0

@@ -19,6 +19,9 @@ static const struct shape shapes[] = {
     {PHX_DTYPE_F16, 9, 64, 64, 2},     {PHX_DTYPE_MXFP4, 1, 64, 64, 1},
     {PHX_DTYPE_MXFP4, 5, 23, 96, 1},   {PHX_DTYPE_MXFP4, 11, 70, 128, 8},
     {PHX_DTYPE_MXFP4, 4, 16, 2880, 8}, {PHX_DTYPE_F32, 0, 16, 16, 1},
+    {PHX_DTYPE_BF16, 33, 40, 1100, 8}, {PHX_DTYPE_BF16, 16, 32, 544, 1},
+    {PHX_DTYPE_BF16, 530, 17, 70, 3},  {PHX_DTYPE_MXFP4, 49, 48, 1120, 5},
+    {PHX_DTYPE_MXFP4, 21, 16, 640, 1}, {PHX_DTYPE_BF16, 2, 16, 5, 8},
 };
 
 enum { N_SHAPES = sizeof(shapes) / sizeof(shapes[0]) };
@@ -58,6 +61,8 @@ static double weight_of(const struct data *d, int32_t row, int32_t k)
 static void make_data(struct data *d, const struct shape *s)
 {
     size_t n = (size_t)s->n * (size_t)s->k;
+    bool   is_rounded = get_compute() == PHX_COMPUTE_BF16 &&
+                      (s->dtype == PHX_DTYPE_BF16 || s->dtype == PHX_DTYPE_MXFP4);
 
     *d = (struct data){.s = *s};
     d->x = take((size_t)s->rows * (size_t)s->k, sizeof(float));
@@ -85,7 +90,8 @@ static void make_data(struct data *d, const struct shape *s)
             double sum = (double)d->bias[row], size = fabs(sum);
 
             for (int32_t k = 0; k < s->k; k++) {
-                double p = weight_of(d, row, k) * (double)d->x[(size_t)t * (size_t)s->k + (size_t)k];
+                float  x = d->x[(size_t)t * (size_t)s->k + (size_t)k];
+                double p = weight_of(d, row, k) * (double)(is_rounded ? from_bf16(to_bf16(x)) : x);
 
                 sum += p;
                 size += fabs(p);

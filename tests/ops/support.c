@@ -4,17 +4,30 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static uint64_t random_state;
+static uint64_t         random_state;
+static enum phx_compute test_compute;
+
+void set_compute(enum phx_compute compute)
+{
+    test_compute = compute;
+}
+
+enum phx_compute get_compute(void)
+{
+    return test_compute;
+}
 
 struct phx_backend *next_backend(int *cursor)
 {
     static const struct {
         const char *isa;
         int32_t     n_threads;
-    } table[] = {{"ref", 1}, {"ref", 3}, {"avx2", 1}, {"avx2", 2}, {"avx512", 1}, {"avx512", 3}};
+    } table[] = {{"ref", 1}, {"ref", 3}, {"avx2", 1}, {"avx2", 2}, {"avx512", 1}, {"avx512", 3},
+                 {"amx", 1},  {"amx", 3}};
 
     while (*cursor < (int)(sizeof(table) / sizeof(table[0]))) {
         struct phx_backend_options options = {.isa = table[*cursor].isa,
+                                              .compute = test_compute,
                                               .n_threads = table[*cursor].n_threads};
         char                       why[200];
         struct phx_backend        *b = phx_backend_open("cpu", &options, why, sizeof(why));

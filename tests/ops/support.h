@@ -14,6 +14,9 @@
 
 #include "kernels/backend.h"
 
+/* How the backends of next_backend() compute; float32 until a test says otherwise. */
+void set_compute(enum phx_compute compute);
+enum phx_compute get_compute(void);
 /* The next backend of the table (ref with 1 thread first), NULL at the end; the caller closes it. */
 struct phx_backend *next_backend(int *cursor);
 const char         *backend_label(const struct phx_backend *b);
@@ -31,8 +34,8 @@ void  expect_ok(struct phx_backend *b);
 
 /* the test groups of the other files */
 extern const struct CMUnitTest matmul_tests[], attention_tests[], batch_tests[], edge_tests[],
-    moe_tests[];
+    i8_tests[], moe_tests[], rounded_attention_tests[];
 extern const size_t            n_matmul_tests, n_attention_tests, n_batch_tests, n_edge_tests,
-    n_moe_tests;
+    n_i8_tests, n_moe_tests, n_rounded_attention_tests;
 
 #endif

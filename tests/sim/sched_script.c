@@ -4,7 +4,7 @@
  *
  *   sched KEY=N ...                             a new scheduler: the fields of struct phx_sched_options
  *   submit ID text=abc [new=N] [check=N] [prompt=N] [priority=N] [stop=x] [tenant=x]   each letter is a token
- *   cancel ID | plan | complete [ID=x ...] (default '.', - is none; a letter for each checked row) | drop |
+ *   cancel ID | plan | complete [ID=x ...] (default '.', - is none; a letter for each checked or guessed row) | drop |
  *   stats */
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,6 +70,8 @@ static void make(struct script *t, char *const *words, int n)
         .n_blocks = number_of(words, n, "n_blocks", 16),
         .n_inflight = number_of(words, n, "n_inflight", 1),
         .vocab_size = VOCAB,
+        .max_results = number_of(words, n, "max_results", 0),
+        .draft_rows = number_of(words, n, "draft_rows", 0),
         .has_prefix_cache = number_of(words, n, "prefix_cache", 1) != 0,
     };
     struct phx_err err = {0};
@@ -130,11 +132,13 @@ static void put_planned(struct script *t, const struct phx_plan_seq *p)
     phx_buf_printf(&t->out, "' at %d%s%s", p->pos, p->is_new ? ", new" : "", p->is_sampled ? ", sampled" : "");
     if (p->n_checked > 0)
         phx_buf_printf(&t->out, ", %d checked", p->n_checked);
+    if (p->n_drafts > 0)
+        phx_buf_printf(&t->out, ", %d guessed", p->n_drafts);
     phx_buf_puts(&t->out, ", blocks");
     for (int32_t i = 0; i < p->n_blocks; i++)
         phx_buf_printf(&t->out, " %d", p->blocks[i]);
     phx_buf_putc(&t->out, '\n');
-    for (int32_t i = p->is_sampled + p->n_checked; i > 0; i--) {
+    for (int32_t i = p->is_sampled + p->n_checked + p->n_drafts; i > 0; i--) {
         t->planned[at][t->n_planned[at]] = info.seq_id;
         t->slots[at][t->n_planned[at]++] = p->slot;
     }
@@ -197,9 +201,13 @@ static void stats(struct script *t)
 
     phx_sched_stats(t->sched, &s);
     phx_buf_printf(&t->out,
-                   "running %d, waiting %d, open %d, preempted %llu; blocks free %d, cached %d, used %d\n",
+                   "running %d, waiting %d, open %d, preempted %llu; blocks free %d, cached %d, used %d",
                    s.n_running, s.n_waiting, s.n_open_plans, (unsigned long long)s.n_preempted,
                    s.kv.n_free, s.kv.n_cached, s.kv.n_used);
+    if (s.n_drafted > 0)
+        phx_buf_printf(&t->out, "; %llu guessed, %llu rightly", (unsigned long long)s.n_drafted,
+                       (unsigned long long)s.n_accepted);
+    phx_buf_putc(&t->out, '\n');
 }
 
 static void run_command(struct script *t, char *line)

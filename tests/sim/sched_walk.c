@@ -60,7 +60,8 @@ static void walk(struct world *w, uint64_t seed)
 
 static void walks_keep_every_promise(void **state)
 {
-    uint64_t n_steps = 0, n_tokens = 0, n_preempted = 0, n_hits = 0, n_dropped = 0, n_checked = 0;
+    uint64_t n_steps = 0, n_tokens = 0, n_preempted = 0, n_hits = 0, n_dropped = 0, n_checked = 0, n_drafted = 0,
+             n_accepted = 0;
     int32_t  n_finish[5] = {0};
 
     (void)state;
@@ -76,18 +77,23 @@ static void walks_keep_every_promise(void **state)
         n_checked += w.n_checked;
         n_preempted += stats.n_preempted;
         n_hits += stats.kv.hit_tokens;
+        n_drafted += stats.n_drafted;
+        n_accepted += stats.n_accepted;
         for (int32_t i = 0; i < w.n_clients; i++)
             n_finish[w.clients[i].finish]++;
         world_destroy(&w);
     }
-    print_message("%d walks: %llu steps, %llu tokens, %llu checked, %llu preempted, %llu hit, %llu dropped; stop %d, "
+    print_message("%d walks: %llu steps, %llu tokens, %llu checked, %llu preempted, %llu hit, %llu dropped, %llu guessed, "
+                  "%llu rightly; stop %d, "
                   "length %d, cancelled %d, error %d\n",
                   SEEDS, (unsigned long long)n_steps, (unsigned long long)n_tokens,
                   (unsigned long long)n_checked, (unsigned long long)n_preempted, (unsigned long long)n_hits,
-                  (unsigned long long)n_dropped, n_finish[PHX_FINISH_STOP], n_finish[PHX_FINISH_LENGTH],
+                  (unsigned long long)n_dropped, (unsigned long long)n_drafted, (unsigned long long)n_accepted,
+                  n_finish[PHX_FINISH_STOP], n_finish[PHX_FINISH_LENGTH],
                   n_finish[PHX_FINISH_CANCELLED], n_finish[PHX_FINISH_ERROR]);
     /* the walks went where it is interesting */
     assert_true(n_steps > 200000 && n_preempted > 1000 && n_hits > 10000 && n_dropped > 1000 && n_checked > 10000);
+    assert_true(n_accepted > 4000 && n_drafted > n_accepted + 2500);
     for (int i = PHX_FINISH_STOP; i <= PHX_FINISH_CANCELLED; i++)
         assert_true(n_finish[i] > 100);
 }

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-enum { VOCAB = 40, RETRIES = 3 };
+enum { VOCAB = 40, RETRIES = 3, EVENTS = 64 };
 
 static const uint64_t GARBAGE = 0xdeadbeef;
 
@@ -35,10 +35,18 @@ static uint64_t hash_of(int32_t tenant, const int32_t *tokens, int32_t n)
     return h;
 }
 
-/* What the model answers: a function of everything before. */
-static int32_t answer_of(uint64_t hash)
+/* What the model answers behind n tokens, whose hash is `hash`: a function of everything before, but in some worlds
+ * one that falls into cycles and leaves them again. */
+static int32_t answer_of(const struct world *w, uint64_t hash, const int32_t *tokens, int32_t n)
 {
+    if (w->is_repetitive && n > 1 && hash / VOCAB % 9 != 0)
+        return (tokens[n - 1] * 3 + tokens[n - 2]) % VOCAB;
     return (int32_t)(hash % VOCAB);
+}
+
+static int32_t true_answer(const struct world *w, const struct world_client *c, int32_t n)
+{
+    return answer_of(w, hash_of(c->tenant, c->tokens, n), c->tokens, n);
 }
 
 void world_create(struct world *w, uint64_t seed)
@@ -58,10 +66,15 @@ void world_create(struct world *w, uint64_t seed)
     o->n_inflight = 1 + (int32_t)world_random(w, 4);
     o->vocab_size = VOCAB;
     o->has_prefix_cache = world_random(w, 4) != 0;
+    if (world_random(w, 4) != 0) {
+        o->max_results = world_random(w, 2) ? 0 : o->max_seqs + (int32_t)world_random(w, 12);
+        o->draft_rows = 1 + (int32_t)world_random(w, 30);
+        w->is_repetitive = world_random(w, 4) != 0;
+    }
     assert_int_equal(phx_sched_create(o, &w->sched, NULL), 0);
     w->cells = calloc((size_t)o->n_blocks * (size_t)o->block_tokens, sizeof(*w->cells));
     w->clients = calloc(WORLD_CLIENTS_MAX, sizeof(*w->clients));
-    w->events = calloc((size_t)o->max_seqs + (size_t)o->max_waiting, sizeof(*w->events));
+    w->events = calloc(EVENTS + (size_t)o->max_waiting, sizeof(*w->events));
     w->sampled = calloc(8, sizeof(*w->sampled));
     assert_true(w->cells != NULL && w->clients != NULL && w->events != NULL && w->sampled != NULL);
 }
@@ -157,7 +170,7 @@ static void take_check(struct world *w, struct world_client *c, const struct phx
 
     assert_true(c->n_told < c->n_check);
     assert_int_equal(e->index, at - c->n_prompt);
-    assert_int_equal(e->token, answer_of(hash_of(c->tenant, c->tokens, at)));
+    assert_int_equal(e->token, true_answer(w, c, at));
     c->n_told++;
     w->n_checked++;
     if (c->n_told > 1)
@@ -176,7 +189,7 @@ static void take_event(struct world *w, const struct phx_sched_event *e)
         take_check(w, c, e);
     else if (e->token >= 0) {
         assert_int_equal(e->index, c->n_tokens - c->n_prompt);
-        assert_int_equal(e->token, answer_of(hash_of(c->tenant, c->tokens, c->n_tokens)));
+        assert_int_equal(e->token, true_answer(w, c, c->n_tokens));
         c->tokens[c->n_tokens++] = e->token;
         w->n_tokens++;
         if (c->n_tokens - 1 > c->n_first)
@@ -228,38 +241,65 @@ static int32_t checked_rows(const struct world_client *c, const struct phx_plan_
     return c->n_check > 0 && n > 0 ? n : 0;
 }
 
+/* What a plan may say of a sequence. */
+static void check_rows(const struct world *w, const struct world_client *c, const struct phx_plan_seq *p)
+{
+    struct phx_sched_seq_info info;
+
+    assert_true(phx_sched_info(w->sched, p->slot, &info));
+    assert_int_equal(info.n_tokens, c->n_tokens); /* it knows all that was delivered, no more */
+    assert_int_equal(info.n_prompt, c->n_prompt);
+    assert_memory_equal(info.tokens, c->tokens, (size_t)c->n_tokens * sizeof(int32_t));
+    assert_true(p->n_rows >= 1 && p->pos + p->n_rows - p->n_drafts <= c->n_tokens);
+    assert_true(p->n_blocks * w->options.block_tokens >= p->pos + p->n_rows);
+    assert_int_equal(p->is_sampled, p->pos + p->n_rows - p->n_drafts == c->n_tokens);
+    assert_int_equal(p->n_checked, checked_rows(c, p));
+    if (p->n_drafts == 0)
+        return;
+    assert_true(p->is_sampled && p->n_rows == 1 + p->n_drafts);
+    assert_true(c->n_tokens + p->n_drafts < w->options.max_context); /* a result behind each fits */
+    assert_true(c->n_tokens + p->n_drafts - c->n_first < c->max_new);
+}
+
 /* Writes the rows of one sequence and reads everything before them, as attention does.  Returns the number of
- * results. */
+ * results: an engine may end them at the first wrong guess. */
 static int32_t run_seq(struct world *w, const struct phx_plan_seq *p, bool is_dropped,
                        struct phx_sampled *sampled)
 {
     const int32_t             bt = w->options.block_tokens;
+    int32_t                   end = p->pos + p->n_rows, n_results = p->n_checked + p->is_sampled + p->n_drafts, n = 0;
+    int32_t                   tokens[WORLD_TOKENS_MAX];
     struct phx_sched_seq_info info;
     struct world_client      *c;
+    bool                      is_short = world_random(w, 2) != 0, is_right = true;
     uint64_t                  h;
 
     assert_true(phx_sched_info(w->sched, p->slot, &info));
     c = find_client(w, info.seq_id);
+    check_rows(w, c, p);
+    memcpy(tokens, c->tokens, sizeof(tokens));
+    memcpy(tokens + p->pos, p->tokens, (size_t)p->n_rows * sizeof(int32_t));
+    assert_memory_equal(tokens, c->tokens, (size_t)c->n_tokens * sizeof(int32_t));
     h = mix(77, (uint64_t)c->tenant);
-    assert_int_equal(info.n_tokens, c->n_tokens); /* it knows all that was delivered, no more */
-    assert_int_equal(info.n_prompt, c->n_prompt);
-    assert_memory_equal(info.tokens, c->tokens, (size_t)c->n_tokens * sizeof(int32_t));
-    assert_true(p->n_rows >= 1 && p->pos + p->n_rows <= info.n_tokens);
-    assert_true(p->n_blocks * bt >= p->pos + p->n_rows);
-    assert_int_equal(p->is_sampled, p->pos + p->n_rows == info.n_tokens);
-    assert_int_equal(p->n_checked, checked_rows(c, p));
-    for (int32_t i = 0; i < p->pos + p->n_rows; i++) {
+    for (int32_t i = 0; i < end; i++) {
         uint64_t *cell = &w->cells[(size_t)p->blocks[i / bt] * (size_t)bt + (size_t)(i % bt)];
 
-        h = mix(h, (uint64_t)c->tokens[i]);
+        h = mix(h, (uint64_t)tokens[i]);
         if (i >= p->pos)
             *cell = is_dropped ? GARBAGE : h;
         else
             assert_true(*cell == h);
-        if (i >= p->pos + p->n_rows - p->n_checked - p->is_sampled)
-            *sampled++ = (struct phx_sampled){p->slot, answer_of(h)};
+        if (i < end - n_results || !is_right)
+            continue;
+        sampled[n++] = (struct phx_sampled){p->slot, answer_of(w, h, tokens, i + 1)};
+        is_right = p->n_drafts == 0 || !is_short || (i + 1 < end && sampled[n - 1].token == tokens[i + 1]);
     }
-    return p->n_checked + p->is_sampled;
+    return n;
+}
+
+static int32_t results_of(const struct phx_sched_options *o)
+{
+    return o->max_results > 0 ? o->max_results : o->max_seqs;
 }
 
 bool world_plan(struct world *w)
@@ -280,10 +320,11 @@ bool world_plan(struct world *w)
         assert_int_equal(p->first_row, n_rows);
         n_rows += p->n_rows;
         w->n_sampled[at] += run_seq(w, p, is_dropped, &w->sampled[at][w->n_sampled[at]]);
-        assert_true(w->n_sampled[at] <= w->options.max_seqs); /* the rows of logits that there are */
+        assert_true(w->n_sampled[at] <= results_of(&w->options)); /* the rows of logits that there are */
         w->trace = mix(mix(w->trace, (uint64_t)p->slot), (uint64_t)p->pos);
     }
-    n_kinds = plan->n_prefill_rows + plan->n_decode_rows;
+    n_kinds = plan->n_prefill_rows + plan->n_decode_rows + plan->n_draft_rows;
+    assert_true(plan->n_draft_rows == 0 || (plan->n_prefill_rows == 0 && n_rows <= w->options.draft_rows));
     assert_int_equal(n_rows, plan->n_rows);
     assert_int_equal(n_kinds, n_rows);
     w->n_open++;

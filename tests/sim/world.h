@@ -32,6 +32,7 @@ struct world {
     int32_t  n_sampled[8];
     bool     is_dropped[8];
     int32_t  first, n_open;
+    bool     is_repetitive; /* the answers mostly follow from the last two tokens */
     uint64_t random, n_steps, n_dropped, n_tokens, n_checked, trace; /* trace: hash of all that happened */
 };
 

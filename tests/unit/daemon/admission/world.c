@@ -66,7 +66,7 @@ void world_make(struct world *w, json_t *payload)
     json_decref(mine);
     w->options = (struct phx_admission_options){
         .site_key = SITE_KEY,
-        .engine = {"b", "c", "cpu", "avx2", "f32", "A", 1, 1, true},
+        .engine = {"b", "c", "cpu", "avx2", "bf16", "auto", "f32", "A", 1, 1, true},
         .model_name = "m",
         .aup_sha256 = "",
         .space_dir = "",

@@ -88,14 +88,14 @@ static void numbers_are_taken_at_their_bounds_only(void **state)
     assert_int_equal(c->cluster_tp, 64);
     phx_config_destroy(c);
     refuse(BASE "cluster:\n  tp: 65\n", PHX_E_INVALID, "line 5: cluster.tp: '65'");
-    refuse(BASE "cluster:\n  tp: 0\n", PHX_E_INVALID, "from 1 to 64");
+    refuse(BASE "cluster:\n  tp: -1\n", PHX_E_INVALID, "from 0 to 64");
     refuse(BASE "cluster:\n  tp: 2x\n", PHX_E_INVALID, "'2x'");
     refuse(BASE "cluster:\n  tp: 99999999999999999999\n", PHX_E_INVALID, "cluster.tp");
     refuse(BASE "cluster:\n  tp:\n", PHX_E_INVALID, "cluster.tp: ''");
     refuse(BASE "http:\n  body_max_bytes: 1023\n", PHX_E_INVALID, "body_max_bytes");
     refuse(BASE "engine:\n  block_tokens: 17\n", PHX_E_INVALID, "16 or 32");
-    refuse(BASE "engine:\n  dtype: int8\n", PHX_E_INVALID, "not one of auto");
-    refuse(BASE "engine:\n  isa: avx\n", PHX_E_INVALID, "auto|ref|avx2|avx512");
+    refuse(BASE "engine:\n  dtype: int3\n", PHX_E_INVALID, "not one of auto|int8");
+    refuse(BASE "engine:\n  isa: avx\n", PHX_E_INVALID, "auto|ref|avx2|avx512|amx");
     refuse(BASE "engine:\n  prefix_cache: yes\n", PHX_E_INVALID, "true or false");
 }
 
@@ -171,6 +171,23 @@ static void a_written_config_reads_back(void **state)
     phx_buf_fini(&twice);
 }
 
+static void ranks_follow_the_nodes_of_the_machine(void **state)
+{
+    struct phx_config *c = parse_ok(BASE "cluster:\n  pp: 2\n");
+
+    (void)state;
+    assert_int_equal(c->cluster_tp, 1); /* stages may lie on other machines */
+    phx_config_destroy(c);
+    assert_int_equal(phx_config_default_tp(1, 1, 32), 1);
+    assert_int_equal(phx_config_default_tp(2, 1, 32), 2);
+    assert_int_equal(phx_config_default_tp(2, 2, 32), 1); /* a node for every replica */
+    assert_int_equal(phx_config_default_tp(8, 2, 32), 4);
+    assert_int_equal(phx_config_default_tp(16, 1, 64), 8);
+    assert_int_equal(phx_config_default_tp(6, 1, 32), 4);
+    assert_int_equal(phx_config_default_tp(4, 1, 6), 2); /* four do not divide six heads */
+    assert_int_equal(phx_config_default_tp(4, 1, 0), 1);
+}
+
 static void the_example_file_is_the_table(void **state)
 {
     struct phx_buf     text, file, bare;
@@ -224,6 +241,7 @@ int main(void)
         cmocka_unit_test(keys_that_depend_on_each_other_are_checked),
         cmocka_unit_test(sizes_are_limited),
         cmocka_unit_test(a_written_config_reads_back),
+        cmocka_unit_test(ranks_follow_the_nodes_of_the_machine),
         cmocka_unit_test(the_example_file_is_the_table),
         cmocka_unit_test(one_key_can_be_set_from_text),
     };

@@ -62,7 +62,7 @@ static void handle(void *ctx, struct phx_http_request *r)
         phx_http_stream_start(r, 200, "text/event-stream");
         assert_int_equal(phx_http_stream_write(r, "data: a\n\n", 9), 0);
         assert_int_equal(phx_http_stream_write(r, "data: b\n\n", 9), 0);
-        phx_http_stream_end(r);
+        phx_http_stream_end(r, NULL, 0);
     } else if (strcmp(phx_http_path(r), "/park") == 0) {
         phx_http_on_gone(r, on_gone, s);
     } else if (strcmp(phx_http_path(r), "/flood") == 0) {
@@ -85,6 +85,7 @@ static int start(struct server *s, const char *listen_on, struct phx_err *err)
         .header_max_bytes = 4096,
         .pending_max_bytes = 100000,
         .requests_max = 4,
+        .connections_max = 100,
         .idle_timeout_s = 10,
     };
     int rc;

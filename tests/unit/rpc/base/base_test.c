@@ -105,11 +105,14 @@ static void a_buffer_grows_to_its_limit_and_says_so(void **state)
     assert_int_equal(phx_buf_check(&b, "line", &err), 0);
     phx_buf_putc(&b, 'x');
     assert_int_equal(b.size, 10);
+    assert_null(phx_buf_extend(&b, 1));
     assert_int_equal(phx_buf_check(&b, "line", &err), PHX_E_TOOBIG);
     assert_string_equal(err.text, "line is over its limit of 10 bytes");
     phx_buf_clear(&b);
-    assert_int_equal(phx_buf_check(&b, "line", &err), 0);
-    phx_buf_put(&b, "abc\0def", 7);
+    assert_null(phx_buf_extend(&b, 11));
+    assert_int_equal(phx_buf_check(&b, "line", &err), PHX_E_TOOBIG);
+    phx_buf_clear(&b);
+    memcpy(phx_buf_extend(&b, 7), "abc\0def", 7);
     phx_buf_consume(&b, 4);
     assert_string_equal(b.data, "def");
     text = phx_buf_take(&b);

@@ -105,7 +105,7 @@ static void step_comes_back_whole(void **state)
     (void)state;
     for (int i = 0; i < PHX_TOP_LOGPROBS_MAX; i++)
         top[i] = (struct phx_logprob){i, i == 19 ? -INFINITY : -(float)i};
-    m.u.step = (struct phx_link_step){42, tokens, 4, {1, 2, 3, 4, 5, 6, 7, 8, 9, 10}};
+    m.u.step = (struct phx_link_step){42, tokens, 4, {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}};
     assert_int_equal(decode(encode(&m), PHX_WIRE_FROM_RANK, &r), 0);
     assert_int_equal(r.u.step.step, 42);
     assert_int_equal(r.u.step.n_tokens, 4);
@@ -121,7 +121,9 @@ static void step_comes_back_whole(void **state)
     assert_string_equal(r.u.step.tokens[3].error_text, "too long");
     assert_string_equal(r.u.step.tokens[1].error_text, "");
     assert_int_equal(r.u.step.stats.step_us, 7);
-    assert_int_equal(r.u.step.stats.bytes_comm, 10);
+    assert_int_equal(r.u.step.stats.n_draft_tokens, 10);
+    assert_int_equal(r.u.step.stats.n_accepted_tokens, 11);
+    assert_int_equal(r.u.step.stats.bytes_comm, 12);
 }
 
 static struct phx_submit submit_of(const int32_t *tokens, int32_t n)

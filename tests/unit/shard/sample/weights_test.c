@@ -10,6 +10,7 @@
 #include <cmocka.h>
 #include <math.h>
 
+#include "shard/sample/loops.h"
 #include "shard/sample/sample.h"
 #include "shard/sample/weights.h"
 
@@ -220,9 +221,81 @@ static void philox_gives_the_known_answers(void **state)
     }
 }
 
+/* Answers must not depend on the processor. */
+static void every_width_of_vectors_gives_the_same_bits(void **state)
+{
+    static float  x[N_MAX];
+    static double plain[N_MAX], other[N_MAX];
+
+    (void)state;
+    for (int32_t n = 1; n < N_MAX; n += n < 70 ? 1 : 97) {
+        const struct phx_sample_loops *l;
+        const double                   scale = 1.0 / (0.1 + 0.01 * n);
+        double                         sum;
+        float                          largest = -INFINITY;
+
+        for (int32_t i = 0; i < n; i++) {
+            x[i] = (float)(random_u32() % 100000) * 0.01f - 900.0f;
+            x[i] = random_u32() % 10 == 0 ? -INFINITY : x[i];
+            largest = x[i] > largest ? x[i] : largest;
+        }
+        if (!(largest > -INFINITY))
+            x[0] = largest = 1.0f;
+        phx_sample_loops_plain.weigh(x, n, (double)largest, scale, plain);
+        sum = phx_sample_loops_plain.sum(plain, n);
+        for (int i = 0; (l = phx_sample_loops_at(i)) != NULL; i++) {
+            double of_l;
+
+            assert_true(l->largest(x, n) == largest);
+            l->weigh(x, n, (double)largest, scale, other);
+            assert_memory_equal(other, plain, (size_t)n * sizeof(*plain));
+            of_l = l->sum(plain, n);
+            assert_memory_equal(&of_l, &sum, sizeof(sum));
+        }
+    }
+}
+
+static void the_plain_loops_run_everywhere(void **state)
+{
+    const struct phx_sample_loops *last = NULL;
+
+    (void)state;
+    for (int i = 0; phx_sample_loops_at(i) != NULL; i++)
+        last = phx_sample_loops_at(i);
+    assert_ptr_equal(last, &phx_sample_loops_plain);
+}
+
+static void the_lowest_of_equal_ids_is_found(void **state)
+{
+    enum { N = 10000 };
+    static float x[N];
+
+    (void)state;
+    for (int32_t at = 0; at < N; at += 331) {
+        for (int32_t i = 0; i < N; i++)
+            x[i] = -1.0f;
+        x[at] = 2.0f;
+        x[N - 1] = 2.0f;
+        assert_int_equal(phx_find_largest(x, N), at);
+        x[at] = NAN;
+        assert_int_equal(phx_find_largest(x, N), -1);
+        x[at] = INFINITY;
+        assert_int_equal(phx_find_largest(x, N), -1);
+    }
+    for (int32_t i = 0; i < N; i++)
+        x[i] = -INFINITY;
+    assert_int_equal(phx_find_largest(x, N), -1);
+    x[0] = -0.0f;
+    x[N / 2] = 0.0f; /* equal */
+    assert_int_equal(phx_find_largest(x, N), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_width_of_vectors_gives_the_same_bits),
+        cmocka_unit_test(the_plain_loops_run_everywhere),
+        cmocka_unit_test(the_lowest_of_equal_ids_is_found),
         cmocka_unit_test(exp_is_close_to_libm),
         cmocka_unit_test(exp_of_the_largest_is_one_and_of_nothing_is_nothing),
         cmocka_unit_test(a_weight_does_not_depend_on_its_place),

@@ -26,7 +26,7 @@ static int set_up(void **state)
     f->options = (struct phx_step_options){
         .model_key = "",
         .model_dir = PHX_SOURCE_DIR "/tests/golden/llama3-tied-bf16",
-        .tp = 1, .pp = 1, .backend = "cpu", .n_threads = 1, .kv_dtype = PHX_DTYPE_F32,
+        .tp = 1, .pp = 1, .backend = "cpu", .n_threads = 1, .n_shares = 1, .kv_dtype = PHX_DTYPE_F32,
         .kv_blocks = 8, .block_tokens = 16, .max_seqs = 2, .max_rows = 32, .max_context = 64,
         .has_prefix_cache = true,
     };
@@ -209,6 +209,44 @@ static void a_plan_that_checks_nothing_is_refused(void **state)
     }
 }
 
+static const struct phx_result *run_plan(struct fixture *f, const int32_t *plan, size_t size)
+{
+    const struct phx_result *result;
+    bool                     is_stop;
+
+    if (phx_stage_run(f->step.stage, plan, size, &is_stop, &result, &f->err) != 0)
+        fail_msg("%s", f->err.text);
+    return result;
+}
+
+/* Behind a wrong guess nothing is sampled, and it leaves nothing behind. */
+static void a_guess_counts_when_it_is_right(void **state)
+{
+    struct fixture          *f = *state;
+    const int32_t            first[] = {0x31584850, 1, 1, 0, 1, 3, 0, 1 | 2, 0, 3, 3, 5, 6, 7, 1, 0, 3,
+                                        0, 0x3f800000, 0, 0, 0, 0x3f800000, 0, 0, 0, -1, 0};
+    int32_t                  drawn[3] = {run_plan(f, first, sizeof(first))->tokens[0].token};
+    int32_t                  next[] = {0x31584850, 1, 2, 0, 1, 1, 0, 2, 3, 1, 1, drawn[0], 0};
+    int32_t                  guess[] = {0x31584850, 1, 3, 0, 1, 2, 0, 2 | 8, 3, 2, 1, 0, 0, 0};
+    const struct phx_result *result;
+    bool                     is_stop;
+
+    drawn[1] = run_plan(f, next, sizeof(next))->tokens[0].token;
+    for (int32_t off = 1; off >= 0; off--) {
+        guess[11] = (drawn[1] + off) % f->step.config.vocab_size;
+        result = run_plan(f, guess, sizeof(guess));
+        assert_int_equal(result->n_tokens, off == 0 ? 2 : 1);
+        assert_int_equal(result->tokens[0].token, drawn[1]);
+    }
+    drawn[2] = result->tokens[1].token;
+    next[8] = 4;
+    next[11] = drawn[1];
+    assert_int_equal(run_plan(f, next, sizeof(next))->tokens[0].token, drawn[2]);
+    guess[8] = 3; /* one token more is known by now */
+    assert_int_equal(phx_stage_run(f->step.stage, guess, sizeof(guess), &is_stop, &result, &f->err), PHX_E_FORMAT);
+    assert_non_null(strstr(f->err.text, "do not fit its tokens"));
+}
+
 static void many_answers_make_the_head_full_but_none_is_lost(void **state)
 {
     struct fixture *f = *state;
@@ -235,6 +273,7 @@ int main(void)
         WITH_HEAD(an_idle_run_repeats_no_numbers_of_an_old_step),
         WITH_HEAD(an_answer_is_read_back_without_a_gap),
         WITH_HEAD(a_plan_that_checks_nothing_is_refused),
+        WITH_HEAD(a_guess_counts_when_it_is_right),
         WITH_HEAD(many_answers_make_the_head_full_but_none_is_lost),
     };
 

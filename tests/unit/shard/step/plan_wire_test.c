@@ -16,7 +16,7 @@ enum { HEADER_BYTES = 24 };
 /* The same as those of the fuzz target, whose corpus this test's plans are. */
 static const struct phx_plan_limits limits = {
     .max_seqs = 8, .max_rows = 64, .max_context = 128, .max_blocks = 8, .n_blocks = 40,
-    .vocab_size = 1000};
+    .vocab_size = 1000, .max_results = 8};
 
 struct fixture {
     struct phx_sched        *sched;
@@ -30,7 +30,7 @@ static int set_up(void **state)
 {
     const struct phx_sched_options options = {
         .max_seqs = 8, .max_waiting = 8, .max_rows = 64, .max_context = 128, .block_tokens = 16,
-        .n_blocks = 40, .n_inflight = 1, .vocab_size = 1000, .has_prefix_cache = true};
+        .n_blocks = 40, .n_inflight = 1, .vocab_size = 1000, .has_prefix_cache = true, .draft_rows = 8};
     struct fixture *f = phx_mem_calloc(1, sizeof(*f));
 
     assert_int_equal(phx_sched_create(&options, &f->sched, &f->err), 0);
@@ -107,6 +107,7 @@ static const struct phx_wire_plan *encode_next(struct fixture *f)
         assert_int_equal(wire->seqs[i].is_new, plan->seqs[i].is_new);
         assert_int_equal(wire->seqs[i].is_sampled, plan->seqs[i].is_sampled);
         assert_int_equal(wire->seqs[i].n_checked, plan->seqs[i].n_checked);
+        assert_int_equal(wire->seqs[i].n_drafts, plan->seqs[i].n_drafts);
     }
     return wire;
 }
@@ -248,7 +249,9 @@ static void a_lying_plan_is_refused_by_field(void **state)
     lie(f, 20, 19, "n_rows");
     lie(f, seq, 8, "slot");
     lie(f, seq, -1, "slot");
-    lie(f, seq + 4, 8, "flags");
+    lie(f, seq + 4, 16, "flags");
+    lie(f, seq + 4, 9, "guessed");
+    lie(f, seq + 4, 11, "drafts");
     lie(f, seq + 4, 6, "sampled");
     lie(f, seq + 8, 128, "pos");
     lie(f, seq + 8, -1, "pos");
@@ -283,6 +286,40 @@ static void checked_rows_travel_with_their_number(void **state)
     assert_false(wire->seqs[0].is_sampled);
     assert_true(wire->seqs[1].is_sampled);
     assert_int_equal(wire->n_results, 6);
+}
+
+/* 7 8 9 7 8 9 .. goes on with 7 8, and then with what came of that. */
+static void guesses_travel_behind_the_known_tokens(void **state)
+{
+    struct fixture             *f = *state;
+    const int32_t               text[] = {7, 8, 9, 7, 8, 9, 7, 8};
+    struct phx_submit           r = {.seq_id = 1, .tokens = text, .n_tokens = 8, .n_prompt = 8, .max_new = 20};
+    const struct phx_sampled    sampled[] = {{0, 7}, {0, 8}, {0, 9}};
+    const struct phx_wire_plan *wire;
+    struct phx_sched_event      events[16];
+
+    phx_sampling_init(&r.sampling);
+    assert_int_equal(phx_sched_submit(f->sched, &r, &f->err), 0);
+    (void)encode_next(f);
+    complete(f, 9, 1);
+    wire = encode_next(f);
+    assert_int_equal(wire->n_results, 3);
+    assert_int_equal(wire->seqs[0].n_rows, 3);
+    assert_int_equal(wire->seqs[0].n_drafts, 2);
+    assert_int_equal(wire->seqs[0].drafts[0], 7);
+    assert_int_equal(wire->seqs[0].drafts[1], 8);
+    assert_int_equal(wire->seqs[0].n_tokens, 1); /* the guesses are not known */
+    lie(f, HEADER_BYTES + 16, 0, "drafts");
+    lie(f, HEADER_BYTES + 16, 1, "drafts");
+    lie(f, HEADER_BYTES + 16, 8, "drafts");
+    lie(f, HEADER_BYTES + 20, 1000, "drafts");
+    lie(f, HEADER_BYTES + 4, 2, "n_rows");
+    assert_int_equal(phx_sched_complete(f->sched, sampled, 3, 0, events), 3);
+    wire = encode_next(f);
+    assert_int_equal(wire->seqs[0].n_tokens, 3);
+    assert_int_equal(wire->seqs[0].n_drafts, 4);
+    assert_int_equal(wire->seqs[0].drafts[0], 7);
+    assert_int_equal(wire->seqs[0].drafts[3], 7);
 }
 
 /* More results than there are rows of logits would be written past their end. */
@@ -353,6 +390,7 @@ int main(void)
         WITH_PLANS(a_lying_plan_is_refused_by_field),
         WITH_PLANS(checked_rows_travel_with_their_number),
         WITH_PLANS(results_beyond_the_limit_are_refused),
+        WITH_PLANS(guesses_travel_behind_the_known_tokens),
         WITH_PLANS(a_slot_may_come_once),
         WITH_PLANS(flipped_bits_never_crash),
         WITH_PLANS(the_largest_plan_fits_the_bound),

@@ -10,7 +10,9 @@
 #include "rpc/base/mem.h"
 #include "shard/step/stage.h"
 
-enum { SEQS = 4, VOCAB = 100 };
+enum { SEQS = 4, RESULTS = 6, VOCAB = 100 };
+
+static const struct phx_plan_limits limits = {.max_seqs = SEQS, .vocab_size = VOCAB, .max_results = RESULTS};
 
 static void encode(struct phx_buf *out)
 {
@@ -21,20 +23,20 @@ static void encode(struct phx_buf *out)
     };
     const struct phx_result result = {.step = 77, .n_tokens = 2, .tokens = tokens};
 
-    phx_buf_init(out, phx_result_max_bytes(SEQS));
+    phx_buf_init(out, phx_result_max_bytes(RESULTS));
     phx_result_encode(&result, out);
     assert_int_equal(phx_buf_check(out, "result", NULL), 0);
 }
 
 static int decode(const void *data, size_t size, struct phx_result *result)
 {
-    static struct phx_result_token tokens[SEQS];
+    static struct phx_result_token tokens[RESULTS];
     struct phx_err                 err;
     void                          *copy = phx_mem_dup(data, size);
     int                            rc;
 
     *result = (struct phx_result){.tokens = tokens};
-    rc = phx_result_decode(copy, size, SEQS, VOCAB, result, &err);
+    rc = phx_result_decode(copy, size, &limits, result, &err);
     assert_true(rc == 0 || rc == PHX_E_FORMAT);
     phx_mem_free(copy);
     return rc;
@@ -105,17 +107,17 @@ static void a_lying_result_is_refused(void **state)
 
 static void the_largest_result_fits_the_bound(void **state)
 {
-    static struct phx_result_token tokens[SEQS];
-    const struct phx_result        result = {.n_tokens = SEQS, .tokens = tokens};
+    static struct phx_result_token tokens[RESULTS];
+    const struct phx_result        result = {.n_tokens = RESULTS, .tokens = tokens};
     struct phx_buf                 bytes;
 
     (void)state;
-    for (int i = 0; i < SEQS; i++)
+    for (int i = 0; i < RESULTS; i++)
         tokens[i].n_top = PHX_TOP_LOGPROBS_MAX;
-    phx_buf_init(&bytes, phx_result_max_bytes(SEQS));
+    phx_buf_init(&bytes, phx_result_max_bytes(RESULTS));
     phx_result_encode(&result, &bytes);
     assert_int_equal(phx_buf_check(&bytes, "result", NULL), 0);
-    assert_int_equal(bytes.size, phx_result_max_bytes(SEQS));
+    assert_int_equal(bytes.size, phx_result_max_bytes(RESULTS));
     phx_buf_fini(&bytes);
 }
 
