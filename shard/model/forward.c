@@ -25,6 +25,8 @@ void phx_forward_sync(struct phx_model *m)
 
 void phx_forward_sum(struct phx_model *m, struct phx_tensor x)
 {
+    if (m->part.tp_size == 1)
+        return;
     if (!phx_transit_is_queued(&m->transit))
         phx_forward_sync(m);
     int code = phx_transit_sum(&m->transit, x);
@@ -63,29 +65,40 @@ void phx_forward_attention(struct phx_model *m, const struct phx_layer *w, const
     phx_add        (b, s->x, s->out);
 }
 
-void phx_forward_logits(struct phx_model *m, const struct phx_step *s, struct phx_tensor logits)
+/* Where this rank's columns of the logits are: one rank computes the whole vocabulary, on the host in place. */
+static struct phx_tensor logits_part(const struct phx_model *m, struct phx_tensor logits, int32_t n)
+{
+    if (m->part_logits.data != NULL)
+        return phx_rows(m->part_logits, n);
+    return m->logits.data != NULL ? phx_rows(m->logits, n) : logits;
+}
+
+void phx_forward_head(struct phx_model *m, const struct phx_step *s, struct phx_tensor logits)
 {
     struct phx_backend *b = m->backend;
     int32_t             n = s->batch->n_logits;
-    struct phx_tensor   rows = phx_rows(m->rows, n), all = phx_rows(m->logits, n);
-    struct phx_tensor   part = logits; /* one rank computes the whole vocabulary in place */
+    struct phx_tensor   rows = phx_rows(m->rows, n);
     if (n == 0)
         return;
-    if (m->part_logits.data != NULL)
-        part = phx_rows(m->part_logits, n);
-    else if (m->logits.data != NULL)
-        part = all;
 
     /* logits = W_head rmsnorm(x) of the rows that are asked for */
-    phx_gather_rows (b, rows, s->x, s->batch->logit_rows);
-    phx_rmsnorm     (b, rows, rows, m->weights.final_norm, m->config->norm_eps);
-    phx_matmul      (b, part, rows, m->weights.head, (struct phx_tensor){0});
+    phx_gather_rows(b, rows, s->x, s->batch->logit_rows);
+    phx_rmsnorm    (b, rows, rows, m->weights.final_norm, m->config->norm_eps);
+    phx_matmul     (b, logits_part(m, logits, n), rows, m->weights.head, (struct phx_tensor){0});
+}
+
+void phx_forward_fetch(struct phx_model *m, const struct phx_step *s, struct phx_tensor logits)
+{
+    int32_t           n = s->batch->n_logits;
+    struct phx_tensor part = logits_part(m, logits, n);
+    if (n == 0)
+        return;
     phx_forward_sync(m);
     if (m->part_logits.data != NULL) { /* vocabulary rows are split over the ranks */
-        int code = phx_transit_gather(&m->transit, logits, all, part, m->vocab_first, m->vocab_n);
+        int code = phx_transit_gather(&m->transit, logits, phx_rows(m->logits, n), part, m->vocab_first, m->vocab_n);
         if (code != 0)
             phx_forward_fail(m, code, "gather of logits", phx_err_text(code));
     } else if (m->logits.data != NULL) {
-        phx_download(b, logits.data, part.data, (size_t)n * (size_t)m->config->vocab_size * sizeof(float));
+        phx_download(m->backend, logits.data, part.data, (size_t)n * (size_t)m->config->vocab_size * sizeof(float));
     }
 }

@@ -317,6 +317,19 @@ static void agree(struct phx_model *m)
         m->failure = worst;
 }
 
+/* What the backend does of a step without asking the host for anything. */
+static void compute(struct phx_model *m, const struct phx_step *s, struct phx_tensor logits)
+{
+    if (m->part.pp == 0)
+        phx_forward_embed(m, s);
+    if (m->config->arch == PHX_ARCH_GPT_OSS)
+        phx_forward_gpt_oss(m, s);
+    else
+        phx_forward_llama(m, s);
+    if (m->part.pp == m->part.pp_size - 1)
+        phx_forward_head(m, s, logits);
+}
+
 int phx_model_step(struct phx_model *m, const struct phx_batch *batch, struct phx_tensor logits,
                    struct phx_err *err)
 {
@@ -324,18 +337,13 @@ int phx_model_step(struct phx_model *m, const struct phx_batch *batch, struct ph
     if (code != 0)
         return code;
     struct phx_step s = step_of(m, batch);
-    bool            is_first = m->part.pp == 0, is_last = m->part.pp == m->part.pp_size - 1;
+    bool            is_last = m->part.pp == m->part.pp_size - 1;
     m->failure = 0;
-    if (is_first)
-        phx_forward_embed(m, &s);
-    else
+    if (m->part.pp > 0)
         receive(m, s.x);
-    if (m->config->arch == PHX_ARCH_GPT_OSS)
-        phx_forward_gpt_oss(m, &s);
-    else
-        phx_forward_llama(m, &s);
+    compute(m, &s, logits);
     if (is_last)
-        phx_forward_logits(m, &s, logits);
+        phx_forward_fetch(m, &s, logits);
     agree(m);
     if (!is_last) {
         code = phx_transit_send(&m->transit, s.x, m->failure);

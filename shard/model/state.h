@@ -94,11 +94,13 @@ int phx_inventory_check(const struct phx_model_config *c, const struct phx_check
 
 /* x = the embeddings of the step's tokens. */
 void phx_forward_embed(struct phx_model *m, const struct phx_step *s);
-/* logits [n_logits, V] of the wanted rows, in host memory on tp 0. */
-void phx_forward_logits(struct phx_model *m, const struct phx_step *s, struct phx_tensor logits);
+/* Computes the logits of the wanted rows, or this rank's columns of them, where the backend computes. */
+void phx_forward_head(struct phx_model *m, const struct phx_step *s, struct phx_tensor logits);
+/* logits [n_logits, V], in host memory on tp 0. */
+void phx_forward_fetch(struct phx_model *m, const struct phx_step *s, struct phx_tensor logits);
 /* x += W_o attention(...) of the normed residual stream; the same in both architectures. */
 void phx_forward_attention(struct phx_model *m, const struct phx_layer *w, const struct phx_step *s);
-/* The sum over the tensor group; a failure is kept for the end of the step. */
+/* The sum over the tensor group, if it is more than this rank; a failure is kept for the end of the step. */
 void phx_forward_sum(struct phx_model *m, struct phx_tensor x);
 /* Waits for the backend and keeps its failure for the end of the step. */
 void phx_forward_sync(struct phx_model *m);
