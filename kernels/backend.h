@@ -198,6 +198,34 @@ struct phx_spans {
     int32_t        table_stride;
 };
 
+/* ---- what a model takes ---------------------------------------------------------------------- */
+
+/* What a backend will be asked for at most; what its ops need besides their tensors follows from it. */
+struct phx_work {
+    int32_t                       max_rows;  /* of a step */
+    int32_t                       top_k;     /* experts of a row; 0: there is no mixture */
+    int32_t                       n_weights; /* kinds of matrices, each once; with a mixture the last two are the ... */
+    const struct phx_weight_desc *weights;   /* ... stacks of gate_up and of down */
+    struct phx_kv_desc            kv;
+};
+
+/* Bytes of the device that the ops of such work take besides weights, cache and tensors: scratch.  Pure, and exact when
+ * phx_work_reserve() takes them first.  0 where memory is the host's. */
+size_t phx_work_bytes(const struct phx_backend *b, const struct phx_work *work);
+/* Takes them, so that neither packing nor a step does; short of memory, the error is kept for sync. */
+void   phx_work_reserve(struct phx_backend *b, const struct phx_work *work);
+
+/* What allocations take of a device together, in the order in which they are made: small ones share chunks, large ones
+ * take whole pages.  Starts as zeros. */
+enum { PHX_CHUNKS_MAX = 32 };
+struct phx_memory_count {
+    uint64_t total_bytes;
+    int32_t  n_chunks;
+    size_t   left_bytes[PHX_CHUNKS_MAX]; /* in shared chunks, in the order in which they were taken */
+};
+/* Adds one of size_bytes; pure. */
+void phx_memory_count_add(const struct phx_backend *b, struct phx_memory_count *c, size_t size_bytes);
+
 /* ---- ops (all activations F32; shapes in brackets) ------------------------------------------ */
 
 /* out[t] = table[ids[t] - first_row] when that row is held (0 <= . < n of table), else zeros.

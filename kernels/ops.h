@@ -6,7 +6,7 @@
 
 #include "kernels/backend.h"
 
-enum { PHX_BACKEND_ABI = 4, /* moves when a table or a meaning in it does */
+enum { PHX_BACKEND_ABI = 5, /* moves when a table or a meaning in it does */
        PHX_WHY_BYTES = 240 };
 
 struct phx_exchange_ops;
@@ -40,6 +40,11 @@ struct phx_ops {
     size_t (*kv_bytes)(const struct phx_kv_desc *desc);
     void *(*kv_create)(void *device, const struct phx_kv_desc *desc);
     void (*kv_destroy)(void *device, void *kv);
+
+    /* All three NULL where memory is the host's. */
+    size_t (*work_bytes)(const void *device, const struct phx_work *work);
+    void (*work_reserve)(void *device, const struct phx_work *work);
+    void (*memory_count_add)(struct phx_memory_count *c, size_t size_bytes);
 
     void (*embed)(void *device, struct phx_tensor out, const int32_t *ids, const void *table,
                   int32_t first_row);

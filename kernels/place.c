@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Where a backend's memory is and what it computes on. */
+ * Where a backend's memory is, what a model will take of it, and what it computes on. */
 #include <string.h>
 
 #include "kernels/memory.h"
@@ -74,4 +74,29 @@ void phx_backend_facts(struct phx_backend *b, struct phx_device_facts *facts)
     memset(facts, 0, sizeof(*facts));
     if (ops->facts != NULL)
         ops->facts(b->device, facts);
+}
+
+/* NULL is the CPU. */
+static bool has_memory(const struct phx_backend *b)
+{
+    return b != NULL && b->ops->work_bytes != NULL;
+}
+
+size_t phx_work_bytes(const struct phx_backend *b, const struct phx_work *work)
+{
+    return has_memory(b) ? b->ops->work_bytes(b->device, work) : 0;
+}
+
+void phx_work_reserve(struct phx_backend *b, const struct phx_work *work)
+{
+    if (has_memory(b) && !b->has_failed)
+        b->ops->work_reserve(b->device, work);
+}
+
+void phx_memory_count_add(const struct phx_backend *b, struct phx_memory_count *c, size_t size_bytes)
+{
+    if (has_memory(b))
+        b->ops->memory_count_add(c, size_bytes);
+    else
+        c->total_bytes += size_bytes;
 }

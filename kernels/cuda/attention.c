@@ -134,9 +134,16 @@ static struct cuda_attention translate(const struct cuda_device *d, const struct
     return a;
 }
 
+size_t phx_cuda_attention_scratch(const struct cuda_device *d, const struct phx_kv_desc *desc)
+{
+    return phx_cuda_pick_attention(d->compute, desc) == 0 ? 0 : PHX_CUDA_PIECES_BYTES;
+}
+
 bool phx_cuda_attention_reserve(struct cuda_device *d, const struct phx_kv_desc *desc)
 {
-    return phx_cuda_pick_attention(d->compute, desc) == 0 || phx_cuda_scratch(d, PHX_CUDA_PIECES_BYTES) != NULL;
+    size_t bytes = phx_cuda_attention_scratch(d, desc);
+
+    return bytes == 0 || phx_cuda_scratch(d, bytes) != NULL;
 }
 
 void phx_cuda_attention(void *device, const struct phx_attention_args *args, const void *cache)

@@ -60,6 +60,8 @@ int phx_cuda_attend_tiles(cudaStream_t stream, const struct cuda_attention *a, i
 /* Joins the pieces that phx_cuda_attend_tiles left with a split. */
 int phx_cuda_attend_join(cudaStream_t stream, const struct cuda_attention *a, int32_t dim);
 
+/* What attention over such a cache needs of scratch. */
+size_t phx_cuda_attention_scratch(const struct cuda_device *d, const struct phx_kv_desc *desc);
 /* Takes the scratch of attention over such a cache ahead of the steps; false when short, the error kept. */
 bool phx_cuda_attention_reserve(struct cuda_device *d, const struct phx_kv_desc *desc);
 

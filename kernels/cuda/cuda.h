@@ -16,6 +16,9 @@ void *phx_cuda_alloc(void *device, size_t size_bytes);
 void  phx_cuda_free(void *device, void *ptr);
 void *phx_cuda_alloc_host(void *device, size_t size_bytes);
 void  phx_cuda_free_host(void *device, void *ptr);
+void  phx_cuda_count_add(struct phx_memory_count *c, size_t size_bytes); /* what phx_cuda_take() will do */
+size_t phx_cuda_work_bytes(const void *device, const struct phx_work *work);
+void   phx_cuda_work_reserve(void *device, const struct phx_work *work);
 void  phx_cuda_facts(void *device, struct phx_device_facts *facts);
 
 #endif

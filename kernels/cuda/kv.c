@@ -35,7 +35,7 @@ void *phx_cuda_kv_create(void *device, const struct phx_kv_desc *desc)
     *kv = plan_kv(desc);
     kv->view.data = phx_cuda_alloc(device, phx_cuda_kv_bytes(desc)); /* zeros: what nobody wrote is no NaN */
     if (kv->view.data == NULL || !phx_cuda_attention_reserve(device, desc) ||
-        phx_cuda_scratch(device, PHX_CUDA_TOP_BYTES) == NULL) {
+        phx_cuda_scratch(device, phx_cuda_top_scratch()) == NULL) {
         phx_cuda_kv_destroy(device, kv);
         return NULL;
     }

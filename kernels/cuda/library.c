@@ -148,6 +148,11 @@ static struct cuda_library *find_library(struct cuda_device *d)
     return l->is_missing ? NULL : l;
 }
 
+void phx_cuda_library_open(struct cuda_device *d)
+{
+    (void)find_library(d); /* without it products have kernels of their own */
+}
+
 void phx_cuda_library_close(struct cuda_device *d)
 {
     struct cuda_library *l = d->library;

@@ -17,6 +17,8 @@ size_t phx_cuda_library_scratch(const struct phx_weight_desc *w, int32_t n_rows)
  * another kernel must do it.  Errors of the device are kept. */
 bool phx_cuda_library_multiply(struct cuda_device *d, const struct cuda_product *p);
 void phx_cuda_library_close(struct cuda_device *d);
+/* Looks for it at once: it takes memory of the device when it starts. */
+void phx_cuda_library_open(struct cuda_device *d);
 
 /* Rows first_row .. first_row + n_rows - 1 of a BF16 matrix as bf16 [n_rows][stride]. */
 struct cuda_write_out {

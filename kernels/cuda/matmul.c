@@ -31,16 +31,24 @@ static int32_t count_pass_rows(const struct cuda_cut *cut)
     return rows < PASS_ROWS_MAX ? (int32_t)rows : PASS_ROWS_MAX;
 }
 
+size_t phx_cuda_matmul_scratch(const struct cuda_device *d, const struct phx_weight_desc *w)
+{
+    struct cuda_cut cut = phx_cuda_weight_cut(w);
+    int32_t         rows = count_pass_rows(&cut);
+    struct x_bytes  x = count_x(&cut, w->dtype == PHX_DTYPE_I8, rows);
+    size_t          library = d->is_fast && w->dtype == PHX_DTYPE_BF16 ? phx_cuda_library_scratch(w, rows) : 0;
+
+    if (w->n_experts != 1 || !phx_cuda_is_rounded(d->compute, w->dtype))
+        return 0;
+    return library > x.data + x.scales ? library : x.data + x.scales;
+}
+
 void phx_cuda_matmul_reserve(struct cuda_device *d, const struct cuda_weight *w)
 {
-    bool           is_i8 = w->desc.dtype == PHX_DTYPE_I8;
-    struct x_bytes x = count_x(&w->cut, is_i8, count_pass_rows(&w->cut));
+    size_t bytes = phx_cuda_matmul_scratch(d, &w->desc);
 
-    if (w->desc.n_experts != 1 || !phx_cuda_is_rounded(d->compute, w->desc.dtype))
-        return;
-    (void)phx_cuda_scratch(d, x.data + x.scales);
-    if (d->is_fast && w->desc.dtype == PHX_DTYPE_BF16)
-        (void)phx_cuda_scratch(d, phx_cuda_library_scratch(&w->desc, count_pass_rows(&w->cut)));
+    if (bytes > 0)
+        (void)phx_cuda_scratch(d, bytes);
 }
 
 static bool launch_kernel(struct cuda_device *d, const struct cuda_matmul_choice *c, const struct cuda_product *p)

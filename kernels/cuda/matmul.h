@@ -60,6 +60,8 @@ int phx_cuda_matmul_tile(cudaStream_t stream, const struct cuda_product *call, b
 /* float32; x_rows of 1 or 8 at a time. */
 int phx_cuda_matmul_float(cudaStream_t stream, const struct cuda_product *call, int x_rows);
 
+/* What products with such a weight need of scratch. */
+size_t phx_cuda_matmul_scratch(const struct cuda_device *d, const struct phx_weight_desc *w);
 /* Takes the scratch that products with this weight need, so that steps take none; when it is short the error is kept. */
 void phx_cuda_matmul_reserve(struct cuda_device *d, const struct cuda_weight *w);
 /* Entry of struct phx_ops. */

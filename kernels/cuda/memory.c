@@ -10,6 +10,10 @@
 #define PHX_CUDA_SHARE_BELOW ((size_t)4 << 20)
 #endif
 
+#ifndef PHX_CUDA_PAGE_BYTES /* what the driver gives at a time */
+#define PHX_CUDA_PAGE_BYTES ((size_t)2 << 20)
+#endif
+
 enum { CHUNK_PIECES = 8, RANGES_FIRST = 256, MIB = 1 << 20 };
 
 /* Room for two more ranges. */
@@ -190,4 +194,44 @@ void *phx_cuda_alloc(void *device, size_t size_bytes)
 void phx_cuda_free(void *device, void *ptr)
 {
     phx_cuda_drop(device, ptr);
+}
+
+/* ---- the same as a count --------------------------------------------------------------------- */
+
+static void count_chunk(struct phx_memory_count *c, size_t size_bytes)
+{
+    c->total_bytes += cuda_round_up(size_bytes, PHX_CUDA_PAGE_BYTES);
+}
+
+/* A new chunk to share; with PHX_CHUNKS_MAX of them the fullest is given up as full. */
+static int32_t count_shared_chunk(struct phx_memory_count *c)
+{
+    int32_t fullest = 0;
+
+    count_chunk(c, CHUNK_PIECES * PHX_CUDA_SHARE_BELOW);
+    if (c->n_chunks == PHX_CHUNKS_MAX) {
+        for (int32_t i = 1; i < c->n_chunks; i++)
+            fullest = c->left_bytes[i] < c->left_bytes[fullest] ? i : fullest;
+        c->n_chunks--;
+        memmove(c->left_bytes + fullest, c->left_bytes + fullest + 1,
+                (size_t)(c->n_chunks - fullest) * sizeof(c->left_bytes[0]));
+    }
+    c->left_bytes[c->n_chunks] = CHUNK_PIECES * PHX_CUDA_SHARE_BELOW;
+    return c->n_chunks++;
+}
+
+void phx_cuda_count_add(struct phx_memory_count *c, size_t size_bytes)
+{
+    int32_t i = 0;
+
+    if (size_bytes >= PHX_CUDA_SHARE_BELOW) {
+        count_chunk(c, size_bytes);
+        return;
+    }
+    size_bytes = cuda_round_up(size_bytes > 0 ? size_bytes : 1, CUDA_ALIGN_BYTES);
+    while (i < c->n_chunks && c->left_bytes[i] < size_bytes)
+        i++;
+    if (i == c->n_chunks)
+        i = count_shared_chunk(c);
+    c->left_bytes[i] -= size_bytes;
 }

@@ -69,17 +69,24 @@ static struct scratch_plan plan_scratch(const struct cuda_moe_choice *c, int32_t
     return p;
 }
 
-const char *phx_cuda_moe_reserve(void *device, int32_t max_rows, int32_t top_k, const struct phx_weight_desc *gate_up,
-                                 const struct phx_weight_desc *down)
+size_t phx_cuda_moe_scratch(const struct cuda_device *d, int32_t max_rows, int32_t top_k,
+                            const struct phx_weight_desc *gate_up, const struct phx_weight_desc *down)
 {
-    struct cuda_device    *d = device;
     struct cuda_moe_choice c = phx_cuda_pick_moe(d->compute, d->is_fast, gate_up, down, top_k);
     int32_t                rows = phx_cuda_pick_moe_rows(down, c.is_joined, max_rows, top_k);
     struct scratch_plan    p = plan_scratch(&c, rows, top_k, gate_up, down);
 
-    if (p.is_too_large)
+    return p.is_too_large ? SIZE_MAX : p.used;
+}
+
+const char *phx_cuda_moe_reserve(void *device, int32_t max_rows, int32_t top_k, const struct phx_weight_desc *gate_up,
+                                 const struct phx_weight_desc *down)
+{
+    size_t bytes = phx_cuda_moe_scratch(device, max_rows, top_k, gate_up, down);
+
+    if (bytes == SIZE_MAX)
         return "the scratch is too large to count";
-    (void)phx_cuda_scratch(d, p.used); /* keeps its own error */
+    (void)phx_cuda_scratch(device, bytes); /* keeps its own error */
     return NULL;
 }
 

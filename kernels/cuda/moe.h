@@ -104,6 +104,10 @@ struct cuda_moe_join {
 };
 int phx_cuda_moe_join(cudaStream_t stream, const struct cuda_moe_join *a);
 
+/* What steps of at most max_rows need of scratch; SIZE_MAX: too large to count. */
+size_t phx_cuda_moe_scratch(const struct cuda_device *d, int32_t max_rows, int32_t top_k,
+                            const struct phx_weight_desc *gate_up, const struct phx_weight_desc *down);
+
 /* Entries of struct phx_ops. */
 const char *phx_cuda_moe_reserve(void *device, int32_t max_rows, int32_t top_k, const struct phx_weight_desc *gate_up,
                                  const struct phx_weight_desc *down);

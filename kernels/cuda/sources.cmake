@@ -40,4 +40,5 @@ set(PHX_CUDA_SOURCES
   vector.cu
   weight.c
   weight.cu
+  work.c
 )

@@ -36,6 +36,12 @@ struct cuda_top_call {
 };
 int phx_cuda_top_segments(cudaStream_t stream, const struct cuda_top_call *call);
 
+/* What it needs of scratch, whatever the rows. */
+static inline size_t phx_cuda_top_scratch(void)
+{
+    return PHX_CUDA_TOP_BYTES;
+}
+
 /* Entry of struct phx_ops. */
 void phx_cuda_top(void *device, struct phx_tensor ids, struct phx_tensor values, struct phx_tensor lse,
                   struct phx_tensor logits);

@@ -10,7 +10,7 @@
 #include "kernels/memory.h"
 
 #ifndef PHX_CUDA_LANDING_BYTES /* the emulated build has less, so that its tests see many pieces */
-#define PHX_CUDA_LANDING_BYTES (16 << 20)
+#define PHX_CUDA_LANDING_BYTES ((int64_t)16 << 20)
 #endif
 
 static const char OP[] = "weight_pack";
@@ -155,6 +155,26 @@ static int64_t count_rows(const struct grid *g, int64_t left, int32_t first_row)
         n = n / 2;
     whole = (first_row + n) / CUDA_TILE_ROWS * CUDA_TILE_ROWS - first_row;
     return n < left && whole > 0 ? whole : n; /* no tile is then written twice */
+}
+
+enum { SOURCE_BYTES_MAX = 8 }; /* of an element: four, in every other row of its line */
+
+size_t phx_cuda_weight_scratch(const struct phx_weight_desc *desc)
+{
+    struct cuda_cut cut = phx_cuda_weight_cut(desc);
+    size_t          n = (size_t)desc->n, k = (size_t)desc->k, landing = (size_t)PHX_CUDA_LANDING_BYTES;
+    size_t          row = k * SOURCE_BYTES_MAX, data, scales = 0, least = k; /* least: a row that has scales */
+
+    if (n == 0 || k == 0)
+        return 0;
+    data = n * row < landing ? n * row : landing > row ? landing : row;
+    if (desc->dtype == PHX_DTYPE_MXFP4) {
+        least = k / 2;
+        scales = (size_t)cut.n_blocks;
+    } else if (desc->dtype == PHX_DTYPE_I8)
+        scales = (size_t)cut.n_groups * sizeof(float);
+    n = n * least < landing ? n : landing > least ? landing / least : 1;
+    return cuda_round_up(data, CUDA_ALIGN_BYTES) + cuda_round_up(n * scales, CUDA_ALIGN_BYTES);
 }
 
 static bool pack_piece(struct cuda_device *d, const struct cuda_weight *w, const struct phx_weight_source *s,

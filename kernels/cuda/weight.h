@@ -81,6 +81,9 @@ int phx_cuda_pack_elements(cudaStream_t stream, const struct cuda_pack *call); /
 int phx_cuda_pack_mxfp4(cudaStream_t stream, const struct cuda_pack *call);
 int phx_cuda_pack_i8(cudaStream_t stream, const struct cuda_pack *call);
 
+/* What packing such a weight needs of scratch at most, whatever its source. */
+size_t phx_cuda_weight_scratch(const struct phx_weight_desc *desc);
+
 /* Entries of struct phx_ops.  Padding is counted; pack returns before the stream is done, the source may be changed. */
 size_t phx_cuda_weight_bytes(const struct phx_weight_desc *desc);
 void  *phx_cuda_weight_create(void *device, const struct phx_weight_desc *desc);

@@ -151,6 +151,20 @@ static int check_options(const struct phx_model_options *o, struct phx_err *err)
     return 0;
 }
 
+/* What ops need besides tensors comes first: it lies whole, and nothing grows later. */
+static int reserve_work(struct phx_model *m, struct phx_err *err)
+{
+    const struct phx_partition_request request = {.config = m->config, .max_step_rows = m->limits.max_rows,
+                                                  .block_tokens = m->limits.block_tokens, .kv_dtype = m->limits.kv_dtype};
+    struct phx_part_work work;
+    const char          *why = NULL;
+    phx_part_work(&request, &m->part, &work);
+    phx_work_reserve(m->backend, &work.work);
+    if (phx_backend_sync(m->backend, &why) == 0)
+        return 0;
+    return phx_fail(err, PHX_E_NOMEM, "%s", why != NULL ? why : "the backend failed");
+}
+
 int phx_model_open(const struct phx_model_options *options, const struct phx_checkpoint *checkpoint,
                    struct phx_model **out, struct phx_err *err)
 {
@@ -168,7 +182,9 @@ int phx_model_open(const struct phx_model_options *options, const struct phx_che
     m->backend = options->backend;
     m->comm = options->comm;
     m->attn_scale = (float)(1.0 / sqrt((double)m->config->head_dim));
-    code = phx_weights_load(options, checkpoint, &m->weights, err);
+    code = reserve_work(m, err);
+    if (code == 0)
+        code = phx_weights_load(options, checkpoint, &m->weights, err);
     if (code == 0)
         code = make_rope(m, err);
     if (code == 0)

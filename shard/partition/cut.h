@@ -20,7 +20,7 @@ struct phx_share_bytes {
 };
 void phx_share_bytes(const struct phx_partition_request *request, const struct phx_part *part,
                      struct phx_share_bytes *bytes);
-/* Fills weights_bytes, kv_bytes_per_block and scratch_bytes. */
+/* Fills weights_bytes, kv_bytes_per_block, scratch_bytes and overhead_bytes. */
 void phx_part_bytes(const struct phx_partition_request *request, struct phx_part *part);
 
 /* stages.c: layers of every stage into parts[].layers, all other fields but the bytes being set. */

@@ -42,6 +42,7 @@ struct phx_part {
     uint64_t weights_bytes;
     uint64_t kv_bytes_per_block; /* all its layers, one block of block_tokens positions */
     uint64_t scratch_bytes;
+    uint64_t overhead_bytes; /* what its device takes besides: scratch of the ops, whole pages; 0 in host memory */
 };
 
 struct phx_rank_resource {
@@ -69,6 +70,18 @@ void phx_slice_ends(const struct phx_model_config *config, bool is_ffn, int32_t 
  * tp or pp do not fit; PHX_E_NOMEM naming the rank whose memory is too small and by how much. */
 int phx_partition(const struct phx_partition_request *request, struct phx_part *parts,
                   struct phx_err *err) PHX_CHECKED;
+
+/* What a rank takes of its device with a cache of so many blocks, exactly: a small one finds room in what is taken
+ * already.  At most the sum of the part's bytes, but for whole pages of the cache. */
+uint64_t phx_part_device_bytes(const struct phx_partition_request *request, const struct phx_part *part, int64_t n_blocks);
+
+/* What a rank's backend will be asked for: phx_work_bytes(), phx_work_reserve().  Of the request: config, max_step_rows,
+ * block_tokens and kv_dtype.  Points into itself. */
+struct phx_part_work {
+    struct phx_work        work;
+    struct phx_weight_desc weights[8];
+};
+void phx_part_work(const struct phx_partition_request *request, const struct phx_part *part, struct phx_part_work *out);
 
 /* The type of a cache from its name: f32, bf16 or int8; false for any other. */
 bool phx_kv_dtype_parse(const char *text, enum phx_dtype *out);

@@ -55,7 +55,7 @@ static uint64_t shortage(const struct stages *s, int32_t pp, int32_t n, int32_t 
 
         part.layers = (struct phx_range){0, n};
         phx_part_bytes(q, &part);
-        need = part.weights_bytes + part.scratch_bytes + part.kv_bytes_per_block;
+        need = part.weights_bytes + part.scratch_bytes + part.overhead_bytes + part.kv_bytes_per_block;
         if (have > 0 && need > have && need - have > worst) {
             worst = need - have;
             *rank = part.rank;

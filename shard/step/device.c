@@ -7,7 +7,7 @@
 
 enum {
     DEVICES_MAX = 64,
-    RESERVE_BYTES = 256 << 20, /* of the driver, of libraries and of scratch that grows with the first steps */
+    RESERVE_BYTES = 256 << 20, /* of the driver and of libraries, for kernels that come with the first steps */
     RESERVE_SHARE = 64         /* and this part of the device's memory */
 };
 
@@ -91,7 +91,10 @@ static uint64_t fixed_bytes(const struct phx_part *p)
 {
     uint64_t sum;
 
-    return __builtin_add_overflow(p->weights_bytes, p->scratch_bytes, &sum) ? UINT64_MAX : sum;
+    return __builtin_add_overflow(p->weights_bytes, p->scratch_bytes, &sum) ||
+                   __builtin_add_overflow(sum, p->overhead_bytes, &sum)
+               ? UINT64_MAX
+               : sum;
 }
 
 int64_t phx_device_blocks(const struct phx_part *p, int64_t room_bytes)
@@ -117,10 +120,10 @@ int phx_device_check(const struct phx_part *p, int64_t n_blocks, const struct ph
     if (n_blocks > 0 && n_blocks <= phx_device_blocks(p, room))
         return 0;
     return phx_fail(err, PHX_E_NOMEM,
-                    "device memory: rank %d needs %.2f GiB (weights %.2f, kv %.2f, scratch %.2f), %.2f of %.2f GiB of "
+                    "device memory: rank %d needs %.2f GiB (weights %.2f, kv %.2f, scratch %.2f, backend %.2f), %.2f of %.2f GiB of "
                     "device %d (%.40s) can be had by each of its %d ranks; use more GPUs or lower kv_memory, max_seqs, "
                     "max_rows",
                     p->rank, gib((double)fixed_bytes(p) + kv), gib((double)p->weights_bytes), gib(kv),
-                    gib((double)p->scratch_bytes), gib((double)room), gib((double)facts->total_bytes), facts->index,
+                    gib((double)p->scratch_bytes), gib((double)p->overhead_bytes), gib((double)room), gib((double)facts->total_bytes), facts->index,
                     facts->name, n_sharers);
 }

@@ -44,10 +44,11 @@ static int open_comm(struct phx_step *s, struct phx_err *err)
     return phx_comm_mpi(o->tp, o->pp, &limits, &s->comm, err);
 }
 
-static int plan_parts(struct phx_step *s, struct phx_err *err)
+static struct phx_partition_request request_of(const struct phx_step *s)
 {
-    const struct phx_step_options     *o = s->options;
-    const struct phx_partition_request request = {
+    const struct phx_step_options *o = s->options;
+
+    return (struct phx_partition_request){
         .backend = phx_backend_is_host(s->backend) ? NULL : s->backend,
         .config = &s->config,
         .tp = o->tp,
@@ -59,8 +60,13 @@ static int plan_parts(struct phx_step *s, struct phx_err *err)
         .max_logits = phx_step_max_results(o),
         .max_context = s->max_context,
     };
+}
 
-    s->parts = phx_mem_calloc((size_t)o->tp * (size_t)o->pp, sizeof(*s->parts));
+static int plan_parts(struct phx_step *s, struct phx_err *err)
+{
+    const struct phx_partition_request request = request_of(s);
+
+    s->parts = phx_mem_calloc((size_t)request.tp * (size_t)request.pp, sizeof(*s->parts));
     return phx_partition(&request, s->parts, err);
 }
 
@@ -143,25 +149,25 @@ static int check_device_memory(const struct phx_step *s, struct phx_err *err)
     int                    rc = phx_device_check(p, s->n_blocks, &s->device, s->n_on_device, err);
 
     phx_log(rc == 0 ? PHX_LOG_INFO : PHX_LOG_ERROR, "step.memory",
-            "weights=%llu kv=%llu scratch=%llu free=%lld room=%lld total=%lld ranks=%d from=device-%d",
+            "weights=%llu kv=%llu scratch=%llu backend=%llu free=%lld room=%lld total=%lld ranks=%d from=device-%d",
             (unsigned long long)p->weights_bytes, (unsigned long long)p->kv_bytes_per_block * (unsigned)s->n_blocks,
-            (unsigned long long)p->scratch_bytes, (long long)s->device.free_bytes,
+            (unsigned long long)p->scratch_bytes, (unsigned long long)p->overhead_bytes, (long long)s->device.free_bytes,
             (long long)phx_device_room(&s->device, s->n_on_device), (long long)s->device.total_bytes, s->n_on_device,
             s->device.index);
     return rc;
 }
 
-/* The plan beside what was really taken, when no other rank took from the same device. */
+/* The plan beside what was really taken, by all ranks of the device. */
 static void tell_device_memory(const struct phx_step *s)
 {
-    const struct phx_part  *p = &s->parts[s->rank];
-    struct phx_device_facts now;
+    const struct phx_partition_request request = request_of(s);
+    struct phx_device_facts            now;
 
     if (phx_backend_is_host(s->backend))
         return;
     phx_backend_facts(s->backend, &now);
     phx_log(PHX_LOG_INFO, "step.memory.used", "planned=%llu used=%lld ranks=%d device=%d",
-            (unsigned long long)(p->weights_bytes + p->scratch_bytes + p->kv_bytes_per_block * (unsigned)s->n_blocks),
+            (unsigned long long)phx_part_device_bytes(&request, &s->parts[s->rank], s->n_blocks),
             (long long)(s->device.free_bytes - now.free_bytes), s->n_on_device, now.index);
 }
 
@@ -341,8 +347,10 @@ int phx_step_open(const struct phx_step_options *options, struct phx_step *s, st
     rc = open_backend(s, err);
     if (rc == 0)
         rc = open_transport(s, err);
-    if (rc == 0)
+    if (rc == 0) {
+        phx_backend_facts(s->backend, &s->device); /* what backends and transport hold is gone already */
         rc = plan_parts(s, err);
+    }
     return rc == 0 ? agree_blocks(s, err) : rc;
 }
 

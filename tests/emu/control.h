@@ -34,9 +34,14 @@ struct phx_emu {
     /* cuBLASLt: facts, set anew by reset(), and products it was asked for */
     int     lacks_blas, blas_refuses;
     int64_t n_blas;
+    /* Sizes of the backend, which are its own constants on a real device; reset() makes them small, so that tests see
+     * many pieces and the address sanitizer many borders.  What was allocated must be free when they change. */
+    size_t  share_below, landing_bytes, top_bytes, pieces_bytes, page_bytes;
     /* Does all work that is put off, as waiting for every stream would. */
     void (*drain)(void);
 };
+
+extern struct phx_emu phx_emu; /* inside the module */
 
 #ifdef __cplusplus
 }

@@ -46,7 +46,8 @@ void drain();
 } // namespace
 
 extern "C" __attribute__((visibility("default"))) struct phx_emu phx_emu;
-struct phx_emu phx_emu = {13000, 1, 90, 132, (size_t)4 << 30, 227 << 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, reset, 0, 0, 0, drain};
+struct phx_emu phx_emu = {13000, 1, 90, 132, (size_t)4 << 30, 227 << 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, reset, 0, 0, 0,
+                          256, 5000, 65536, 1 << 20, 1, drain};
 
 namespace {
 
@@ -76,6 +77,11 @@ void reset()
     phx_emu.used_bytes_max = phx_emu.used_bytes;
     phx_emu.lacks_blas = phx_emu.blas_refuses = 0;
     phx_emu.n_blas = 0;
+    phx_emu.share_below = 256;
+    phx_emu.landing_bytes = 5000;
+    phx_emu.top_bytes = 65536;
+    phx_emu.pieces_bytes = 1 << 20;
+    phx_emu.page_bytes = 1;
     dead = last_error = cudaSuccess;
 }
 
@@ -330,6 +336,12 @@ cudaError_t cudaDeviceSynchronize(void)
 
 // ---- memory
 
+// What an allocation takes of the device: whole pages.
+static size_t pages_of(size_t size_bytes)
+{
+    return (size_bytes + phx_emu.page_bytes - 1) / phx_emu.page_bytes * phx_emu.page_bytes;
+}
+
 cudaError_t cudaMalloc(void **ptr, size_t size_bytes)
 {
     guard hold(lock);
@@ -339,12 +351,12 @@ cudaError_t cudaMalloc(void **ptr, size_t size_bytes)
     if (answer(cudaSuccess) != cudaSuccess)
         return dead;
     if (strikes(&phx_emu.fail_malloc) || phx_emu.used_bytes > phx_emu.memory_bytes ||
-        size_bytes > phx_emu.memory_bytes - phx_emu.used_bytes)
+        pages_of(size_bytes) > phx_emu.memory_bytes - phx_emu.used_bytes)
         return answer(cudaErrorMemoryAllocation);
     cudaError_t rc = take(device_memory, ptr, size_bytes);
 
     if (rc == cudaSuccess)
-        phx_emu.used_bytes += device_memory[reinterpret_cast<uintptr_t>(*ptr)];
+        phx_emu.used_bytes += pages_of(size_bytes);
     if (phx_emu.used_bytes > phx_emu.used_bytes_max)
         phx_emu.used_bytes_max = phx_emu.used_bytes;
     show_device(false);
@@ -357,7 +369,7 @@ cudaError_t cudaFree(void *ptr)
     size_t      bytes;
     cudaError_t rc = give(device_memory, ptr, &bytes);
 
-    phx_emu.used_bytes -= bytes;
+    phx_emu.used_bytes -= pages_of(bytes);
     return answer(rc);
 }
 

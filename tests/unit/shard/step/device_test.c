@@ -62,7 +62,7 @@ static void the_cache_gets_what_is_left(void **state)
     assert_int_equal(phx_device_blocks(&part, room), (67 * 16) - 4);
     assert_int_equal(phx_device_check(&part, 67 * 16 - 4, &facts, 1, &err), 0);
     assert_int_equal(phx_device_check(&part, 67 * 16 - 3, &facts, 1, &err), PHX_E_NOMEM);
-    assert_string_equal(err.text, "device memory: rank 1 needs 127.81 GiB (weights 60.00, kv 66.81, scratch 1.00), "
+    assert_string_equal(err.text, "device memory: rank 1 needs 127.81 GiB (weights 60.00, kv 66.81, scratch 1.00, backend 0.00), "
                                   "127.75 of 128.00 GiB of device 0 (NVIDIA H200) can be had by each of its 1 ranks; "
                                   "use more GPUs or lower kv_memory, max_seqs, max_rows");
     assert_int_equal(phx_device_blocks(&part, phx_device_room(&facts, 3)), 0);
