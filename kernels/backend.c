@@ -3,23 +3,13 @@
  * error until it is read. */
 #include "kernels/backend.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "kernels/desc.h"
+#include "kernels/door.h"
 #include "kernels/memory.h"
 #include "kernels/module.h"
-
-struct phx_weight {
-    struct phx_weight_desc desc;
-    void                  *impl;
-};
-
-struct phx_kv {
-    struct phx_kv_desc desc;
-    void              *impl;
-};
 
 struct phx_backend *phx_backend_open(const char *name, const struct phx_backend_options *options,
                                      char *why, size_t why_size)
@@ -63,20 +53,6 @@ void phx_backend_set_trace(struct phx_backend *b, phx_trace_fn fn, void *ctx)
     b->trace_ctx = ctx;
 }
 
-/* The first error sticks. */
-static bool __attribute__((format(printf, 2, 3))) fail(struct phx_backend *b, const char *fmt, ...)
-{
-    va_list ap;
-
-    if (!b->has_failed) {
-        b->has_failed = true;
-        va_start(ap, fmt);
-        (void)vsnprintf(b->what, sizeof(b->what), fmt, ap); /* truncation is acceptable */
-        va_end(ap);
-    }
-    return false;
-}
-
 int phx_backend_sync(struct phx_backend *b, const char **what)
 {
     const char *why = NULL;
@@ -102,66 +78,6 @@ static void fail_memory(struct phx_backend *b, const char *op, size_t size_bytes
         (void)fail(b, "%s: %zu bytes cannot be had: %s", op, size_bytes, why);
     else
         (void)fail(b, "%s: %zu bytes cannot be had", op, size_bytes);
-}
-
-/* ---- checks ---------------------------------------------------------------------------------- */
-
-static bool is_matrix(struct phx_backend *b, const char *op, const char *name, struct phx_tensor t,
-                      enum phx_dtype dtype, int32_t rows, int32_t columns)
-{
-    if (t.data == NULL || t.dtype != dtype)
-        return fail(b, "%s: %s has no data or another dtype", op, name);
-    if (t.dim[0] != rows || t.dim[1] != columns || t.stride0 < t.dim[1])
-        return fail(b, "%s: %s is [%d, %d] stride %lld, expected [%d, %d]", op, name, t.dim[0],
-                    t.dim[1], (long long)t.stride0, rows, columns);
-    return true;
-}
-
-static bool is_f32(struct phx_backend *b, const char *op, const char *name, struct phx_tensor t,
-                   int32_t rows, int32_t columns)
-{
-    return is_matrix(b, op, name, t, PHX_DTYPE_F32, rows, columns);
-}
-
-static bool check_spans(struct phx_backend *b, const char *op, const struct phx_spans *s,
-                        int32_t rows)
-{
-    for (int32_t i = 0; i < s->n_seqs; i++)
-        if (s->row[i] < 0 || s->n_rows[i] < 0 || s->pos[i] < 0 ||
-            s->n_rows[i] > rows - s->row[i] || s->n_rows[i] > INT32_MAX - s->pos[i])
-            return fail(b, "%s: sequence %d has rows %d+%d of %d at position %d", op, i, s->row[i],
-                        s->n_rows[i], rows, s->pos[i]);
-    return true;
-}
-
-/* Every block that the rows of this step touch, from each window's first on, is one of the cache. */
-static bool check_blocks(struct phx_backend *b, const char *op, const struct phx_spans *s,
-                         const struct phx_kv_desc *kv, int32_t window)
-{
-    for (int32_t i = 0; i < s->n_seqs; i++) {
-        int32_t last = s->pos[i] + s->n_rows[i] - 1, first = 0;
-
-        if (s->n_rows[i] == 0)
-            continue;
-        if (window > 0 && s->pos[i] - window + 1 > 0)
-            first = s->pos[i] - window + 1;
-        if (last / kv->block_tokens >= s->table_stride)
-            return fail(b, "%s: position %d is past the block table of sequence %d", op, last, i);
-        for (int32_t j = first / kv->block_tokens; j <= last / kv->block_tokens; j++) {
-            int32_t block = s->table[(size_t)i * (size_t)s->table_stride + (size_t)j];
-
-            if (block < 0 || block >= kv->n_blocks)
-                return fail(b, "%s: block %d of sequence %d is %d of %d", op, j, i, block,
-                            kv->n_blocks);
-        }
-    }
-    return true;
-}
-
-static void traced(struct phx_backend *b, const char *op, struct phx_tensor out)
-{
-    if (b->trace != NULL)
-        b->trace(b->trace_ctx, op, out);
 }
 
 /* ---- weights --------------------------------------------------------------------------------- */
@@ -504,7 +420,7 @@ void phx_gather_rows(struct phx_backend *b, struct phx_tensor out, struct phx_te
     if (b->has_failed || !is_f32(b, "gather_rows", "x", x, x.dim[0], x.dim[1]) ||
         !is_f32(b, "gather_rows", "out", out, out.dim[0], x.dim[1]))
         return;
-    for (int32_t i = 0; i < out.dim[0]; i++)
+    for (int32_t i = b->step != NULL && rows == b->step->picked ? b->step->n_picked : 0; i < out.dim[0]; i++)
         if (rows[i] < 0 || rows[i] >= x.dim[0]) {
             (void)fail(b, "gather_rows: row %d of %d", rows[i], x.dim[0]);
             return;

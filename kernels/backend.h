@@ -226,6 +226,30 @@ struct phx_memory_count {
 /* Adds one of size_bytes; pure. */
 void phx_memory_count_add(const struct phx_backend *b, struct phx_memory_count *c, size_t size_bytes);
 
+/* ---- steps ---------------------------------------------------------------------------------- */
+
+/* What the ops of one forward pass get from the host.  All arrays are borrowed until phx_step_end() and do not change
+ * meanwhile; ops of the step get these very arrays.  Steps of one model whose n_rows, n_picked and n_rows of
+ * every sequence are equal call equal ops on equal tensors. */
+struct phx_step_inputs {
+    const void             *model;      /* whoever it is; when memory it computes on is freed, what was recorded is forgotten */
+    int32_t                 n_rows;
+    const int32_t          *ids;        /* [n_rows] for phx_embed; NULL when the step has none */
+    int32_t                 n_picked;
+    const int32_t          *picked;     /* [n_picked] for phx_gather_rows */
+    const struct phx_spans *spans;
+    const struct phx_kv    *kv;
+    int32_t                 window;     /* the widest of the step's attentions, 0 = all keys */
+    bool                    is_recordable; /* nothing but ops of the backend happens until the end */
+};
+
+/* Begins a step: checks the inputs once for all its ops and sends them to the device.  False: the ops are to be called
+ * now.  True: those of an earlier step of equal numbers are on their way again with these inputs, and none is
+ * to be called.  Either way phx_step_end() follows. */
+bool phx_step_begin(struct phx_backend *b, const struct phx_step_inputs *in);
+/* Ends it.  True: nothing has been computed, the ops are to be called (once more), and the end again. */
+bool phx_step_end(struct phx_backend *b);
+
 /* ---- ops (all activations F32; shapes in brackets) ------------------------------------------ */
 
 /* out[t] = table[ids[t] - first_row] when that row is held (0 <= . < n of table), else zeros.

@@ -46,6 +46,10 @@ struct phx_ops {
     void (*work_reserve)(void *device, const struct phx_work *work);
     void (*memory_count_add)(struct phx_memory_count *c, size_t size_bytes);
 
+    /* See phx_step_begin() and phx_step_end().  NULL: ops are always called. */
+    bool (*step_begin)(void *device, const struct phx_step_inputs *in);
+    bool (*step_end)(void *device);
+
     void (*embed)(void *device, struct phx_tensor out, const int32_t *ids, const void *table,
                   int32_t first_row);
     void (*rmsnorm)(void *device, struct phx_tensor out, struct phx_tensor x,
@@ -89,6 +93,7 @@ struct phx_backend {
     int32_t               n_threads;
     phx_trace_fn          trace;
     void                 *trace_ctx;
+    const struct phx_step_inputs *step; /* between its begin and its end; checked */
     bool                  has_failed;
     char                  what[PHX_WHY_BYTES];
     char                  told[PHX_WHY_BYTES]; /* what the last sync answered */

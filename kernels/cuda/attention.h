@@ -16,16 +16,11 @@
 #include <stdint.h>
 
 #include "kernels/cuda/kv.h"
-#include "kernels/cuda/pick_attention.h"
+#include "kernels/cuda/plan_attention.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-/* Queries first, first + 1, ... of sequence seq; its pieces lie from slot `slot` on. */
-struct cuda_attention_unit {
-    int32_t seq, first, slot;
-};
 
 /* Passed to kernels by value; everything that it points at is on the device. */
 struct cuda_attention {

@@ -8,6 +8,7 @@
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/moe.h"
 #include "kernels/cuda/route.h"
+#include "kernels/cuda/step.h"
 #include "kernels/cuda/top.h"
 #include "kernels/cuda/vector.h"
 #include "kernels/module.h"
@@ -35,6 +36,8 @@ static const struct phx_ops cuda_ops = {
     .work_bytes = phx_cuda_work_bytes,
     .work_reserve = phx_cuda_work_reserve,
     .memory_count_add = phx_cuda_count_add,
+    .step_begin = phx_cuda_step_begin,
+    .step_end = phx_cuda_step_end,
     .embed = phx_cuda_embed,
     .rmsnorm = phx_cuda_rmsnorm,
     .matmul = phx_cuda_matmul,

@@ -8,6 +8,7 @@
 
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/library.h"
+#include "kernels/cuda/step.h"
 #include "kernels/memory.h"
 
 enum { DRIVER_OF_CUDA_13 = 580 }; /* the first driver of CUDA 13: CUDA release notes, table 3 */
@@ -150,7 +151,7 @@ static bool make_stream(struct cuda_device *d)
         return false;
     d->fault = fault;
     *d->fault = CUDA_FAULT_NONE;
-    return phx_cuda_stage_open(d);
+    return phx_cuda_step_open(d) && phx_cuda_stage_open(d);
 }
 
 void phx_cuda_close(void *device)
@@ -160,6 +161,7 @@ void phx_cuda_close(void *device)
     /* What fails here fails because the device is lost; its memory goes with the process. */
     if (d->stream != NULL)
         (void)cudaStreamSynchronize(d->stream);
+    phx_cuda_step_close(d);
     phx_cuda_library_close(d);
     phx_cuda_stage_close(d);
     phx_cuda_pool_close(d);
@@ -203,8 +205,8 @@ int phx_cuda_sync(void *device, const char **why)
 {
     struct cuda_device *d = device;
 
-    if (phx_cuda_check(d, cudaStreamSynchronize(d->stream), "sync"))
-        phx_cuda_stage_restart(d);
+    if (phx_cuda_check(d, cudaStreamSynchronize(d->stream), "sync") && !d->step->is_open)
+        phx_cuda_stage_restart(d); /* later ops of a step want its arrays still */
     if (*d->fault != CUDA_FAULT_NONE)
         (void)phx_cuda_fail(d, "%s", describe_fault(*d->fault));
     *d->fault = CUDA_FAULT_NONE;

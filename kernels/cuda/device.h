@@ -5,6 +5,7 @@
 #define PHX_KERNELS_CUDA_DEVICE_H
 
 #include "kernels/cuda/runtime.h"
+#include "kernels/cuda/spans.h"
 #include "kernels/ops.h"
 
 #ifdef __cplusplus
@@ -22,26 +23,14 @@ enum {
 /* What kernels say through phx_fault(); sync turns it into text. */
 enum cuda_fault { CUDA_FAULT_NONE = 0, CUDA_FAULT_EXPERT_ID };
 
-/* The rows of a step in device memory.  Rows that belong to no sequence have seq_of_row -1. */
-struct cuda_spans {
-    int32_t        n_seqs;
-    int32_t        n_rows_total;  /* T: one past the last row of any sequence */
-    int32_t        n_rows_max;    /* of one sequence */
-    int32_t        n_keys_max;    /* largest pos + n_rows of a sequence */
-    const int32_t *row, *n_rows, *pos;         /* [n_seqs] */
-    const int32_t *table;                      /* [n_seqs][table_stride], NULL when the step has none */
-    int32_t        table_stride;               /* may be below the caller's: what no row reaches is left out */
-    const int32_t *seq_of_row, *pos_of_row;    /* [n_rows_total] */
-};
-
-/* One ring of pinned memory and its mirror on the device; it starts again at every sync, so that equal steps put
- * equal arrays at equal addresses. */
+/* One ring of pinned memory and its mirror on the device; it starts again at every sync outside a step, so that equal
+ * steps put equal arrays at equal addresses. */
 struct cuda_staging {
     unsigned char    *host, *device;
     size_t            used;
     bool              has_spans;
-    struct cuda_spans spans;        /* of this step */
-    const int32_t    *spans_host;   /* the same block of arrays in pinned memory: row, n_rows, pos, table, ... */
+    struct cuda_spans spans;         /* of ops outside a step */
+    const int32_t    *spans_host;    /* the same in pinned memory */
     int32_t           caller_stride; /* of the table they were made from */
 };
 
@@ -68,6 +57,8 @@ struct cuda_pool {
     size_t             used_bytes;
 };
 
+struct cuda_step; /* step.h */
+
 struct cuda_device {
     cudaStream_t        stream;
     enum phx_compute    compute;
@@ -82,6 +73,7 @@ struct cuda_device {
     struct cuda_pool    pool;
     void               *scratch;
     size_t              scratch_bytes;
+    struct cuda_step    *step;
     struct cuda_library *library; /* cuBLASLt, when class B has looked for it (library.c) */
     int32_t            *fault; /* pinned; kernels write an enum cuda_fault */
     bool                has_failed;
@@ -110,9 +102,13 @@ void  phx_cuda_pool_close(struct cuda_device *d);
 
 /* ---- stage.c --------------------------------------------------------------------------------- */
 
-/* The bytes of a host array in device memory, on their way in the stream; 16-byte aligned, valid until the next sync.
- * The array may be changed at once.  NULL when more than CUDA_STAGE_BYTES are staged (error kept). */
+/* The bytes of a host array in device memory: where the step has it, or on their way in the stream; 16-byte aligned,
+ * valid until the next sync.  The array may be changed at once.  NULL when more than CUDA_STAGE_BYTES are staged
+ * (error kept). */
 const void *phx_cuda_stage(struct cuda_device *d, const void *host, size_t size_bytes);
+/* Room in the ring, 16-byte aligned: its offset, or SIZE_MAX (error kept); and sending what was written there. */
+size_t phx_cuda_stage_reserve(struct cuda_device *d, size_t size_bytes);
+bool   phx_cuda_stage_send(struct cuda_device *d, size_t at, size_t size_bytes);
 /* The rows of a step; uploaded once for all ops that get the same content.  0, or -1 (error kept). */
 int phx_cuda_spans(struct cuda_device *d, const struct phx_spans *spans, struct cuda_spans *out);
 /* n_rows rows of row_bytes that lie row_stride bytes apart on the host, to `to`, adjacent there.  The host memory may

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/step.h"
 #include "kernels/memory.h"
 
 #ifndef PHX_CUDA_SHARE_BELOW /* the emulated build shares less, so that the address sanitizer sees more borders */
@@ -145,6 +146,7 @@ void phx_cuda_drop(struct cuda_device *d, void *ptr)
         return;
     }
     p->ranges[i].is_free = true;
+    d->step->is_stale = true;
     p->used_bytes -= p->ranges[i].size_bytes;
     (void)join_next(p, i); /* when it can */
     if (join_next(p, i - 1))
@@ -160,6 +162,10 @@ void *phx_cuda_scratch(struct cuda_device *d, size_t size_bytes)
 {
     if (size_bytes <= d->scratch_bytes && d->scratch != NULL)
         return d->scratch;
+    if (d->step->is_recording) { /* memory is neither taken nor given then: the step is called again without */
+        (void)phx_cuda_fail(d, "scratch grows while a step is recorded");
+        return NULL;
+    }
     phx_cuda_drop(d, d->scratch);
     d->scratch_bytes = 0;
     d->scratch = phx_cuda_take(d, size_bytes, "scratch");

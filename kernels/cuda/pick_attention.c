@@ -6,7 +6,7 @@ enum {
     FEW_LEAVES = 4,                         /* a second launch takes longer than walking these */
     BUSY_BLOCKS = 4,                        /* of one warp per multiprocessor: enough loads in flight */
     WIDE_128_BYTES = 104 << 10,             /* what four warps need for 128 d: compute capability 8.6 has 99 KB */
-    PIECES_MAX = 65535                      /* of a grid's z */
+    PIECES_MAX = 65535                      /* of a grid's z, units when pieces are joined */
 };
 
 int32_t phx_cuda_pick_attention(enum phx_compute compute, const struct phx_kv_desc *kv)
@@ -32,7 +32,8 @@ int32_t phx_cuda_pick_unit(bool is_narrow, int32_t dim)
 /* n_pieces of all units, n_max of one. */
 static bool fits(const struct cuda_split_shape *s, int64_t n_pieces, int32_t n_max)
 {
-    return n_max <= PIECES_MAX && (uint64_t)n_pieces * (uint64_t)s->n_kv <= PHX_CUDA_PIECES_BYTES / s->slot_bytes;
+    return n_max <= PIECES_MAX && s->n_units <= PIECES_MAX &&
+           (uint64_t)n_pieces * (uint64_t)s->n_kv <= PHX_CUDA_PIECES_BYTES / s->slot_bytes;
 }
 
 enum cuda_split phx_cuda_pick_split(const struct cuda_split_shape *s)

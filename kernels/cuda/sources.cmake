@@ -31,9 +31,13 @@ set(PHX_CUDA_SOURCES
   pick_attention.c
   pick_matmul.c
   pick_moe.c
+  plan_attention.c
+  record.c
   route.c
   route.cu
+  spans.c
   stage.c
+  step.c
   top.c
   top.cu
   vector.c

@@ -3,8 +3,9 @@
 #include <string.h>
 
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/step.h"
 
-enum { STAGE_ALIGN = 16, BLOCK_TOKENS_MIN = 16 };
+enum { STAGE_ALIGN = 16 };
 
 bool phx_cuda_stage_open(struct cuda_device *d)
 {
@@ -36,8 +37,7 @@ void phx_cuda_stage_restart(struct cuda_device *d)
     d->staging.has_spans = false;
 }
 
-/* Room in the ring: its offset, or SIZE_MAX (error kept). */
-static size_t reserve(struct cuda_device *d, size_t size_bytes)
+size_t phx_cuda_stage_reserve(struct cuda_device *d, size_t size_bytes)
 {
     struct cuda_staging *s = &d->staging;
     size_t               at = s->used;
@@ -51,7 +51,7 @@ static size_t reserve(struct cuda_device *d, size_t size_bytes)
     return at;
 }
 
-static bool send(struct cuda_device *d, size_t at, size_t size_bytes)
+bool phx_cuda_stage_send(struct cuda_device *d, size_t at, size_t size_bytes)
 {
     struct cuda_staging *s = &d->staging;
 
@@ -62,113 +62,44 @@ static bool send(struct cuda_device *d, size_t at, size_t size_bytes)
 
 const void *phx_cuda_stage(struct cuda_device *d, const void *host, size_t size_bytes)
 {
-    size_t at = reserve(d, size_bytes);
+    const void *known = phx_cuda_step_array(d, host, size_bytes);
+    size_t      at;
 
+    if (known != NULL)
+        return known;
+    d->step->is_unfit = true; /* a replay would not know what to put there */
+    at = phx_cuda_stage_reserve(d, size_bytes);
     if (at == SIZE_MAX)
         return NULL;
     if (size_bytes > 0)
         memcpy(d->staging.host + at, host, size_bytes);
-    return send(d, at, size_bytes) ? d->staging.device + at : NULL;
-}
-
-/* ---- the rows of a step ---------------------------------------------------------------------- */
-
-/* Sizes of what will be uploaded. */
-static struct cuda_spans measure_spans(const struct phx_spans *spans)
-{
-    struct cuda_spans s = {.n_seqs = spans->n_seqs};
-
-    for (int32_t i = 0; i < spans->n_seqs; i++) {
-        int32_t end = spans->row[i] + spans->n_rows[i], keys = spans->pos[i] + spans->n_rows[i];
-
-        if (spans->n_rows[i] == 0)
-            continue;
-        s.n_rows_total = end > s.n_rows_total ? end : s.n_rows_total;
-        s.n_rows_max = spans->n_rows[i] > s.n_rows_max ? spans->n_rows[i] : s.n_rows_max;
-        s.n_keys_max = keys > s.n_keys_max ? keys : s.n_keys_max;
-    }
-    if (spans->table != NULL) {
-        s.table_stride = (s.n_keys_max - 1) / BLOCK_TOKENS_MIN + 1;
-        s.table_stride = s.table_stride < spans->table_stride ? s.table_stride : spans->table_stride;
-    }
-    return s;
-}
-
-static size_t count_span_words(const struct cuda_spans *s)
-{
-    return (size_t)s->n_seqs * (3 + (size_t)s->table_stride) + 2 * (size_t)s->n_rows_total;
-}
-
-/* Whether the arrays of this step are those that are there. */
-static bool are_staged(const struct cuda_staging *s, const struct phx_spans *spans)
-{
-    size_t         n = (size_t)spans->n_seqs, bytes = n * sizeof(int32_t);
-    const int32_t *at = s->spans_host;
-
-    if (!s->has_spans || s->spans.n_seqs != spans->n_seqs || s->caller_stride != spans->table_stride ||
-        (s->spans.table != NULL) != (spans->table != NULL))
-        return false;
-    if (n == 0)
-        return true;
-    if (memcmp(at, spans->row, bytes) != 0 || memcmp(at + n, spans->n_rows, bytes) != 0 ||
-        memcmp(at + 2 * n, spans->pos, bytes) != 0)
-        return false;
-    at += 3 * n;
-    for (size_t i = 0; i < n && spans->table != NULL; i++, at += s->spans.table_stride)
-        if (memcmp(at, spans->table + i * (size_t)spans->table_stride, (size_t)s->spans.table_stride * sizeof(int32_t)) != 0)
-            return false;
-    return true;
-}
-
-/* row, n_rows, pos, table, seq_of_row, pos_of_row, one behind the other. */
-static void fill_spans(int32_t *at, const struct cuda_spans *s, const struct phx_spans *spans)
-{
-    size_t   n = (size_t)s->n_seqs, bytes = n * sizeof(int32_t);
-    int32_t *seq_of_row = at + n * (3 + (size_t)s->table_stride), *pos_of_row = seq_of_row + s->n_rows_total;
-
-    if (n == 0)
-        return;
-    memcpy(at, spans->row, bytes);
-    memcpy(at + n, spans->n_rows, bytes);
-    memcpy(at + 2 * n, spans->pos, bytes);
-    for (size_t i = 0; i < n && s->table_stride > 0; i++)
-        memcpy(at + 3 * n + i * (size_t)s->table_stride, spans->table + i * (size_t)spans->table_stride,
-               (size_t)s->table_stride * sizeof(int32_t));
-    memset(seq_of_row, 0xff, 2 * (size_t)s->n_rows_total * sizeof(int32_t)); /* -1 */
-    for (int32_t i = 0; i < s->n_seqs; i++)
-        for (int32_t j = 0; j < spans->n_rows[i]; j++) {
-            seq_of_row[spans->row[i] + j] = i;
-            pos_of_row[spans->row[i] + j] = spans->pos[i] + j;
-        }
+    return phx_cuda_stage_send(d, at, size_bytes) ? d->staging.device + at : NULL;
 }
 
 int phx_cuda_spans(struct cuda_device *d, const struct phx_spans *spans, struct cuda_spans *out)
 {
-    struct cuda_staging *ring = &d->staging;
-    struct cuda_spans    s;
-    size_t               at, n, words;
-    const int32_t       *device;
+    struct cuda_staging     *ring = &d->staging;
+    const struct cuda_spans *known = phx_cuda_step_spans(d, spans);
+    struct cuda_spans        s;
+    size_t                   at, bytes;
 
-    if (are_staged(ring, spans)) {
-        *out = ring->spans;
+    if (known == NULL && ring->has_spans && ring->caller_stride == spans->table_stride &&
+        phx_cuda_hold_spans(ring->spans_host, &ring->spans, spans))
+        known = &ring->spans;
+    if (known != NULL) {
+        *out = *known;
         return 0;
     }
-    s = measure_spans(spans);
-    n = (size_t)s.n_seqs;
-    words = count_span_words(&s);
-    at = reserve(d, words * sizeof(int32_t));
+    d->step->is_unfit = true;
+    s = phx_cuda_measure_spans(spans, phx_cuda_most_keys(spans));
+    bytes = phx_cuda_span_words(&s) * sizeof(int32_t);
+    at = phx_cuda_stage_reserve(d, bytes);
     if (at == SIZE_MAX)
         return -1;
-    fill_spans((int32_t *)(void *)(ring->host + at), &s, spans);
-    if (!send(d, at, words * sizeof(int32_t)))
+    phx_cuda_fill_spans((int32_t *)(void *)(ring->host + at), &s, spans);
+    if (!phx_cuda_stage_send(d, at, bytes))
         return -1;
-    device = (const int32_t *)(const void *)(ring->device + at);
-    s.row = device;
-    s.n_rows = device + n;
-    s.pos = device + 2 * n;
-    s.table = spans->table != NULL ? device + 3 * n : NULL;
-    s.seq_of_row = device + n * (3 + (size_t)s.table_stride);
-    s.pos_of_row = s.seq_of_row + s.n_rows_total;
+    phx_cuda_point_spans(&s, (const int32_t *)(const void *)(ring->device + at), spans->table != NULL);
     ring->spans = *out = s;
     ring->spans_host = (const int32_t *)(const void *)(ring->host + at);
     ring->caller_stride = spans->table_stride;

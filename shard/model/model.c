@@ -134,6 +134,17 @@ static int make_kv(struct phx_model *m, struct phx_err *err)
     return 0;
 }
 
+/* The widest window of the layers, 0 when one sees all keys. */
+static int32_t widest_window(const struct phx_model *m)
+{
+    int32_t widest = 1;
+    for (int32_t i = 0; i < m->weights.n_layers && widest > 0; i++) {
+        int32_t window = m->weights.layers[i].window;
+        widest = window == 0 || window > widest ? window : widest;
+    }
+    return widest;
+}
+
 static int check_options(const struct phx_model_options *o, struct phx_err *err)
 {
     const struct phx_part *p = o->part;
@@ -205,6 +216,7 @@ int phx_model_open(const struct phx_model_options *options, const struct phx_che
         phx_model_close(m);
         return code;
     }
+    m->window = widest_window(m);
     *out = m;
     return 0;
 }
@@ -346,6 +358,21 @@ static void compute(struct phx_model *m, const struct phx_step *s, struct phx_te
         phx_forward_head(m, s, logits);
 }
 
+/* Computes the step, or has it replayed: alone in its tensor group a rank needs nobody between two layers. */
+static void compute_or_replay(struct phx_model *m, const struct phx_step *s, struct phx_tensor logits)
+{
+    const struct phx_batch *batch = s->batch;
+    bool is_first = m->part.pp == 0, is_last = m->part.pp == m->part.pp_size - 1;
+    struct phx_step_inputs in = {
+        .model = m, .n_rows = batch->n_rows, .ids = is_first ? batch->tokens : NULL,
+        .n_picked = is_last ? batch->n_logits : 0, .picked = batch->logit_rows,
+        .spans = &batch->spans, .kv = m->kv, .window = m->window, .is_recordable = m->part.tp_size == 1};
+    if (!phx_step_begin(m->backend, &in))
+        compute(m, s, logits);
+    while (phx_step_end(m->backend)) /* it was to be recorded and could not be */
+        compute(m, s, logits);
+}
+
 int phx_model_step(struct phx_model *m, const struct phx_batch *batch, struct phx_tensor logits,
                    struct phx_err *err)
 {
@@ -357,7 +384,7 @@ int phx_model_step(struct phx_model *m, const struct phx_batch *batch, struct ph
     m->failure = 0;
     if (m->part.pp > 0)
         receive(m, s.x);
-    compute(m, &s, logits);
+    compute_or_replay(m, &s, logits);
     if (is_last)
         phx_forward_fetch(m, &s, logits);
     agree(m);

@@ -63,6 +63,7 @@ struct phx_model {
     struct phx_comm               *comm;
     struct phx_weights             weights;
     struct phx_kv                 *kv;
+    int32_t                        window;   /* the widest of the layers, 0 = all keys */
     struct phx_tensor              cos, sin; /* [max_context, Dh / 2] */
     struct phx_step                scratch;  /* at max_rows */
     struct phx_tensor              rows;     /* [max_logits, D] */

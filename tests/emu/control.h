@@ -39,6 +39,9 @@ struct phx_emu {
     size_t  share_below, landing_bytes, top_bytes, pieces_bytes, page_bytes;
     /* Does all work that is put off, as waiting for every stream would. */
     void (*drain)(void);
+    /* graphs: the n-th instantiation or launch fails; counted; how many there are now */
+    int     fail_instantiate, fail_graph_launch;
+    int64_t n_graph_launches, n_graphs;
 };
 
 extern struct phx_emu phx_emu; /* inside the module */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The emulated CUDA runtime: device memory is host memory, streams are queues that run when somebody waits.
 #include <cuda_runtime_api.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,14 @@ struct phx_emu_stream {
     std::deque<std::function<void()>> work;
     uint64_t                          n_queued, n_done;
     int                               device; // whose it is
+    struct phx_emu_graph             *capture; // what is queued goes there and is not done
+};
+
+// A graph and one ready to run are the same here.
+struct phx_emu_graph {
+    std::vector<std::function<void()>> work;
+    bool                               is_invalid;
+    pthread_t                          thread; // whose capture it is
 };
 
 struct phx_emu_event {
@@ -47,7 +56,7 @@ void drain();
 
 extern "C" __attribute__((visibility("default"))) struct phx_emu phx_emu;
 struct phx_emu phx_emu = {13000, 1, 90, 132, (size_t)4 << 30, 227 << 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, reset, 0, 0, 0,
-                          256, 5000, 65536, 1 << 20, 1, drain};
+                          256, 5000, 65536, 1 << 20, 1, drain, 0, 0, 0, 0};
 
 namespace {
 
@@ -82,6 +91,8 @@ void reset()
     phx_emu.top_bytes = 65536;
     phx_emu.pieces_bytes = 1 << 20;
     phx_emu.page_bytes = 1;
+    phx_emu.fail_instantiate = phx_emu.fail_graph_launch = 0;
+    phx_emu.n_graph_launches = 0;
     dead = last_error = cudaSuccess;
 }
 
@@ -153,8 +164,32 @@ void run_everything()
         run_all(s);
 }
 
+// What a stream that is captured may not be asked; it spoils the capture.
+cudaError_t check_capture(phx_emu_stream *s)
+{
+    if (s == nullptr || s->capture == nullptr)
+        return cudaSuccess;
+    s->capture->is_invalid = true;
+    return answer(cudaErrorStreamCaptureUnsupported);
+}
+
+// The same of what concerns the whole device: a capture of another thread's does not mind (thread local mode).
+cudaError_t check_captures()
+{
+    cudaError_t rc = cudaSuccess;
+
+    for (phx_emu_stream *s : streams)
+        if (s->capture != nullptr && pthread_equal(s->capture->thread, pthread_self()) && check_capture(s) != cudaSuccess)
+            rc = cudaErrorStreamCaptureUnsupported;
+    return rc;
+}
+
 void enqueue(phx_emu_stream *s, std::function<void()> work)
 {
+    if (s->capture != nullptr) {
+        s->capture->work.push_back(std::move(work));
+        return;
+    }
     s->work.push_back(std::move(work));
     s->n_queued++;
     if (s->work.size() >= QUEUE_MAX)
@@ -348,6 +383,8 @@ cudaError_t cudaMalloc(void **ptr, size_t size_bytes)
 
     *ptr = nullptr;
     phx_emu.n_mallocs++;
+    if (check_captures() != cudaSuccess)
+        return last_error;
     if (answer(cudaSuccess) != cudaSuccess)
         return dead;
     if (strikes(&phx_emu.fail_malloc) || phx_emu.used_bytes > phx_emu.memory_bytes ||
@@ -367,6 +404,9 @@ cudaError_t cudaFree(void *ptr)
 {
     guard       hold(lock);
     size_t      bytes;
+
+    if (check_captures() != cudaSuccess)
+        return last_error;
     cudaError_t rc = give(device_memory, ptr, &bytes);
 
     phx_emu.used_bytes -= pages_of(bytes);
@@ -441,6 +481,9 @@ cudaError_t copy_async(rows r, enum cudaMemcpyKind kind, phx_emu_stream *s)
     if ((to_device && !lies_in(device_memory, r.to, to_bytes)) ||
         (from_device && !lies_in(device_memory, r.from, from_bytes)))
         return answer(cudaErrorInvalidValue);
+    if (s->capture != nullptr && ((!from_device && !lies_in(pinned_memory, r.from, from_bytes)) ||
+                                  (!to_device && !lies_in(pinned_memory, r.to, to_bytes))))
+        return check_capture(s); // memory that is read at some later time
     if (!from_device && !lies_in(pinned_memory, r.from, from_bytes)) {
         const char       *first = static_cast<const char *>(r.from);
         std::vector<char> kept(first, first + from_bytes);
@@ -521,6 +564,8 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
     guard hold(lock);
 
     phx_emu.n_syncs++;
+    if (check_capture(stream) != cudaSuccess)
+        return last_error;
     run_all(stream);
     return answer(cudaSuccess);
 }
@@ -616,4 +661,75 @@ cudaError_t phx_emu_launch(const phx_emu_launch_shape &shape, cudaStream_t strea
 
     enqueue(stream, [shape, kernel, backwards] { phx_emu_run_grid(shape, kernel, backwards); });
     return cudaSuccess;
+}
+
+// ---- graphs
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode)
+{
+    guard hold(lock);
+
+    (void)mode;
+    if (check_stream(stream) != cudaSuccess || check_capture(stream) != cudaSuccess)
+        return last_error;
+    stream->capture = new phx_emu_graph();
+    stream->capture->thread = pthread_self();
+    return answer(cudaSuccess);
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
+{
+    guard          hold(lock);
+    phx_emu_graph *made = stream->capture;
+
+    *graph = nullptr;
+    stream->capture = nullptr;
+    if (made == nullptr || made->is_invalid) {
+        delete made;
+        return answer(cudaErrorStreamCaptureInvalidated);
+    }
+    phx_emu.n_graphs++;
+    *graph = made;
+    return answer(cudaSuccess);
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags)
+{
+    guard hold(lock);
+
+    (void)flags;
+    *exec = nullptr;
+    if (strikes(&phx_emu.fail_instantiate))
+        return answer(cudaErrorMemoryAllocation);
+    phx_emu.n_graphs++;
+    *exec = new phx_emu_graph(*graph);
+    return answer(cudaSuccess);
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
+{
+    guard hold(lock);
+
+    if (check_stream(stream) != cudaSuccess)
+        return last_error;
+    if (strikes(&phx_emu.fail_graph_launch))
+        return answer(cudaErrorLaunchOutOfResources);
+    phx_emu.n_graph_launches++;
+    for (const std::function<void()> &work : exec->work)
+        enqueue(stream, work);
+    return answer(cudaSuccess);
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+    guard hold(lock);
+
+    delete graph;
+    phx_emu.n_graphs--;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
+{
+    return cudaGraphDestroy(exec);
 }

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Private to kernels/: what the files of the door share.  Every argument is checked once for all implementations, and
+ * the first error is kept until it is read. */
+#ifndef PHX_KERNELS_DOOR_H
+#define PHX_KERNELS_DOOR_H
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "kernels/ops.h"
+
+struct phx_weight {
+    struct phx_weight_desc desc;
+    void                  *impl;
+};
+
+struct phx_kv {
+    struct phx_kv_desc desc;
+    void              *impl;
+};
+
+/* The first error sticks. */
+__attribute__((format(printf, 2, 3))) static inline bool fail(struct phx_backend *b, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (!b->has_failed) {
+        b->has_failed = true;
+        va_start(ap, fmt);
+        (void)vsnprintf(b->what, sizeof(b->what), fmt, ap); /* truncation is acceptable */
+        va_end(ap);
+    }
+    return false;
+}
+
+static inline bool is_matrix(struct phx_backend *b, const char *op, const char *name, struct phx_tensor t,
+                             enum phx_dtype dtype, int32_t rows, int32_t columns)
+{
+    if (t.data == NULL || t.dtype != dtype)
+        return fail(b, "%s: %s has no data or another dtype", op, name);
+    if (t.dim[0] != rows || t.dim[1] != columns || t.stride0 < t.dim[1])
+        return fail(b, "%s: %s is [%d, %d] stride %lld, expected [%d, %d]", op, name, t.dim[0],
+                    t.dim[1], (long long)t.stride0, rows, columns);
+    return true;
+}
+
+static inline bool is_f32(struct phx_backend *b, const char *op, const char *name, struct phx_tensor t,
+                          int32_t rows, int32_t columns)
+{
+    return is_matrix(b, op, name, t, PHX_DTYPE_F32, rows, columns);
+}
+
+/* Between phx_step_begin() and the end these arrays have been checked. */
+static inline bool check_spans(struct phx_backend *b, const char *op, const struct phx_spans *s, int32_t rows)
+{
+    if (b->step != NULL && s == b->step->spans && rows == b->step->n_rows)
+        return true;
+    for (int32_t i = 0; i < s->n_seqs; i++)
+        if (s->row[i] < 0 || s->n_rows[i] < 0 || s->pos[i] < 0 ||
+            s->n_rows[i] > rows - s->row[i] || s->n_rows[i] > INT32_MAX - s->pos[i])
+            return fail(b, "%s: sequence %d has rows %d+%d of %d at position %d", op, i, s->row[i],
+                        s->n_rows[i], rows, s->pos[i]);
+    return true;
+}
+
+/* Every block that the rows of this step touch, from each window's first on, is one of the cache. */
+static inline bool check_blocks(struct phx_backend *b, const char *op, const struct phx_spans *s,
+                                const struct phx_kv_desc *kv, int32_t window)
+{
+    const struct phx_step_inputs *step = b->step;
+
+    if (step != NULL && s == step->spans && kv == &step->kv->desc && (step->window == 0 || (window > 0 && window <= step->window)))
+        return true;
+    for (int32_t i = 0; i < s->n_seqs; i++) {
+        int32_t last = s->pos[i] + s->n_rows[i] - 1, first = 0;
+
+        if (s->n_rows[i] == 0)
+            continue;
+        if (window > 0 && s->pos[i] - window + 1 > 0)
+            first = s->pos[i] - window + 1;
+        if (last / kv->block_tokens >= s->table_stride)
+            return fail(b, "%s: position %d is past the block table of sequence %d", op, last, i);
+        for (int32_t j = first / kv->block_tokens; j <= last / kv->block_tokens; j++) {
+            int32_t block = s->table[(size_t)i * (size_t)s->table_stride + (size_t)j];
+
+            if (block < 0 || block >= kv->n_blocks)
+                return fail(b, "%s: block %d of sequence %d is %d of %d", op, j, i, block,
+                            kv->n_blocks);
+        }
+    }
+    return true;
+}
+
+static inline void traced(struct phx_backend *b, const char *op, struct phx_tensor out)
+{
+    if (b->trace != NULL)
+        b->trace(b->trace_ctx, op, out);
+}
+
+#endif
