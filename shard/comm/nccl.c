@@ -185,6 +185,81 @@ static int open_one(struct phx_comm *c, const struct phx_comm_device_options *o,
     return meet(c, *out, phx_clock_mono_ns() + (int64_t)o->open_ms * NS_PER_MS, err);
 }
 
+/* What is queued is given up: a peer will not come any more. */
+static int break_off(struct phx_comm *c, const char *why)
+{
+    struct phx_comm_device *d = c->device;
+
+    phx_log(PHX_LOG_ERROR, "comm.device.lost", "rank=%d reason=%s", c->shape.rank, why);
+    c->is_broken = true;
+    if (d->group != NULL)
+        phx_exchange_abort(d->group);
+    if (d->chain != NULL)
+        phx_exchange_abort(d->chain);
+    phx_exchange_close(d->group);
+    phx_exchange_close(d->chain);
+    d->group = d->chain = NULL;
+    return PHX_E_PEER;
+}
+
+/* One value each way that a step will go. */
+static int exchange_once(struct phx_comm *c, struct phx_tensor mine, struct phx_tensor all)
+{
+    const struct phx_comm_shape *s = &c->shape;
+    struct phx_comm_device      *d = c->device;
+    int32_t                      first[PHX_TP_MAX], one[PHX_TP_MAX];
+    int                          rc = 0;
+
+    for (int32_t i = 0; i < s->tp_size; i++) {
+        first[i] = i;
+        one[i] = 1;
+    }
+    if (d->group != NULL)
+        rc = phx_exchange_sum(d->group, mine);
+    if (rc == 0 && d->group != NULL && s->pp == s->pp_size - 1)
+        rc = phx_exchange_gather(d->group, all, mine, first, one);
+    if (rc == 0 && s->pp > 0)
+        rc = phx_exchange_recv(d->chain, mine, s->pp - 1);
+    if (rc == 0 && s->pp < s->pp_size - 1)
+        rc = phx_exchange_send(d->chain, mine, s->pp + 1);
+    if (rc != 0)
+        return break_off(c, "a first exchange could not be queued");
+    return phx_comm_wait(c);
+}
+
+/* The worst code of all ranks, by their hosts. */
+static int agree_codes(struct phx_comm *c, int32_t mine)
+{
+    int32_t  worst = 0, *all = phx_mem_calloc((size_t)c->shape.n_ranks, sizeof(*all));
+    size_t   size = sizeof(worst);
+    int      rc = phx_comm_collect(c, &mine, sizeof(mine), all);
+
+    for (int32_t i = 0; i < c->shape.n_ranks; i++)
+        worst = all[i] < worst ? all[i] : worst;
+    phx_mem_free(all);
+    if (rc == 0)
+        rc = phx_comm_bcast(c, &worst, sizeof(worst), &size);
+    return rc == 0 ? worst : rc;
+}
+
+/* The library connects, and takes memory for it, when two ranks first talk: now, so that no step does. */
+static int connect_all(struct phx_comm *c, struct phx_err *err)
+{
+    struct phx_backend *b = c->device->backend;
+    float              *memory = phx_backend_alloc(b, ((size_t)c->shape.tp_size + 1) * sizeof(*memory));
+    int                 rc = agree_codes(c, 0); /* all have met: whoever fails from here on wakes the others */
+
+    if (rc != 0)
+        return phx_fail(err, rc, "the ranks could not talk: %s", phx_err_text(rc));
+    rc = memory != NULL ? exchange_once(c, phx_view(memory, 1, 1), phx_view(memory + 1, 1, c->shape.tp_size))
+                        : break_off(c, "no device memory");
+    if (memory != NULL)
+        phx_backend_free(b, memory);
+    c->is_broken = false; /* what carries the activations may be, the hosts still talk */
+    rc = agree_codes(c, rc);
+    return rc == 0 ? 0 : phx_fail(err, rc, "nccl: the ranks met, but a first exchange between them failed");
+}
+
 static int open_both(struct phx_comm *c, const struct phx_comm_device_options *o, const struct card *cards,
                      struct phx_err *err)
 {
@@ -199,6 +274,8 @@ static int open_both(struct phx_comm *c, const struct phx_comm_device_options *o
         rc = open_one(c, o, &group, &c->device->group, err);
     if (rc == 0 && s->pp_size > 1)
         rc = open_one(c, o, &chain, &c->device->chain, err);
+    if (rc == 0)
+        rc = connect_all(c, err);
     if (rc != 0)
         c->is_broken = true;
     return rc;
@@ -260,23 +337,6 @@ void phx_comm_device_close(struct phx_comm *c)
 bool phx_comm_is_device(const struct phx_comm *c)
 {
     return c->device != NULL;
-}
-
-/* What is queued is given up: a peer will not come any more. */
-static int break_off(struct phx_comm *c, const char *why)
-{
-    struct phx_comm_device *d = c->device;
-
-    phx_log(PHX_LOG_ERROR, "comm.device.lost", "rank=%d reason=%s", c->shape.rank, why);
-    c->is_broken = true;
-    if (d->group != NULL)
-        phx_exchange_abort(d->group);
-    if (d->chain != NULL)
-        phx_exchange_abort(d->chain);
-    phx_exchange_close(d->group);
-    phx_exchange_close(d->chain);
-    d->group = d->chain = NULL;
-    return PHX_E_PEER;
 }
 
 static const char *find_trouble(const struct phx_comm_device *d)

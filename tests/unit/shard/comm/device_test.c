@@ -24,7 +24,8 @@ enum { RANKS = 2 };
 /* One rank's device. */
 struct device {
     int32_t     rank;
-    bool        has_library, shares;
+    bool        has_library, shares, is_open, fails_first;
+    float       memory[4];
     atomic_bool is_busy, has_trouble;
     atomic_int  n_abort, n_close, n_sum;
 };
@@ -101,16 +102,42 @@ static int sum(void *exchange, struct phx_tensor t)
     struct device *d = exchange;
 
     (void)t;
-    atomic_fetch_add(&d->n_sum, 1);
-    atomic_store(&d->is_busy, true);
+    if (d->is_open) { /* not the first exchange, which is opening's own */
+        atomic_fetch_add(&d->n_sum, 1);
+        atomic_store(&d->is_busy, true);
+    }
     return 0;
+}
+
+static int gather(void *exchange, struct phx_tensor out, struct phx_tensor part, const int32_t *first, const int32_t *n)
+{
+    struct device *d = exchange;
+
+    (void)part;
+    assert_int_equal(out.dim[1], RANKS);
+    assert_int_equal(first[1] + n[1], RANKS);
+    return d->fails_first ? -1 : 0;
+}
+
+static void *alloc_memory(void *device, size_t size_bytes)
+{
+    struct device *d = device;
+
+    return size_bytes <= sizeof(d->memory) ? d->memory : NULL;
+}
+
+static void free_memory(void *device, void *ptr)
+{
+    (void)device;
+    (void)ptr;
 }
 
 static const struct phx_exchange_ops exchange_ops = {
     .probe = probe, .make_id = make_id, .open = open_exchange, .close = close_exchange, .abort = abort_exchange,
-    .poll = poll_exchange, .is_done = is_done, .sum = sum,
+    .poll = poll_exchange, .is_done = is_done, .sum = sum, .gather = gather,
 };
-static const struct phx_ops ops = {.name = "double", .facts = tell_facts, .exchange = &exchange_ops};
+static const struct phx_ops ops = {.name = "double", .alloc = alloc_memory, .free = free_memory, .facts = tell_facts,
+                                   .exchange = &exchange_ops};
 
 static void *open_rank(void *arg)
 {
@@ -143,8 +170,10 @@ static void open_world(struct rank ranks[RANKS], enum phx_transport transport, v
         prepare(ranks);
     for (int32_t i = 0; i < RANKS; i++)
         assert_int_equal(pthread_create(&thread[i], NULL, open_rank, &ranks[i]), 0);
-    for (int32_t i = 0; i < RANKS; i++)
+    for (int32_t i = 0; i < RANKS; i++) {
         assert_int_equal(pthread_join(thread[i], NULL), 0);
+        ranks[i].device.is_open = true;
+    }
 }
 
 static struct phx_tensor some_tensor(void)
@@ -283,6 +312,26 @@ static void all_ranks_decide_alike(void **state)
     assert_int_equal(phx_transport_parse("tcp", &t), -1);
 }
 
+static void fail_first(struct rank *ranks)
+{
+    ranks[1].device.fails_first = true;
+}
+
+static void a_first_exchange_that_fails_is_everybodys(void **state)
+{
+    struct rank ranks[RANKS];
+
+    (void)state;
+    open_world(ranks, PHX_TRANSPORT_AUTO, fail_first);
+    for (int32_t i = 0; i < RANKS; i++) {
+        assert_int_equal(ranks[i].rc, PHX_E_PEER);
+        assert_non_null(strstr(ranks[i].err.text, "a first exchange between them failed"));
+        assert_false(phx_comm_is_device(ranks[i].comm));
+        assert_int_equal(atomic_load(&ranks[i].device.n_close), 1);
+        phx_comm_close(ranks[i].comm);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -291,6 +340,7 @@ int main(void)
         cmocka_unit_test(what_the_library_says_is_heard),
         cmocka_unit_test(last_words_are_read),
         cmocka_unit_test(all_ranks_decide_alike),
+        cmocka_unit_test(a_first_exchange_that_fails_is_everybodys),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
