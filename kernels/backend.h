@@ -68,6 +68,7 @@ struct phx_backend_options {
     int32_t     device;      /* CUDA only: index among the visible devices */
     bool        is_wrapped;  /* CUDA only: device counts round the visible ones, so that ranks may share one */
     bool        is_fast;     /* CUDA only: class B, products may depend on the batch */
+    bool        is_eager;    /* CUDA only: no step is recorded as a graph */
 };
 
 /* Opens the named backend ("cpu"; "cuda" loads phalanx_cuda.so).  NULL on failure, with the reason in

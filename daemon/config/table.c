@@ -72,6 +72,8 @@ const struct phx_option phx_options[] = {
     CHOICE("engine.backend", engine_backend, "cpu", "cpu|cuda", "what the ranks compute on"),
     CHOICE("engine.class", engine_class, "bitwise", "bitwise|fast",
            "bitwise: an answer's bits depend on neither load nor layout; fast: they may, on the cuda backend"),
+    BOOL("engine.graphs", engine_graphs, "true",
+         "record steps as CUDA graphs and replay them; changes no answer"),
     INT("engine.threads", engine_threads, "0", 0, 1024,
         "threads of a rank; 0 shares the machine's cores out"),
     CHOICE("engine.isa", engine_isa, "auto", "auto|ref|avx2|avx512|amx", "code path of the cpu backend"),

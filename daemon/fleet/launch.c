@@ -144,6 +144,8 @@ static void add_rank(struct argv *a, const struct phx_replica *r)
     add_number(a, "--pp", c->cluster_pp);
     add_pair(a, "--backend", c->engine_backend);
     add_pair(a, "--class", c->engine_class);
+    if (!c->engine_graphs)
+        add(a, "--no-graphs");
     add_pair(a, "--transport", c->cluster_transport);
     if (c->cluster_devices[0] != '\0')
         add_pair(a, "--devices", c->cluster_devices);

@@ -142,7 +142,7 @@ static bool read_facts(struct cuda_device *d, bool is_wrapped, char *why, size_t
     return true;
 }
 
-static bool make_stream(struct cuda_device *d)
+static bool make_stream(struct cuda_device *d, bool is_eager)
 {
     void *fault = NULL;
 
@@ -151,7 +151,7 @@ static bool make_stream(struct cuda_device *d)
         return false;
     d->fault = fault;
     *d->fault = CUDA_FAULT_NONE;
-    return phx_cuda_step_open(d) && phx_cuda_stage_open(d);
+    return phx_cuda_step_open(d, is_eager) && phx_cuda_stage_open(d);
 }
 
 void phx_cuda_close(void *device)
@@ -185,7 +185,7 @@ void *phx_cuda_open(const struct phx_backend_options *options, const char **isa,
     d->compute = options->compute;
     d->is_fast = options->is_fast;
     d->index = options->device;
-    if (read_facts(d, options->is_wrapped, why, why_size) && !make_stream(d))
+    if (read_facts(d, options->is_wrapped, why, why_size) && !make_stream(d, options->is_eager))
         (void)snprintf(why, why_size, "%s", d->why);
     else if (d->stream != NULL) {
         *isa = d->isa;

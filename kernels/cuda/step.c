@@ -7,10 +7,13 @@
 
 enum { ARRAY_ALIGN = 16, FAILURES_MAX = 3 };
 
-bool phx_cuda_step_open(struct cuda_device *d)
+bool phx_cuda_step_open(struct cuda_device *d, bool is_eager)
 {
     d->step = phx_memory_alloc(sizeof(*d->step));
-    return d->step != NULL || phx_cuda_fail(d, "out of host memory");
+    if (d->step == NULL)
+        return phx_cuda_fail(d, "out of host memory");
+    d->step->is_off = is_eager;
+    return true;
 }
 
 void phx_cuda_step_close(struct cuda_device *d)

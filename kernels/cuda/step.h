@@ -61,7 +61,7 @@ struct cuda_step {
     bool                         is_open, is_recording;
     bool                         is_unfit;  /* the recording has met what cannot be replayed */
     bool                         is_stale;  /* memory that graphs use has been given back */
-    bool                         is_off;    /* recording has failed too often */
+    bool                         is_off;    /* not wanted, or has failed too often */
     int32_t                      n_failures;
     struct phx_step_inputs       in;
     struct cuda_step_key         key;       /* of the recording */
@@ -75,8 +75,8 @@ struct cuda_step {
     struct cuda_record           records[PHX_CUDA_RECORDS_MAX];
 };
 
-/* Takes memory for d->step; false when short (error kept). */
-bool phx_cuda_step_open(struct cuda_device *d);
+/* Takes memory for d->step; false when short (error kept).  is_eager: no step is recorded. */
+bool phx_cuda_step_open(struct cuda_device *d, bool is_eager);
 void phx_cuda_step_close(struct cuda_device *d);
 
 /* Entries of struct phx_ops. */

@@ -245,7 +245,7 @@ int phx_step_open_backend(const struct phx_step_options *o, int32_t place, int32
                           bool is_pinned, struct phx_backend **out, struct phx_err *err)
 {
     struct phx_backend_options options = {.isa = o->isa, .compute = o->compute, .is_fast = o->is_fast,
-                                          .n_threads = n_threads, .is_pinned = is_pinned};
+                                          .is_eager = o->is_eager, .n_threads = n_threads, .is_pinned = is_pinned};
     char                       why[240] = "";
     int                        rc = phx_step_check_device(o, err);
 

@@ -41,7 +41,7 @@ static int open_backend(const struct phx_ranks_options *o, int32_t rank, struct 
     struct phx_topology        topology;
     struct phx_placement       placement;
     cpu_set_t                  mask;
-    struct phx_backend_options options = {.isa = o->isa, .compute = o->compute, .is_fast = o->is_fast,
+    struct phx_backend_options options = {.isa = o->isa, .compute = o->compute, .is_fast = o->is_fast, .is_eager = o->is_eager,
                                           .device = rank, .is_wrapped = true};
     phx_topology_here(&topology);
     phx_placement_plan(&topology, rank, o->tp * o->pp, o->n_threads, &placement);
@@ -208,8 +208,9 @@ static int check_options(const struct phx_ranks_options *o, struct phx_err *err)
     bool                           is_cuda = strcmp(o->backend, "cuda") == 0;
     if (is_cuda && ((o->isa != NULL && strcmp(o->isa, "auto") != 0)))
         return phx_fail(err, PHX_E_INVALID, "--isa needs --backend cpu");
-    if (!is_cuda && (o->is_fast || o->transport != PHX_TRANSPORT_AUTO))
-        return phx_fail(err, PHX_E_INVALID, "--%s needs --backend cuda", o->is_fast ? "class fast" : "transport");
+    if (!is_cuda && (o->is_fast || o->is_eager || o->transport != PHX_TRANSPORT_AUTO))
+        return phx_fail(err, PHX_E_INVALID, "--%s needs --backend cuda",
+                        o->is_fast ? "class fast" : o->is_eager ? "no-graphs" : "transport");
     return is_cuda && o->tp * o->pp > 1 && o->transport != PHX_TRANSPORT_HOST
                ? phx_comm_device_environment(&none, err) : 0;
 }

@@ -21,6 +21,7 @@ struct phx_ranks_options {
     const char         *backend, *isa;
     enum phx_compute    compute;
     bool                is_fast;   /* class fast: cuda only */
+    bool                is_eager;  /* no graphs: cuda only */
     enum phx_transport  transport; /* of activations between GPUs */
     bool                is_int8;   /* dense weights are quantised */
     int32_t             n_threads; /* per rank; 0 = the allowed cores shared out */

@@ -115,8 +115,8 @@ static bool compare(struct small_model *m, struct small_model *plain, struct bat
 
 static void open_two(struct small_model *m, struct small_model *plain)
 {
-    assert_true(small_model_open(m, true));
-    assert_true(small_model_open(plain, true));
+    assert_true(small_model_open(m, true, false));
+    assert_true(small_model_open(plain, true, false));
 }
 
 static void decoding_is_replayed_from_the_third_step_on(void **state)
@@ -321,6 +321,23 @@ static void what_is_watched_or_unfit_is_not_recorded(void **state)
     small_model_close(&plain);
 }
 
+static void who_wants_no_graphs_has_none(void **state)
+{
+    struct small_model m, plain;
+    int32_t            pos[3] = {3, 200, 30};
+    struct batch       b;
+
+    (void)state;
+    assert_true(small_model_open(&m, true, true));
+    assert_true(small_model_open(&plain, true, false));
+    make_batch(&b, &m, 3, pos, 1, 4);
+    for (int step = 0; step < 4; step++)
+        assert_false(compare(&m, &plain, &b));
+    assert_int_equal(emu->n_graphs, 0);
+    small_model_close(&m);
+    small_model_close(&plain);
+}
+
 static void wrong_inputs_are_refused_before_anything_runs(void **state)
 {
     struct small_model m;
@@ -329,7 +346,7 @@ static void wrong_inputs_are_refused_before_anything_runs(void **state)
     const char        *what = "";
 
     (void)state;
-    assert_true(small_model_open(&m, true));
+    assert_true(small_model_open(&m, true, false));
     for (int how = 0; how < 4; how++) {
         int64_t launches = emu->n_launches;
 
@@ -363,6 +380,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_launch_of_a_graph_may_be_refused, start, finish),
         cmocka_unit_test_setup_teardown(freed_memory_is_not_replayed_on, start, finish),
         cmocka_unit_test_setup_teardown(what_is_watched_or_unfit_is_not_recorded, start, finish),
+        cmocka_unit_test_setup_teardown(who_wants_no_graphs_has_none, start, finish),
         cmocka_unit_test_setup_teardown(wrong_inputs_are_refused_before_anything_runs, start, finish),
     };
 

@@ -94,7 +94,7 @@ static void first_step(struct small_model *m, struct answer *a)
     const char *what = "";
 
     memset(a, 0, sizeof(*a));
-    assert_true(small_model_open(m, false));
+    assert_true(small_model_open(m, false, false));
     run_step(m);
     if (read_step(m, a, &what) != 0)
         fail_msg("%s", what);
@@ -185,7 +185,7 @@ static void any_allocation_may_fail(void **state)
 
         memset(&again, 0, sizeof(again));
         emu->fail_malloc = i;
-        is_open = small_model_open(&m, false);
+        is_open = small_model_open(&m, false, false);
         if (is_open && emu->fail_malloc > 0) { /* it will be the step's */
             run_step(&m);
             assert_int_equal(emu->fail_malloc, 0);

@@ -106,9 +106,9 @@ static bool fill_cache(struct small_model *m)
     return true;
 }
 
-bool small_model_open(struct small_model *m, bool has_prompt)
+bool small_model_open(struct small_model *m, bool has_prompt, bool is_eager)
 {
-    const struct phx_backend_options options = {.compute = PHX_COMPUTE_BF16};
+    const struct phx_backend_options options = {.compute = PHX_COMPUTE_BF16, .is_eager = is_eager};
     const struct phx_kv_desc         kv = {LAYERS, SMALL_BLOCKS, 16, KV_HEADS, DIM, PHX_DTYPE_BF16};
     char                             why[240] = "";
 

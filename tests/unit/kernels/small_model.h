@@ -16,9 +16,9 @@ struct small_model {
     struct phx_tensor   best, lse, best_ids;
 };
 
-/* Opens the backend "cuda" and fills the model with numbers that are always the same; with has_prompt the cache too.
- * False when something is short; small_model_close() either way. */
-bool small_model_open(struct small_model *m, bool has_prompt);
+/* Opens the backend "cuda" (is_eager: without graphs) and fills the model with numbers that are always the same; with
+ * has_prompt the cache too.  False when something is short; small_model_close() either way. */
+bool small_model_open(struct small_model *m, bool has_prompt, bool is_eager);
 void small_model_close(struct small_model *m);
 
 /* All ops of a step: scores [n_picked, V], and the best of them. */

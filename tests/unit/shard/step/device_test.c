@@ -84,6 +84,7 @@ static void what_a_backend_ignores_is_refused(void **state)
         {{.backend = "cuda", .isa = "avx2"}, "isa avx2"},
         {{.backend = "cuda", .n_threads = 2}, "threads"},
         {{.backend = "cpu", .is_fast = true}, "class fast"},
+        {{.backend = "cpu", .is_eager = true}, "no-graphs"},
         {{.backend = "cpu", .devices = "0"}, "devices"},
         {{.backend = "cpu", .transport = "host"}, "transport"},
         {{.backend = "cpu", .interface = "lo"}, "interface"},
