@@ -7,7 +7,7 @@ if(PHX_PARTS STREQUAL "all")
   list(APPEND programs phalanx phalanxd phalanx-rank)
 endif()
 if(PHX_TESTS AND PHX_PARTS STREQUAL "engine") # for tests/gpu/run
-  list(APPEND programs ops_device_test model_device_test)
+  list(APPEND programs ops_device_test model_device_test model_batch_test)
 endif()
 set_target_properties(${programs} PROPERTIES INSTALL_RPATH "$ORIGIN/../lib/phalanx")
 install(TARGETS ${programs} RUNTIME DESTINATION bin COMPONENT programs)
