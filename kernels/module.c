@@ -45,7 +45,7 @@ static bool find_module(const char *name, char path[PATH_BYTES])
 static const struct phx_ops *check_module(const struct phx_module *m, const char *name, char *why,
                                           size_t why_size)
 {
-    char reason[PHX_WHY_BYTES / 2] = "";
+    char reason[PHX_WHY_BYTES - 24] = "";
 
     if (m == NULL || m->abi != PHX_BACKEND_ABI) {
         (void)snprintf(why, why_size, "backend %s: phalanx_%s.so is of another build; install both again",
@@ -69,7 +69,7 @@ const struct phx_ops *phx_module_load(const char *name, void **handle, char *why
     if (!find_module(name, path)) {
         (void)snprintf(why, why_size,
                        "backend %s: module phalanx_%s.so was not found beside the program or in its "
-                       "../lib/phalanx; install it or use backend cpu",
+                       "../lib/phalanx; install the package with it, build it (nvcc, docs/gpu.md) or use backend cpu",
                        name, name);
         return NULL;
     }

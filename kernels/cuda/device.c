@@ -71,7 +71,8 @@ static int probe_driver(char *why, size_t why_size)
 
     if (cudaDriverGetVersion(&version) != cudaSuccess || version == 0)
         (void)snprintf(why, why_size,
-                       "no NVIDIA driver on this host (libcuda.so.1 was not found): driver %d or newer is needed",
+                       "no NVIDIA driver on this host (libcuda.so.1 was not found): driver %d or newer is needed; in a "
+                       "container pass the GPU in (--gpus all)",
                        DRIVER_OF_CUDA_13);
     else if (version / 1000 < CUDART_VERSION / 1000)
         (void)snprintf(why, why_size, "the NVIDIA driver is too old: it knows CUDA %d.%d, CUDA %d.0 (driver %d) or newer is needed",
@@ -102,7 +103,8 @@ int phx_cuda_probe(char *why, size_t why_size)
     rc = cudaGetDeviceCount(&n);
     if (rc != cudaSuccess || n == 0) {
         (void)cudaGetLastError();
-        (void)snprintf(why, why_size, "no CUDA device is visible: %s", cudaGetErrorString(rc != cudaSuccess ? rc : cudaErrorNoDevice));
+        (void)snprintf(why, why_size, "no CUDA device is visible: %s; is CUDA_VISIBLE_DEVICES right, and the GPU passed into the container?",
+                       cudaGetErrorString(rc != cudaSuccess ? rc : cudaErrorNoDevice));
         return -1;
     }
     for (int i = 0; i < n; i++)
