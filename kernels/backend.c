@@ -3,6 +3,7 @@
  * error until it is read. */
 #include "kernels/backend.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -444,4 +445,27 @@ void phx_top(struct phx_backend *b, struct phx_tensor ids, struct phx_tensor val
     }
     b->ops->top(b->device, ids, values, lse, logits);
     traced(b, "top", values);
+}
+
+void phx_draw(struct phx_backend *b, struct phx_tensor out, struct phx_tensor logits, const struct phx_draw_row *draws)
+{
+    if (b->has_failed || !is_f32(b, "draw", "logits", logits, logits.dim[0], logits.dim[1]) ||
+        !is_matrix(b, "draw", "out", out, PHX_DTYPE_F64, out.dim[0], PHX_DRAW_WIDTH))
+        return;
+    if (logits.dim[1] < 1 || logits.dim[1] > PHX_DRAW_COLUMNS_MAX) {
+        (void)fail(b, "draw: %d logits", logits.dim[1]);
+        return;
+    }
+    for (int32_t i = 0; i < out.dim[0]; i++) {
+        const struct phx_draw_row *d = &draws[i];
+
+        if (d->row < 0 || d->row >= logits.dim[0] || !(d->temperature > 0.0f) || !(d->temperature < INFINITY) ||
+            !(d->share >= 0.0) || !(d->share < 1.0)) {
+            (void)fail(b, "draw: row %d of %d at temperature %g, share %g", d->row, logits.dim[0], (double)d->temperature,
+                       d->share);
+            return;
+        }
+    }
+    b->ops->draw(b->device, out, logits, draws);
+    traced(b, "draw", out);
 }

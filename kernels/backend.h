@@ -203,10 +203,13 @@ struct phx_spans {
 
 /* What a backend will be asked for at most; what its ops need besides their tensors follows from it. */
 struct phx_work {
-    int32_t                       max_rows;  /* of a step */
-    int32_t                       top_k;     /* experts of a row; 0: there is no mixture */
-    int32_t                       n_weights; /* kinds of matrices, each once; with a mixture the last two are the ... */
-    const struct phx_weight_desc *weights;   /* ... stacks of gate_up and of down */
+    int32_t                       max_rows;   /* of a step */
+    int32_t                       top_k;      /* experts of a row; 0: there is no mixture */
+    int32_t                       max_logits; /* rows that phx_top gets; 0: none */
+    int32_t                       max_draws;  /* that phx_draw gets at a time; 0: none */
+    int32_t                       n_columns;  /* of those rows */
+    int32_t                       n_weights;  /* kinds of matrices, each once; with a mixture the last two are the ... */
+    const struct phx_weight_desc *weights;    /* ... stacks of gate_up and of down */
     struct phx_kv_desc            kv;
 };
 
@@ -342,6 +345,22 @@ void phx_gather_rows(struct phx_backend *b, struct phx_tensor out, struct phx_te
 enum { PHX_TOP_MAX = 256 };
 void phx_top(struct phx_backend *b, struct phx_tensor ids, struct phx_tensor values, struct phx_tensor lse,
              struct phx_tensor logits);
+
+/* A draw from a row of logits: each id has the share of [0, 1) that its e^(logit / temperature) has of the sum of all,
+ * in the order of ids.  In double precision by one fixed definition (kernels/draw.h): every backend gives the same bits,
+ * and shard/sample draws the same token from the same logits. */
+struct phx_draw_row {
+    int32_t row;
+    float   temperature; /* finite, above 0 */
+    double  share;       /* 0 <= . < 1 */
+};
+/* Columns of what a draw answers: the id, its logit, the largest logit, and the sum of e^((logit - largest) /
+ * temperature).  When a logit is NaN or +infinity or all are -infinity: -1, NaN, NaN or -infinity, NaN. */
+enum { PHX_DRAW_ID = 0, PHX_DRAW_LOGIT, PHX_DRAW_LARGEST, PHX_DRAW_SUM, PHX_DRAW_WIDTH };
+enum { PHX_DRAW_COLUMNS_MAX = 1 << 21 };
+/* out F64 [n, PHX_DRAW_WIDTH]; logits [T, V], V at most PHX_DRAW_COLUMNS_MAX; draws: host array of n, a row may be named
+ * more than once. */
+void phx_draw(struct phx_backend *b, struct phx_tensor out, struct phx_tensor logits, const struct phx_draw_row *draws);
 
 /* Views. */
 static inline struct phx_tensor phx_view(void *data, int32_t rows, int32_t columns)

@@ -80,6 +80,7 @@ struct phx_ops {
                         const int32_t *rows);
     void (*top)(void *device, struct phx_tensor ids, struct phx_tensor values, struct phx_tensor lse,
                 struct phx_tensor logits);
+    void (*draw)(void *device, struct phx_tensor out, struct phx_tensor logits, const struct phx_draw_row *draws);
 };
 
 extern const struct phx_ops phx_cpu_ops;

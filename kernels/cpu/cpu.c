@@ -271,4 +271,5 @@ const struct phx_ops phx_cpu_ops = {
     .add_row = op_add,
     .gather_rows = op_gather_rows,
     .top = phx_cpu_top,
+    .draw = phx_cpu_draw,
 };

@@ -173,7 +173,7 @@ static inline const unsigned char *expert_data(const struct cpu_weight *w, int32
     return w->data + (size_t)expert * w->expert_bytes;
 }
 
-/* matmul.c, weight.c, kv.c, moe.c, top.c: entries of phx_cpu_ops */
+/* matmul.c, weight.c, kv.c, moe.c, top.c, draw.c: entries of phx_cpu_ops */
 const char *phx_cpu_matmul(void *device, struct phx_tensor out, struct phx_tensor x, const void *weight,
                            struct phx_tensor bias);
 
@@ -200,6 +200,7 @@ const char *phx_cpu_moe_bias(void *device, struct phx_tensor x, struct phx_tenso
                              struct phx_tensor gates, struct phx_tensor bias);
 void        phx_cpu_top(void *device, struct phx_tensor ids, struct phx_tensor values, struct phx_tensor lse,
                         struct phx_tensor logits);
+void        phx_cpu_draw(void *device, struct phx_tensor out, struct phx_tensor logits, const struct phx_draw_row *draws);
 void        phx_cpu_moe_route(void *device, struct phx_tensor ids, struct phx_tensor gates,
                               struct phx_tensor logits);
 

@@ -2,6 +2,7 @@
  * The CUDA backend: its table of operations, and the one object that the module exports. */
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/draw.h"
 #include "kernels/cuda/embed.h"
 #include "kernels/cuda/exchange.h"
 #include "kernels/cuda/kv.h"
@@ -53,6 +54,7 @@ static const struct phx_ops cuda_ops = {
     .add_row = phx_cuda_add_row,
     .gather_rows = phx_cuda_gather_rows,
     .top = phx_cuda_top,
+    .draw = phx_cuda_draw,
 };
 
 extern const struct phx_module phx_backend_module;

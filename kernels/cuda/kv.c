@@ -3,7 +3,6 @@
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/cuda.h"
-#include "kernels/cuda/top.h"
 #include "kernels/memory.h"
 
 static struct cuda_kv plan_kv(const struct phx_kv_desc *desc)
@@ -34,8 +33,7 @@ void *phx_cuda_kv_create(void *device, const struct phx_kv_desc *desc)
         return NULL;
     *kv = plan_kv(desc);
     kv->view.data = phx_cuda_alloc(device, phx_cuda_kv_bytes(desc)); /* zeros: what nobody wrote is no NaN */
-    if (kv->view.data == NULL || !phx_cuda_attention_reserve(device, desc) ||
-        phx_cuda_scratch(device, phx_cuda_top_scratch()) == NULL) {
+    if (kv->view.data == NULL || !phx_cuda_attention_reserve(device, desc)) {
         phx_cuda_kv_destroy(device, kv);
         return NULL;
     }

@@ -6,6 +6,8 @@ set(PHX_CUDA_SOURCES
   attention_plain.cu
   cuda.c
   device.c
+  draw.c
+  draw.cu
   embed.c
   embed.cu
   exchange.c

@@ -36,23 +36,44 @@ static void find_top(struct cuda_device *d, struct cuda_top_call c, unsigned cha
     }
 }
 
+static int32_t width_of(int32_t top_k)
+{
+    int32_t width = 1;
+
+    while (width < top_k)
+        width *= 2;
+    return width;
+}
+
+static int32_t count_batch(int32_t n_rows, size_t row_bytes)
+{
+    int32_t batch = row_bytes < PHX_CUDA_TOP_BYTES ? (int32_t)(PHX_CUDA_TOP_BYTES / row_bytes) : 1;
+
+    batch = batch < ROWS_MAX ? batch : ROWS_MAX;
+    return batch < n_rows ? batch : n_rows;
+}
+
+size_t phx_cuda_top_scratch(int32_t n_rows, int32_t columns, int32_t top_k)
+{
+    struct cuda_top_call c = {.n_sums = count_segments(columns), .width = width_of(top_k)};
+    size_t               row_bytes = count_bytes(&c), most = row_bytes > PHX_CUDA_TOP_BYTES ? row_bytes : PHX_CUDA_TOP_BYTES;
+
+    return (size_t)n_rows < most / row_bytes ? (size_t)n_rows * row_bytes : most;
+}
+
 void phx_cuda_top(void *device, struct phx_tensor ids, struct phx_tensor values, struct phx_tensor lse,
                   struct phx_tensor logits)
 {
     struct cuda_device  *d = device;
-    struct cuda_top_call c = {.logits_stride = logits.stride0, .n = logits.dim[1], .width = 1, .top_k = ids.dim[1],
+    struct cuda_top_call c = {.logits_stride = logits.stride0, .n = logits.dim[1], .width = width_of(ids.dim[1]), .top_k = ids.dim[1],
                               .ids_stride = ids.stride0, .values_stride = values.stride0, .lse_stride = lse.stride0};
     int32_t              batch;
     size_t               row_bytes;
     void                *scratch;
 
-    while (c.width < c.top_k)
-        c.width *= 2;
     c.n_sums = count_segments(c.n);
     row_bytes = count_bytes(&c);
-    batch = row_bytes < PHX_CUDA_TOP_BYTES ? (int32_t)(PHX_CUDA_TOP_BYTES / row_bytes) : 1;
-    batch = batch < ROWS_MAX ? batch : ROWS_MAX;
-    batch = batch < logits.dim[0] ? batch : logits.dim[0];
+    batch = count_batch(logits.dim[0], row_bytes);
     if (batch == 0)
         return;
     scratch = phx_cuda_scratch(d, (size_t)batch * row_bytes);

@@ -16,7 +16,7 @@ extern "C" {
 
 enum { CUDA_TOP_SEGMENT = 4096 };
 
-/* Rows go in batches that take no more scratch. */
+/* Rows (and draws of draw.c) go in batches that take no more scratch. */
 #ifndef PHX_CUDA_TOP_BYTES
 #define PHX_CUDA_TOP_BYTES ((size_t)8 << 20)
 #endif
@@ -36,11 +36,8 @@ struct cuda_top_call {
 };
 int phx_cuda_top_segments(cudaStream_t stream, const struct cuda_top_call *call);
 
-/* What it needs of scratch, whatever the rows. */
-static inline size_t phx_cuda_top_scratch(void)
-{
-    return PHX_CUDA_TOP_BYTES;
-}
+/* Bytes of scratch that phx_cuda_top takes at most for so many rows and that top_k or a smaller one. */
+size_t phx_cuda_top_scratch(int32_t n_rows, int32_t columns, int32_t top_k);
 
 /* Entry of struct phx_ops. */
 void phx_cuda_top(void *device, struct phx_tensor ids, struct phx_tensor values, struct phx_tensor lse,

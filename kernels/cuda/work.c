@@ -2,6 +2,7 @@
  * What a model will need of scratch: the largest of what its ops say, each by the formula that it reserves by. */
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/draw.h"
 #include "kernels/cuda/library.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/moe.h"
@@ -17,10 +18,19 @@ static size_t count_weight(const struct cuda_device *d, const struct phx_weight_
     return larger(phx_cuda_weight_scratch(w), phx_cuda_matmul_scratch(d, w));
 }
 
+static size_t count_logits(const struct phx_work *w)
+{
+    int32_t top_k = w->n_columns < PHX_TOP_MAX ? w->n_columns : PHX_TOP_MAX;
+    size_t  top = w->max_logits > 0 ? phx_cuda_top_scratch(w->max_logits, w->n_columns, top_k) : 0;
+    size_t  draw = w->max_draws > 0 ? phx_cuda_draw_scratch(w->max_draws, w->n_columns) : 0;
+
+    return larger(top, draw);
+}
+
 size_t phx_cuda_work_bytes(const void *device, const struct phx_work *work)
 {
     const struct cuda_device *d = device;
-    size_t                    bytes = larger(phx_cuda_top_scratch(), phx_cuda_attention_scratch(d, &work->kv));
+    size_t                    bytes = larger(count_logits(work), phx_cuda_attention_scratch(d, &work->kv));
 
     for (int32_t i = 0; i < work->n_weights; i++)
         bytes = larger(bytes, count_weight(d, &work->weights[i]));

@@ -115,17 +115,6 @@ static void put_top(const float *logits, int32_t n, int32_t n_top, double norm,
         out->top_logprobs[i] = (float)((double)logits[out->top_ids[i]] - norm);
 }
 
-/* 53 random bits in [0, 1), keyed by the seed, counted by the position. */
-static double draw(uint64_t seed, int32_t position)
-{
-    const uint32_t counter[4] = {(uint32_t)position, 0, 0, 0};
-    const uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
-    uint32_t       out[4];
-
-    phx_philox(counter, key, out);
-    return (double)(((uint64_t)out[0] << 21) ^ (out[1] >> 11)) * 0x1p-53;
-}
-
 static int32_t draw_token(struct phx_sampler *s, const struct phx_sample_input *in, int32_t n,
                           float largest)
 {
@@ -138,7 +127,7 @@ static int32_t draw_token(struct phx_sampler *s, const struct phx_sample_input *
         phx_keep_top_p(in->logits, s->weight, n, p->top_p, s->list);
     if (p->min_p > 0.0f)
         phx_keep_min_p(s->weight, n, p->min_p);
-    return phx_weights_pick(s->weight, n, draw(p->seed, in->n_tokens));
+    return phx_weights_pick(s->weight, n, phx_weights_share(p->seed, in->n_tokens));
 }
 
 /* Bias and penalties; *best: the likeliest id. */
@@ -200,7 +189,7 @@ static float find_lowest(const struct phx_sampler *s, const float *logits, int32
 static double gap_of_draw(const struct phx_sampler *s, const struct phx_sample_input *in, int32_t n,
                           int32_t recorded, float logit)
 {
-    double gap = phx_weights_distance(s->weight, n, recorded, draw(in->sampling->seed, in->n_tokens));
+    double gap = phx_weights_distance(s->weight, n, recorded, phx_weights_share(in->sampling->seed, in->n_tokens));
 
     if (s->weight[recorded] <= 0.0)
         gap = fmax(gap, (double)(find_lowest(s, in->logits, n) - logit) / (double)PHX_SAMPLE_LOGITS_PER_MASS);

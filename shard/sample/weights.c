@@ -6,8 +6,9 @@
 #include <string.h>
 
 #include "shard/sample/loops.h"
+#include "shard/sample/sample.h"
 
-enum { BLOCK = 4096, DIGITS = 3, BINS = 2048 };
+enum { BLOCK = 4096, RUN = 64, DIGITS = 3, BINS = 2048 };
 
 float phx_largest(const float *logits, int32_t n)
 {
@@ -202,21 +203,39 @@ void phx_keep_min_p(double *weight, int32_t n, float min_p)
         weight[i] = weight[i] >= (double)min_p ? weight[i] : 0.0;
 }
 
-/* In a block of positive sum: where the running sum passes `at`, or its last id that has a weight. */
-static int32_t pick_in_block(const double *weight, int32_t n, double at)
+/* Of n amounts the one in which their running sum passes *at, less what is before it; the last that is positive when
+ * rounding kept the sum below. */
+static int32_t find_share(const double *amount, int32_t n, double *at)
 {
-    double  sum = 0;
+    double  rest = *at, last_rest = 0;
     int32_t last = 0;
 
     for (int32_t i = 0; i < n; i++) {
-        if (weight[i] <= 0)
+        if (amount[i] <= 0)
             continue;
         last = i;
-        sum += weight[i];
-        if (at < sum)
+        last_rest = rest;
+        if (rest < amount[i])
             break;
+        rest -= amount[i];
     }
+    *at = last_rest;
     return last;
+}
+
+/* In a block of positive sum: the id at that amount. */
+static int32_t pick_in_block(const double *weight, int32_t n, double at)
+{
+    double  runs[BLOCK / RUN] = {0};
+    int32_t n_runs = (n - 1) / RUN + 1, first;
+
+    for (int32_t j = 0; j < n / RUN; j++)
+        for (int32_t i = 0; i < RUN; i++)
+            runs[j] += weight[j * RUN + i];
+    for (int32_t i = n / RUN * RUN; i < n; i++)
+        runs[i / RUN] += weight[i];
+    first = find_share(runs, n_runs, &at) * RUN;
+    return first + find_share(weight + first, n - first < RUN ? n - first : RUN, &at);
 }
 
 int32_t phx_weights_pick(const double *weight, int32_t n, double u)
@@ -236,6 +255,91 @@ int32_t phx_weights_pick(const double *weight, int32_t n, double u)
         at -= sum;
     }
     return last + pick_in_block(weight + last, n - last < BLOCK ? n - last : BLOCK, last_at);
+}
+
+/* Weights that are not 0 and whose ids share a block or a run. */
+static int32_t count_near(const int32_t *ids, int32_t n, int32_t size)
+{
+    int32_t i = 1;
+
+    while (i < n && ids[i] / size == ids[0] / size)
+        i++;
+    return i;
+}
+
+static double sum_block_of(const int32_t *ids, const double *weight, int32_t n)
+{
+    double lane[PHX_SAMPLE_LANES] = {0};
+
+    for (int32_t i = 0; i < n; i++)
+        lane[ids[i] % PHX_SAMPLE_LANES] += weight[i];
+    return phx_sample_loops_at(0)->sum(lane, PHX_SAMPLE_LANES); /* the tree */
+}
+
+double phx_weights_sum_of(const int32_t *ids, const double *weight, int32_t n)
+{
+    double sum = 0;
+
+    for (int32_t i = 0, size; i < n; i += size) {
+        size = count_near(ids + i, n - i, BLOCK);
+        sum += sum_block_of(ids + i, weight + i, size);
+    }
+    return sum;
+}
+
+static double sum_run_of(const int32_t *ids, const double *weight, int32_t n)
+{
+    double sum = 0;
+
+    (void)ids;
+    for (int32_t i = 0; i < n; i++)
+        sum += weight[i];
+    return sum;
+}
+
+/* Of the pieces of so many ids the one where the running sum passes *at, as find_share(); *n: its weights. */
+static int32_t find_piece(const int32_t *ids, const double *weight, int32_t *n, int32_t size,
+                          double (*sum_of)(const int32_t *ids, const double *weight, int32_t n), double *at)
+{
+    double  rest = *at, last_rest = 0;
+    int32_t last = 0, n_last = 0;
+
+    for (int32_t i = 0, count; i < *n; i += count) {
+        double sum;
+
+        count = count_near(ids + i, *n - i, size);
+        sum = sum_of(ids + i, weight + i, count);
+        if (sum <= 0)
+            continue;
+        last = i;
+        n_last = count;
+        last_rest = rest;
+        if (rest < sum)
+            break;
+        rest -= sum;
+    }
+    *n = n_last;
+    *at = last_rest;
+    return last;
+}
+
+int32_t phx_weights_pick_of(const int32_t *ids, const double *weight, int32_t n, double u)
+{
+    double  at = u * phx_weights_sum_of(ids, weight, n);
+    int32_t block = find_piece(ids, weight, &n, BLOCK, sum_block_of, &at);
+    int32_t run = block + find_piece(ids + block, weight + block, &n, RUN, sum_run_of, &at);
+
+    return ids[run + find_share(weight + run, n, &at)];
+}
+
+double phx_weights_share(uint64_t seed, int32_t position)
+{
+    const uint32_t counter[4] = {(uint32_t)position, 0, 0, 0};
+    const uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
+    uint32_t       out[4];
+
+    phx_philox(counter, key, out);
+    return (double)(((uint64_t)out[0] << 21) ^ (out[1] >> 11)) * 0x1p-53;
 }
 
 double phx_weights_distance(const double *weight, int32_t n, int32_t id, double u)

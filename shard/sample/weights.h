@@ -18,7 +18,7 @@ int32_t phx_find_largest(const float *logits, int32_t n);
  * largest is the maximum of logits, which may hold -INFINITY but neither NaN nor INFINITY. */
 void phx_weigh(const float *logits, int32_t n, float largest, float temperature, double *weight);
 
-/* Sum in one fixed order. */
+/* Sum in one fixed order: blocks of 4096 in order, in a block 8 lanes (weight i in lane i modulo 8) and their tree. */
 double phx_weights_sum(const double *weight, int32_t n);
 
 /* ln x for x >= 1, within 1e-11. */
@@ -33,8 +33,14 @@ void phx_keep_top_p(const float *logits, double *weight, int32_t n, float top_p,
 /* Weights below min_p (of the largest, which is 1) become 0. */
 void phx_keep_min_p(double *weight, int32_t n, float min_p);
 
-/* The id at share u (0 <= u < 1) of the sum, counted in id order; never one of weight 0. */
+/* The id at share u (0 <= u < 1) of the sum, counted in id order; never one of weight 0.  It is looked for among the
+ * blocks, then among the runs of 64 of a block, then in the run.  Devices have the same definition (kernels/draw.h). */
 int32_t phx_weights_pick(const double *weight, int32_t n, double u);
+/* The same for weights of n ids (ascending), which are all that is not 0. */
+double  phx_weights_sum_of(const int32_t *ids, const double *weight, int32_t n);
+int32_t phx_weights_pick_of(const int32_t *ids, const double *weight, int32_t n, double u);
+/* 53 random bits in [0, 1), keyed by the seed, counted by the position. */
+double  phx_weights_share(uint64_t seed, int32_t position);
 /* How far u is from the share of the sum that belongs to an id, as a share. */
 double phx_weights_distance(const double *weight, int32_t n, int32_t id, double u);
 

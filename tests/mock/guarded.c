@@ -210,6 +210,11 @@ static void top(void *device, struct phx_tensor ids, struct phx_tensor values, s
     GUARDED(top(d->cpu, ids, values, lse, logits));
 }
 
+static void draw(void *device, struct phx_tensor out, struct phx_tensor logits, const struct phx_draw_row *draws)
+{
+    GUARDED(draw(d->cpu, out, logits, draws));
+}
+
 static const struct phx_ops ops = {
     .name = "cuda", .open = open_device, .close = close_device, .sync = sync_device,
     .alloc = alloc_memory, .free = free_memory, .upload = copy_memory, .download = copy_memory,
@@ -218,7 +223,7 @@ static const struct phx_ops ops = {
     .embed = embed, .rmsnorm = rmsnorm, .matmul = matmul, .rope = rope, .kv_write = kv_write,
     .attention = attention, .moe_route = moe_route, .swiglu = swiglu, .moe_reserve = moe_reserve,
     .moe_ffn = moe_ffn, .moe_bias = moe_bias, .add = add, .add_row = add_row, .gather_rows = gather_rows,
-    .top = top,
+    .top = top, .draw = draw,
 };
 
 static int probe(char *why, size_t why_size)

@@ -33,9 +33,9 @@ void   rig_get(struct rig *r, void *host, const void *device, size_t size_bytes)
 void expect_near(const char *what, const struct rig *r, const float *got, const double *want, const double *scale,
                  size_t n, double bound);
 
-extern const struct CMUnitTest device_attention_tests[], device_embed_tests[], device_matmul_tests[],
-    device_moe_tests[], device_top_tests[], device_vector_tests[], device_weight_tests[];
-extern const size_t            n_device_attention_tests, n_device_embed_tests, n_device_matmul_tests,
-    n_device_moe_tests, n_device_top_tests, n_device_vector_tests, n_device_weight_tests;
+extern const struct CMUnitTest device_attention_tests[], device_draw_tests[], device_embed_tests[],
+    device_matmul_tests[], device_moe_tests[], device_top_tests[], device_vector_tests[], device_weight_tests[];
+extern const size_t            n_device_attention_tests, n_device_draw_tests, n_device_embed_tests,
+    n_device_matmul_tests, n_device_moe_tests, n_device_top_tests, n_device_vector_tests, n_device_weight_tests;
 
 #endif
