@@ -86,19 +86,3 @@ void phx_forward_head(struct phx_model *m, const struct phx_step *s, struct phx_
     phx_rmsnorm    (b, rows, rows, m->weights.final_norm, m->config->norm_eps);
     phx_matmul     (b, logits_part(m, logits, n), rows, m->weights.head, (struct phx_tensor){0});
 }
-
-void phx_forward_fetch(struct phx_model *m, const struct phx_step *s, struct phx_tensor logits)
-{
-    int32_t           n = s->batch->n_logits;
-    struct phx_tensor part = logits_part(m, logits, n);
-    if (n == 0)
-        return;
-    phx_forward_sync(m);
-    if (m->part_logits.data != NULL) { /* vocabulary rows are split over the ranks */
-        int code = phx_transit_gather(&m->transit, logits, phx_rows(m->logits, n), part, m->vocab_first, m->vocab_n);
-        if (code != 0)
-            phx_forward_fail(m, code, "gather of logits", phx_err_text(code));
-    } else if (m->logits.data != NULL) {
-        phx_download(m->backend, logits.data, part.data, (size_t)n * (size_t)m->config->vocab_size * sizeof(float));
-    }
-}

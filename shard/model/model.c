@@ -88,6 +88,16 @@ static int make_scratch(struct phx_model *m, struct phx_err *err)
     return code;
 }
 
+/* For what is wanted of logits besides themselves. */
+static int make_small(struct phx_model *m, struct phx_err *err)
+{
+    int32_t rows = m->limits.max_logits;
+    int     code = alloc_tensor(m, rows, PHX_LOGITS_SMALL, &m->small, err);
+    m->small_host = phx_mem_calloc((size_t)rows, PHX_LOGITS_SMALL * sizeof *m->small_host);
+    m->draws = phx_mem_calloc((size_t)rows, PHX_LOGITS_DRAWS_MAX * sizeof *m->draws);
+    return code;
+}
+
 static int make_head(struct phx_model *m, const struct phx_part *parts, struct phx_err *err)
 {
     const struct phx_part *last = parts + (ptrdiff_t)(m->part.pp_size - 1) * m->part.tp_size;
@@ -98,6 +108,8 @@ static int make_head(struct phx_model *m, const struct phx_part *parts, struct p
         m->vocab_first[i] = last[i].vocab.first;
         m->vocab_n[i] = last[i].vocab.end - last[i].vocab.first;
     }
+    m->order.place = phx_mem_calloc((size_t)rows, sizeof *m->order.place);
+    m->order.rows = phx_mem_calloc((size_t)rows, sizeof *m->order.rows);
     if (m->part.pp != m->part.pp_size - 1)
         return 0;
     int code = alloc_tensor(m, rows, m->config->dim, &m->rows, err);
@@ -105,6 +117,8 @@ static int make_head(struct phx_model *m, const struct phx_part *parts, struct p
         code = alloc_tensor(m, rows, m->vocab_n[m->part.tp], &m->part_logits, err);
     if (code == 0 && m->part.tp == 0 && !phx_backend_is_host(m->backend))
         code = alloc_tensor(m, rows, m->config->vocab_size, &m->logits, err);
+    if (code == 0 && !phx_backend_is_host(m->backend))
+        code = make_small(m, err);
     return code;
 }
 
@@ -166,6 +180,7 @@ static int check_options(const struct phx_model_options *o, struct phx_err *err)
 static int reserve_work(struct phx_model *m, struct phx_err *err)
 {
     const struct phx_partition_request request = {.config = m->config, .max_step_rows = m->limits.max_rows,
+                                                  .max_logits = m->limits.max_logits,
                                                   .block_tokens = m->limits.block_tokens, .kv_dtype = m->limits.kv_dtype};
     struct phx_part_work work;
     const char          *why = NULL;
@@ -228,7 +243,8 @@ void phx_model_close(struct phx_model *m)
     struct phx_step *s = &m->scratch;
     void *memory[] = {m->cos.data, m->sin.data, s->x.data, s->norm.data, s->out.data, s->qkv.data,
                       s->attn.data, s->gate_up.data, s->act.data, s->router.data, s->ids.data,
-                      s->gates.data, m->rows.data, m->part_logits.data, m->logits.data};
+                      s->gates.data, m->rows.data, m->part_logits.data, m->logits.data,
+                      m->small.data};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         if (memory[i] != NULL)
             phx_backend_free(m->backend, memory[i]);
@@ -238,6 +254,10 @@ void phx_model_close(struct phx_model *m)
     phx_weights_free(m->backend, &m->weights);
     phx_mem_free(m->vocab_first);
     phx_mem_free(m->vocab_n);
+    phx_mem_free(m->small_host);
+    phx_mem_free(m->draws);
+    phx_mem_free(m->order.place);
+    phx_mem_free(m->order.rows);
     phx_mem_free(m);
 }
 
@@ -286,6 +306,16 @@ static int check_spans(const struct phx_model *m, const struct phx_batch *batch,
     return 0;
 }
 
+static bool is_possible(const struct phx_model *m, const struct phx_logits_want *w)
+{
+    int32_t most = m->config->vocab_size < PHX_TOP_MAX ? m->config->vocab_size : PHX_TOP_MAX;
+    bool    is_ok = w->n_best >= 0 && w->n_best <= most && w->n_draws >= 0 && w->n_draws <= PHX_LOGITS_DRAWS_MAX;
+    for (int32_t j = 0; is_ok && j < w->n_draws; j++)
+        is_ok = w->draws[j].temperature > 0.0f && isfinite(w->draws[j].temperature) && w->draws[j].share >= 0.0 &&
+                w->draws[j].share < 1.0;
+    return is_ok;
+}
+
 /* The same batch and limits on every rank give the same answer, so all refuse before any collective. */
 static int check_batch(const struct phx_model *m, const struct phx_batch *batch,
                        struct phx_tensor logits, struct phx_err *err)
@@ -304,7 +334,12 @@ static int check_batch(const struct phx_model *m, const struct phx_batch *batch,
         if (batch->logit_rows[i] < (i > 0 ? batch->logit_rows[i - 1] + 1 : 0) ||
             batch->logit_rows[i] >= batch->n_rows)
             return phx_fail(err, PHX_E_INVALID, "row %d of the logits is out of order or range", i);
+    for (int32_t i = 0; i < batch->n_logits && batch->wants != NULL; i++)
+        if (!is_possible(m, &batch->wants[i]))
+            return phx_fail(err, PHX_E_INVALID, "row %d of the logits: %d best, %d draws", i, batch->wants[i].n_best,
+                            batch->wants[i].n_draws);
     bool is_reader = m->part.pp == m->part.pp_size - 1 && m->part.tp == 0;
+    phx_assert(!is_reader || batch->wants == NULL || batch->got != NULL);
     phx_assert(!is_reader || batch->n_logits == 0 ||
                (logits.data != NULL && logits.dim[0] == batch->n_logits &&
                 logits.dim[1] == m->config->vocab_size));
@@ -379,7 +414,10 @@ int phx_model_step(struct phx_model *m, const struct phx_batch *batch, struct ph
     int code = check_batch(m, batch, logits, err);
     if (code != 0)
         return code;
-    struct phx_step s = step_of(m, batch);
+    struct phx_batch ordered = *batch;
+    phx_forward_order(m, batch);
+    ordered.logit_rows = m->order.rows;
+    struct phx_step s = step_of(m, &ordered);
     bool            is_last = m->part.pp == m->part.pp_size - 1;
     m->failure = 0;
     if (m->part.pp > 0)

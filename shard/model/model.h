@@ -12,6 +12,33 @@
 #include "shard/model/config.h"
 #include "shard/partition/partition.h"
 
+/* What is wanted of the logits of a row when not all of them (shard/sample knows: phx_sample_need). */
+struct phx_logits_want {
+    bool    is_whole;
+    int32_t n_best;    /* the best ids and their logits, at most PHX_TOP_MAX and the vocabulary */
+    int32_t n_draws;   /* as phx_draw */
+    struct {
+        float  temperature;
+        double share;
+    } draws[PHX_LOGITS_DRAWS_MAX];
+};
+
+struct phx_logits_drawn {
+    int32_t id; /* -1: the logits are not numbers */
+    float   logit, largest;
+    double  sum;
+};
+
+/* What came of it; pointers are valid until the next step. */
+struct phx_logits_got {
+    int32_t        row;       /* of the step's logits: where they are, or would be */
+    bool           is_whole;  /* they are there, and there is nothing else */
+    const int32_t *ids;       /* [n_best] */
+    const float   *best;      /* [n_best] */
+    bool           is_number; /* with n_best: no logit is NaN or +infinity, one is not -infinity */
+    struct phx_logits_drawn draws[PHX_LOGITS_DRAWS_MAX];
+};
+
 /* The rows of one step (host memory, borrowed for the call).  Row r of the batch is one token. */
 struct phx_batch {
     int32_t          n_rows;
@@ -19,6 +46,8 @@ struct phx_batch {
     struct phx_spans spans;      /* which sequence owns which rows, positions, block tables */
     int32_t          n_logits;   /* rows whose logits are wanted ... */
     const int32_t   *logit_rows; /* ... ascending */
+    const struct phx_logits_want *wants; /* [n_logits], the same on every rank; NULL: all of all, in order */
+    struct phx_logits_got        *got;   /* [n_logits], filled on tp 0 of the last stage when there are wants */
 };
 
 struct phx_model_options {
@@ -48,10 +77,16 @@ int  phx_model_open(const struct phx_model_options *options, const struct phx_ch
 void phx_model_close(struct phx_model *m);
 
 /* This stage's part of a step: receives from the previous stage, computes its layers, sends on; the last
- * stage fills logits [n_logits, V], host memory, on tp 0 (data may be NULL elsewhere).  Allocates nothing.
+ * stage fills logits [n_logits, V], host memory, on tp 0 (data may be NULL elsewhere): every row in order, or those of
+ * which that is said in batch->got.  Allocates nothing.
  * 0; or, agreed by all ranks of the stage, the code of the failed step (its outputs are dropped). */
 int phx_model_step(struct phx_model *m, const struct phx_batch *batch, struct phx_tensor logits,
                    struct phx_err *err) PHX_CHECKED;
+
+/* On tp 0 of the last stage: the logits of the batch's i-th row of logits, until the next step, to row [V], host memory.
+ * PHX_E_STATE when they are not there: only one rank that has all of the vocabulary, in memory that is not the host's,
+ * keeps them. */
+int phx_model_late_logits(struct phx_model *m, int32_t i, float *row, struct phx_err *err) PHX_CHECKED;
 
 /* Bytes really allocated, by kind. */
 struct phx_model_memory {

@@ -7,6 +7,7 @@
 #define PHX_SHARD_MODEL_STATE_H
 
 #include "shard/model/model.h"
+#include "shard/model/order.h"
 #include "shard/model/transit.h"
 
 /* One decoder layer.  A tensor whose data is NULL is absent in this model. */
@@ -69,6 +70,10 @@ struct phx_model {
     struct phx_tensor              rows;     /* [max_logits, D] */
     struct phx_tensor              part_logits; /* [max_logits, Vl]; NULL when tp is 1 */
     struct phx_tensor              logits;   /* [max_logits, V] on tp 0; NULL when the backend's memory is the host's */
+    struct phx_tensor              small;    /* [max_logits, PHX_LOGITS_SMALL]: what is wanted beside whole rows; NULL as above */
+    float                         *small_host;
+    struct phx_draw_row           *draws;    /* [2 max_logits] of the step */
+    struct phx_logits_order        order;    /* of the step */
     struct phx_transit             transit;
     int32_t                       *vocab_first; /* per tp of the last stage, for the gather */
     int32_t                       *vocab_n;
@@ -97,7 +102,9 @@ int phx_inventory_check(const struct phx_model_config *c, const struct phx_check
 void phx_forward_embed(struct phx_model *m, const struct phx_step *s);
 /* Computes the logits of the wanted rows, or this rank's columns of them, where the backend computes. */
 void phx_forward_head(struct phx_model *m, const struct phx_step *s, struct phx_tensor logits);
-/* logits [n_logits, V], in host memory on tp 0. */
+/* In which order the rows of logits are computed. */
+void phx_forward_order(struct phx_model *m, const struct phx_batch *batch);
+/* What of them is wanted, to host memory on tp 0. */
 void phx_forward_fetch(struct phx_model *m, const struct phx_step *s, struct phx_tensor logits);
 /* x += W_o attention(...) of the normed residual stream; the same in both architectures. */
 void phx_forward_attention(struct phx_model *m, const struct phx_layer *w, const struct phx_step *s);

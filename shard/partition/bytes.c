@@ -67,6 +67,11 @@ static struct phx_kv_desc describe_kv(const struct phx_partition_request *q, con
                                 .kv_heads = count(p->kv_heads), .head_dim = q->config->head_dim, .dtype = q->kv_dtype};
 }
 
+static int32_t count_logits(const struct phx_partition_request *q)
+{
+    return q->max_logits > 0 ? q->max_logits : q->max_seqs;
+}
+
 void phx_part_work(const struct phx_partition_request *q, const struct phx_part *p, struct phx_part_work *out)
 {
     const struct phx_model_config *c = q->config;
@@ -82,6 +87,11 @@ void phx_part_work(const struct phx_partition_request *q, const struct phx_part 
     out->weights[n++] = describe_down(c, p);
     out->work = (struct phx_work){.max_rows = q->max_step_rows, .top_k = c->n_experts > 0 ? c->experts_per_token : 0,
                                   .n_weights = n, .weights = out->weights, .kv = describe_kv(q, p)};
+    if (!p->has_head)
+        return;
+    out->work.max_logits = count_logits(q);
+    out->work.max_draws = p->tp == 0 ? PHX_LOGITS_DRAWS_MAX * out->work.max_logits : 0;
+    out->work.n_columns = p->tp == 0 ? c->vocab_size : count(p->vocab);
 }
 
 /* ---- adding up ------------------------------------------------------------------------------ */
@@ -208,7 +218,7 @@ static void add_tensors(struct sum *s, const struct phx_part *p)
     int64_t rows = q->max_step_rows, q_dim = (int64_t)count(p->heads) * c->head_dim;
     int64_t kv_dim = (int64_t)count(p->kv_heads) * c->head_dim, ffn = count(p->ffn);
     int64_t context = q->max_context > 0 ? q->max_context : c->max_position;
-    int64_t logits = q->max_logits > 0 ? q->max_logits : q->max_seqs;
+    int64_t logits = count_logits(q);
     int64_t dense[] = {2 * ffn, ffn}, mixture[] = {c->n_experts, c->experts_per_token, c->experts_per_token};
 
     for (int i = 0; i < 2; i++) /* cos and sin */
@@ -226,6 +236,8 @@ static void add_tensors(struct sum *s, const struct phx_part *p)
         add_vector(s, logits * count(p->vocab));
     if (p->tp == 0 && q->backend != NULL && !phx_backend_is_host(q->backend))
         add_vector(s, logits * c->vocab_size); /* the host has them besides */
+    if (q->backend != NULL && !phx_backend_is_host(q->backend))
+        add_vector(s, logits * PHX_LOGITS_SMALL);
 }
 
 /* All but the cache. */

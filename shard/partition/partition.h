@@ -15,6 +15,10 @@
 #include "rpc/base/err.h"
 #include "shard/model/config.h"
 
+/* Draws that can be wanted of a row of logits, and floats that a device keeps for it besides: draws (double), the best
+ * ids and logits, a sum. */
+enum { PHX_LOGITS_DRAWS_MAX = 2, PHX_LOGITS_SMALL = PHX_LOGITS_DRAWS_MAX * PHX_DRAW_WIDTH * 2 + 2 * PHX_TOP_MAX + 1 };
+
 enum { PHX_TP_MAX = 64, PHX_PP_MAX = 512, PHX_RANKS_MAX = 1024 };
 
 struct phx_range {
@@ -76,7 +80,7 @@ int phx_partition(const struct phx_partition_request *request, struct phx_part *
 uint64_t phx_part_device_bytes(const struct phx_partition_request *request, const struct phx_part *part, int64_t n_blocks);
 
 /* What a rank's backend will be asked for: phx_work_bytes(), phx_work_reserve().  Of the request: config, max_step_rows,
- * block_tokens and kv_dtype.  Points into itself. */
+ * max_logits, block_tokens and kv_dtype.  Points into itself. */
 struct phx_part_work {
     struct phx_work        work;
     struct phx_weight_desc weights[8];

@@ -27,6 +27,10 @@ struct phx_stage {
     struct phx_bias         *slot_bias;
     struct phx_sampler      *sampler; /* on the sampler rank */
     float                   *logits;  /* [max_results, V], of the backend's host memory */
+    /* [max_results] what is wanted of logits and what came, where they are not the host's in place; else NULL */
+    struct phx_sample_need  *needs;
+    struct phx_logits_want  *wants;
+    struct phx_logits_got   *got;
     struct phx_result        result;
     /* the batch of the step */
     int32_t *tokens, *row, *n_rows, *pos, *table, *logit_rows;
@@ -78,6 +82,15 @@ static int create_slots(struct phx_stage *g, struct phx_err *err)
     return 0;
 }
 
+static void create_wants(struct phx_stage *g)
+{
+    size_t n = (size_t)g->limits.max_results;
+
+    g->needs = phx_mem_calloc(n, sizeof(*g->needs));
+    g->wants = phx_mem_calloc(n, sizeof(*g->wants));
+    g->got = phx_mem_calloc(n, sizeof(*g->got));
+}
+
 static int create_sampler(struct phx_stage *g, struct phx_err *err)
 {
     size_t n = (size_t)g->limits.max_results;
@@ -108,6 +121,8 @@ int phx_stage_create(struct phx_step *s, const struct phx_plan_limits *limits, s
     g->n_rows = phx_mem_calloc(n, sizeof(int32_t));
     g->pos = phx_mem_calloc(n, sizeof(int32_t));
     g->logit_rows = phx_mem_calloc((size_t)limits->max_results, sizeof(int32_t));
+    if (!phx_backend_is_host(s->backend))
+        create_wants(g);
     rc = create_slots(g, err);
     if (rc == 0 && part->tp == 0 && part->pp == part->pp_size - 1)
         rc = create_sampler(g, err);
@@ -129,6 +144,9 @@ void phx_stage_destroy(struct phx_stage *g)
     phx_mem_free(g->slot_bias);
     phx_backend_free_host(g->s->backend, g->logits);
     phx_mem_free(g->result.tokens);
+    phx_mem_free(g->needs);
+    phx_mem_free(g->wants);
+    phx_mem_free(g->got);
     phx_mem_free(g->tokens);
     phx_mem_free(g->row);
     phx_mem_free(g->n_rows);
@@ -188,6 +206,28 @@ static int32_t count_results(const struct phx_wire_seq *w)
     return w->is_sampled + w->n_checked + w->n_drafts;
 }
 
+/* The same on every rank. */
+static void want_logits(struct phx_stage *g, const struct phx_wire_seq *w, int32_t at, int32_t n_tokens)
+{
+    const struct phx_sampling *p = &g->slots[w->slot].sampling;
+    struct phx_sample_need    *need = &g->needs[at];
+    struct phx_logits_want    *want = &g->wants[at];
+
+    phx_sample_need(p, g->limits.vocab_size, n_tokens, w->n_checked > 0, g->s->options->tp > 1, need);
+    *want = (struct phx_logits_want){.is_whole = need->is_whole, .n_best = need->n_best};
+    if (need->has_draw) {
+        want->draws[want->n_draws].temperature = need->temperature;
+        want->draws[want->n_draws++].share = need->share;
+    }
+    if (need->has_norm)
+        want->draws[want->n_draws++].temperature = 1.0f; /* for its sum alone */
+}
+
+static int32_t count_known(const struct phx_wire_seq *w)
+{
+    return w->pos + w->n_rows - count_results(w) + 1;
+}
+
 static int build_batch(struct phx_stage *g, const struct phx_wire_plan *plan, struct phx_batch *batch,
                        struct phx_err *err)
 {
@@ -197,6 +237,8 @@ static int build_batch(struct phx_stage *g, const struct phx_wire_plan *plan, st
         .tokens = g->tokens,
         .spans = {plan->n_seqs, g->row, g->n_rows, g->pos, g->table, stride},
         .logit_rows = g->logit_rows,
+        .wants = g->wants,
+        .got = g->got,
     };
     for (int32_t i = 0; i < plan->n_seqs; i++) {
         const struct phx_wire_seq *w = &plan->seqs[i];
@@ -212,60 +254,102 @@ static int build_batch(struct phx_stage *g, const struct phx_wire_plan *plan, st
         memcpy(g->table + (size_t)i * (size_t)stride, slot->blocks,
                (size_t)slot->n_blocks * sizeof(int32_t));
         batch->n_rows += w->n_rows;
-        for (int32_t j = count_results(w); j > 0; j--)
-            g->logit_rows[batch->n_logits++] = batch->n_rows - j;
+        for (int32_t j = 0, n = count_results(w); j < n; j++) {
+            if (g->wants != NULL)
+                want_logits(g, w, batch->n_logits, count_known(w) + j);
+            g->logit_rows[batch->n_logits++] = batch->n_rows - n + j;
+        }
     }
     return 0;
 }
 
-/* The token behind the first n_tokens; when that is known already, how far it is from being drawn. */
-static int sample_one(struct phx_stage *g, const struct phx_wire_seq *w, int32_t n_tokens, float *logits,
+static struct phx_sample_draw draw_of(const struct phx_logits_drawn *d)
+{
+    return (struct phx_sample_draw){d->id, d->logit, d->largest, d->sum};
+}
+
+/* From what came of the logits at `at`; *is_decided false: from all of them, which lie at in->logits then. */
+static int sample_part(struct phx_stage *g, const struct phx_sample_input *in, int32_t at, int32_t recorded,
+                       bool *is_decided, struct phx_sample_output *out, struct phx_err *err)
+{
+    const struct phx_sample_need *need = &g->needs[at];
+    const struct phx_logits_got  *got = &g->got[at];
+    struct phx_sample_part        part = {.ids = got->ids, .best = got->best, .is_number = got->is_number};
+    int                           rc;
+
+    *is_decided = false;
+    if (got->is_whole)
+        return 0;
+    part.draw = draw_of(&got->draws[0]); /* unless that is for the sum: then nobody asks */
+    part.norm = got->draws[need->has_draw].sum;
+    rc = phx_sample_from(in, g->limits.vocab_size, need, &part, recorded, is_decided, out, err);
+    if (rc == 0 && !*is_decided)
+        rc = phx_model_late_logits(g->s->model, at, in->logits, err);
+    return rc;
+}
+
+/* The token behind the first n_tokens; when that is known already, how far it is from being drawn.  at: of the logits. */
+static int sample_one(struct phx_stage *g, const struct phx_wire_seq *w, int32_t n_tokens, int32_t at,
                       struct phx_result_token *t, struct phx_err *err)
 {
     const struct slot       *slot = &g->slots[w->slot];
-    struct phx_sample_input  in = {logits, slot->tokens, n_tokens, slot->n_prompt, &slot->sampling, 0};
-    struct phx_sample_output out;
+    size_t                   row = (size_t)(g->got != NULL ? g->got[at].row : at);
+    struct phx_sample_input  in = {g->logits + row * (size_t)g->limits.vocab_size, slot->tokens, n_tokens, slot->n_prompt,
+                                   &slot->sampling, 0};
+    int32_t                  recorded = w->n_checked > 0 ? slot->tokens[n_tokens] : -1;
+    struct phx_sample_output out = {.token = -1};
     float                    gap = 0;
-    int                      rc;
+    bool                     is_decided = false;
+    int                      rc = 0;
 
-    if (w->n_checked > 0)
-        rc = phx_sample_check(g->sampler, &in, slot->tokens[n_tokens], &out, &gap, err);
-    else
+    if (g->got != NULL)
+        rc = sample_part(g, &in, at, recorded, &is_decided, &out, err);
+    if (rc == 0 && !is_decided && w->n_checked > 0)
+        rc = phx_sample_check(g->sampler, &in, recorded, &out, &gap, err);
+    else if (rc == 0 && !is_decided)
         rc = phx_sample(g->sampler, &in, &out, err);
-    *t = (struct phx_result_token){.slot = w->slot, .token = out.token, .logprob = out.logprob, .gap = gap,
+    *t = (struct phx_result_token){.slot = w->slot, .token = rc == 0 ? out.token : -1, .logprob = out.logprob, .gap = gap,
                                    .n_top = out.n_top};
     memcpy(t->top_ids, out.top_ids, sizeof(t->top_ids));
     memcpy(t->top_logprobs, out.top_logprobs, sizeof(t->top_logprobs));
     return rc;
 }
 
-/* The results of one sequence, whose logits are at row `first`.  A guess is read as output by the rows behind it;
- * when it is wrong they mean nothing. */
-static void sample_seq(struct phx_stage *g, const struct phx_wire_seq *w, int32_t first)
+/* The results of one sequence, whose logits are the ones from `first` on.  A guess is read as output by the rows behind
+ * it; when it is wrong they mean nothing. */
+static int sample_seq(struct phx_stage *g, const struct phx_wire_seq *w, int32_t first, struct phx_err *err)
 {
-    int32_t n_results = count_results(w), n_tokens = w->pos + w->n_rows - n_results + 1;
+    int32_t n_results = count_results(w);
     bool    is_right = true;
 
     for (int32_t i = 0; i < n_results && is_right; i++) {
         struct phx_result_token *t = &g->result.tokens[g->result.n_tokens++];
-        struct phx_err           err = {0};
+        struct phx_err           why = {0};
+        int                      rc = sample_one(g, w, count_known(w) + i, first + i, t, &why);
 
-        if (sample_one(g, w, n_tokens + i, g->logits + (size_t)(first + i) * (size_t)g->limits.vocab_size, t,
-                       &err) != 0) /* token -1 ends that sequence alone */
-            phx_log(PHX_LOG_ERROR, "step.sample.fail", "slot=%d reason=%s", w->slot, err.text);
+        if (rc != 0) /* token -1 ends that sequence alone */
+            phx_log(PHX_LOG_ERROR, "step.sample.fail", "slot=%d reason=%s", w->slot, why.text);
+        if (rc == PHX_E_PEER) {
+            if (err != NULL)
+                *err = why;
+            return rc;
+        }
         is_right = w->n_drafts == 0 || (i < w->n_drafts && t->token == w->drafts[i]);
     }
+    return 0;
 }
 
-static void sample_all(struct phx_stage *g, const struct phx_wire_plan *plan)
+static int sample_all(struct phx_stage *g, const struct phx_wire_plan *plan, struct phx_err *err)
 {
     int32_t first = 0;
+    int     rc = 0;
 
     g->result.n_tokens = 0;
-    for (int32_t i = 0; i < plan->n_seqs; i++) {
-        sample_seq(g, &plan->seqs[i], first);
+    for (int32_t i = 0; i < plan->n_seqs && rc == 0; i++) {
+        rc = sample_seq(g, &plan->seqs[i], first, err);
         first += count_results(&plan->seqs[i]);
     }
+    return rc;
 }
 
 int phx_stage_run(struct phx_stage *g, const void *data, size_t size, bool *is_stop,
@@ -302,8 +386,6 @@ int phx_stage_run(struct phx_stage *g, const void *data, size_t size, bool *is_s
     g->result.step = plan->step;
     g->result.code = rc;
     g->result.n_tokens = 0;
-    if (rc == 0)
-        sample_all(g, plan);
     *result = &g->result;
-    return 0;
+    return rc == 0 ? sample_all(g, plan, err) : 0;
 }
