@@ -13,7 +13,7 @@
 #include "rpc/base/mem.h"
 #include "tests/emu/control.h"
 #include "tests/mock/nccl/fake_nccl.h"
-#include "tests/model/harness.h"
+#include "tests/model/sampling.h"
 
 static struct phx_emu   *emu;
 static struct fake_nccl *nccl;
@@ -189,11 +189,24 @@ static void what_would_decide_unseen_is_refused(void **state)
     assert_int_equal(unsetenv("NCCL_IB_DISABLE"), 0);
 }
 
+/* What is gathered stays on the device and is drawn from there. */
+static void split_vocabularies_are_sampled_on_the_device(void **state)
+{
+    struct golden            g = golden_load("llama3-untied-f16");
+    struct phx_ranks_options o = options_of(&g, 2, 1);
+    struct sampling_seen     seen = sampling_check(&g, &o, 6);
+
+    (void)state;
+    assert_true(seen.n_late == 0 && seen.n_whole > 0 && 3 * seen.n_whole < 2 * seen.n_rows);
+    golden_free(&g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_would_decide_unseen_is_refused),
         cmocka_unit_test(every_layout_has_the_bits_of_one_rank),
+        cmocka_unit_test(split_vocabularies_are_sampled_on_the_device),
         cmocka_unit_test(class_fast_sums_in_the_librarys_order),
         cmocka_unit_test(a_rank_that_fails_ends_all_within_seconds),
         cmocka_unit_test(ranks_that_differ_are_refused_by_name),
