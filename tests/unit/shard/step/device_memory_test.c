@@ -198,8 +198,10 @@ static int step(struct phx_rank *rank, int32_t n_rows, struct phx_err *err)
     int32_t *tokens = phx_mem_calloc((size_t)n_rows, sizeof(*tokens)), *table = phx_mem_calloc((size_t)n_blocks, sizeof(*table));
     int32_t  row = 0, pos = 0, last = n_rows - 1;
     float   *logits = rank->has_logits ? phx_mem_calloc((size_t)V, sizeof(*logits)) : NULL;
+    const struct phx_logits_want want = {.n_best = 20, .n_draws = 2, .draws = {{0.5f, 0.25}, {1.0f, 0}}};
+    struct phx_logits_got        got;
     const struct phx_batch batch = {.n_rows = n_rows, .tokens = tokens, .spans = {1, &row, &n_rows, &pos, table, n_blocks},
-                                    .n_logits = 1, .logit_rows = &last};
+                                    .n_logits = 1, .logit_rows = &last, .wants = &want, .got = &got};
     int rc;
 
     for (int32_t i = 0; i < n_rows; i++)
