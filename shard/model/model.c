@@ -423,6 +423,8 @@ int phx_model_step(struct phx_model *m, const struct phx_batch *batch, struct ph
     if (m->part.pp > 0)
         receive(m, s.x);
     compute_or_replay(m, &s, logits);
+    if (batch->meanwhile != NULL && !phx_backend_is_host(m->backend))
+        batch->meanwhile(batch->ctx);
     if (is_last)
         phx_forward_fetch(m, &s, logits);
     agree(m);

@@ -48,6 +48,8 @@ struct phx_batch {
     const int32_t   *logit_rows; /* ... ascending */
     const struct phx_logits_want *wants; /* [n_logits], the same on every rank; NULL: all of all, in order */
     struct phx_logits_got        *got;   /* [n_logits], filled on tp 0 of the last stage when there are wants */
+    void           (*meanwhile)(void *ctx); /* called once while a device computes, before anybody waits for it; */
+    void            *ctx;                   /* not on a host backend, whose part is done by then.  NULL: nothing */
 };
 
 struct phx_model_options {

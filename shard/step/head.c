@@ -31,8 +31,8 @@ struct phx_head {
     struct phx_result        result;
     struct phx_sampled      *sampled; /* [max_results] */
     struct phx_sched_event  *events;
-    struct phx_token_out    *tokens;  /* of the message in the making */
-    struct phx_logprob      *logprobs;
+    struct phx_token_out    *tokens, *told_tokens; /* of the message in the making, and of the last one */
+    struct phx_logprob      *logprobs, *told_logprobs;
     int32_t                  n_tokens, n_logprobs;
     struct phx_link_step     last;    /* of the newest completed step */
     uint64_t                 n_preempted, hit_tokens, comm_bytes;
@@ -73,7 +73,9 @@ int phx_head_create(struct phx_step *s, struct phx_head **out, struct phx_err *e
     h->sampled = phx_mem_calloc(n, sizeof(*h->sampled));
     h->events = phx_mem_calloc(n + WAITING_MAX, sizeof(*h->events));
     h->tokens = phx_mem_calloc(TOKENS_MAX, sizeof(*h->tokens));
+    h->told_tokens = phx_mem_calloc(TOKENS_MAX, sizeof(*h->tokens));
     h->logprobs = phx_mem_calloc(n * PHX_TOP_LOGPROBS_MAX, sizeof(*h->logprobs));
+    h->told_logprobs = phx_mem_calloc(n * PHX_TOP_LOGPROBS_MAX, sizeof(*h->logprobs));
     if (rc != 0) {
         phx_head_destroy(h);
         return rc;
@@ -95,7 +97,9 @@ void phx_head_destroy(struct phx_head *h)
     phx_mem_free(h->sampled);
     phx_mem_free(h->events);
     phx_mem_free(h->tokens);
+    phx_mem_free(h->told_tokens);
     phx_mem_free(h->logprobs);
+    phx_mem_free(h->told_logprobs);
     phx_mem_free(h);
 }
 
@@ -280,22 +284,34 @@ static void measure_idle(struct phx_head *h)
     };
 }
 
+/* The message is the caller's until the one after it is made. */
+static void hand_over(struct phx_head *h, struct phx_link_step *out)
+{
+    struct phx_token_out *tokens = h->told_tokens;
+    struct phx_logprob   *logprobs = h->told_logprobs;
+
+    *out = h->last;
+    out->tokens = h->tokens;
+    out->n_tokens = h->n_tokens;
+    h->told_tokens = h->tokens;
+    h->told_logprobs = h->logprobs;
+    h->tokens = tokens;
+    h->logprobs = logprobs;
+    h->n_tokens = h->n_logprobs = 0;
+}
+
 int phx_head_run(struct phx_head *h, struct phx_link_step *out, struct phx_err *err)
 {
     const struct phx_plan *plan;
     int                    rc = 0;
 
-    h->n_logprobs = 0;
     while (rc == 0 && (plan = phx_sched_plan(h->sched)) != NULL)
         rc = start_plan(h, plan, err);
     if (rc == 0 && h->n_open > 0)
         rc = complete_oldest(h, err);
     else if (rc == 0)
         measure_idle(h);
-    *out = h->last;
-    out->tokens = h->tokens;
-    out->n_tokens = h->n_tokens;
-    h->n_tokens = 0; /* the array stays as it is until the next call */
+    hand_over(h, out);
     return rc;
 }
 

@@ -40,6 +40,10 @@ struct serve {
     int64_t           drain_by_ns; /* 0 = no limit */
     bool              is_draining, is_leaving;
     bool              is_alone; /* the link ended; the other ranks are fine */
+    struct phx_link_msg unsent; /* of the last step, when has_unsent */
+    bool              has_unsent;
+    int               send_code;
+    struct phx_err    send_err;
 };
 
 static void *beat(void *ctx)
@@ -228,6 +232,27 @@ static void handle(struct serve *v, const struct phx_link_msg *msg)
     }
 }
 
+/* Tells the daemon of the last step, if that has not been done: while a device computes the next one, or when there
+ * is none. */
+static void tell_step(void *ctx)
+{
+    struct serve *v = ctx;
+
+    if (!v->has_unsent)
+        return;
+    v->has_unsent = false;
+    v->send_code = phx_link_send(v->link, &v->unsent, &v->send_err);
+}
+
+static int check_sent(struct serve *v, struct phx_err *err)
+{
+    if (v->send_code == 0)
+        return 0;
+    *err = v->send_err;
+    v->is_alone = true;
+    return v->send_code;
+}
+
 /* Takes what has come; waits for something when there is nothing to do. */
 static int take_messages(struct serve *v, struct phx_err *err)
 {
@@ -243,6 +268,8 @@ static int take_messages(struct serve *v, struct phx_err *err)
             break;
         }
         atomic_store(&v->is_busy, has_work);
+        if (!has_work)
+            tell_step(v);
         rc = phx_link_recv(v->link, has_work ? 0 : -1, &msg, err);
         if (rc == PHX_E_TIMEOUT)
             return 0;
@@ -268,14 +295,18 @@ static int run_loop(struct serve *v, struct phx_err *err)
         if (rc != 0 || v->is_leaving)
             break;
         rc = phx_head_run(v->head, &msg.u.step, err);
+        tell_step(v); /* where no plan was started */
         if (rc != 0)
             break;
         atomic_store(&v->step, msg.u.step.step);
-        if (msg.u.step.n_tokens > 0 || msg.u.step.stats.n_prefill_tokens > 0)
-            rc = phx_link_send(v->link, &msg, err);
-        v->is_alone = rc != 0;
+        v->unsent = msg;
+        v->has_unsent = msg.u.step.n_tokens > 0 || msg.u.step.stats.n_prefill_tokens > 0;
+        if (phx_backend_is_host(v->s->backend))
+            tell_step(v);
+        rc = check_sent(v, err);
     }
-    return rc;
+    tell_step(v);
+    return rc != 0 ? rc : check_sent(v, err);
 }
 
 static void tell_fatal(struct serve *v, int code, const struct phx_err *err)
@@ -299,6 +330,8 @@ static int load_and_run(struct serve *v, struct phx_err *err)
         rc = collect_cards(v->s, &cards, err);
     if (rc == 0)
         rc = phx_head_create(v->s, &v->head, err);
+    if (rc == 0)
+        phx_stage_set_meanwhile(v->s->stage, tell_step, v);
     if (rc == 0)
         rc = send_ready(v, cards, err);
     phx_mem_free(cards);

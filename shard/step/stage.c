@@ -32,6 +32,8 @@ struct phx_stage {
     struct phx_logits_want  *wants;
     struct phx_logits_got   *got;
     struct phx_result        result;
+    void (*meanwhile)(void *ctx);
+    void                    *ctx;
     /* the batch of the step */
     int32_t *tokens, *row, *n_rows, *pos, *table, *logit_rows;
 };
@@ -54,6 +56,12 @@ void phx_step_plan_limits(const struct phx_step *s, struct phx_plan_limits *limi
         .vocab_size = s->config.vocab_size,
         .max_results = phx_step_max_results(s->options),
     };
+}
+
+void phx_stage_set_meanwhile(struct phx_stage *g, void (*meanwhile)(void *ctx), void *ctx)
+{
+    g->meanwhile = meanwhile;
+    g->ctx = ctx;
 }
 
 bool phx_stage_is_sampler(const struct phx_stage *g)
@@ -239,6 +247,8 @@ static int build_batch(struct phx_stage *g, const struct phx_wire_plan *plan, st
         .logit_rows = g->logit_rows,
         .wants = g->wants,
         .got = g->got,
+        .meanwhile = g->meanwhile,
+        .ctx = g->ctx,
     };
     for (int32_t i = 0; i < plan->n_seqs; i++) {
         const struct phx_wire_seq *w = &plan->seqs[i];

@@ -37,6 +37,8 @@ void phx_step_plan_limits(const struct phx_step *s, struct phx_plan_limits *limi
 int phx_stage_run(struct phx_stage *g, const void *data, size_t size, bool *is_stop,
                   const struct phx_result **result, struct phx_err *err) PHX_CHECKED;
 
+/* What the host does during every plan to come while a device computes (phx_batch.meanwhile). */
+void   phx_stage_set_meanwhile(struct phx_stage *g, void (*meanwhile)(void *ctx), void *ctx);
 bool   phx_stage_is_sampler(const struct phx_stage *g);
 size_t phx_result_max_bytes(int32_t max_results);
 void   phx_result_encode(const struct phx_result *r, struct phx_buf *out);

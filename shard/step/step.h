@@ -103,7 +103,7 @@ void phx_head_cancel(struct phx_head *h, uint64_t seq_id);
 bool phx_head_is_full(const struct phx_head *h);
 bool phx_head_has_work(const struct phx_head *h);
 /* Starts plans as far as the pipeline has room and completes the oldest.  *out is borrowed until the next
- * call; n_tokens 0 is possible.  PHX_E_PEER: leave. */
+ * call returns; n_tokens 0 is possible.  PHX_E_PEER: leave. */
 int phx_head_run(struct phx_head *h, struct phx_link_step *out, struct phx_err *err) PHX_CHECKED;
 /* Waits for the open plans (a few seconds at most) and tells the followers to leave. */
 void phx_head_stop(struct phx_head *h);

@@ -110,6 +110,8 @@ static void write_file(struct fake_daemon *d, const char *name, const char *text
     assert_int_equal(phx_file_write(path, text, strlen(text), 0600, &err), 0);
 }
 
+const char *fake_daemon_cuda_rank;
+
 static void start_ranks(struct fake_daemon *d, int32_t tp, int32_t pp)
 {
     char target[32], token[128], ca[128], cert[128], key[128], n[16], tps[16], pps[16];
@@ -117,10 +119,12 @@ static void start_ranks(struct fake_daemon *d, int32_t tp, int32_t pp)
                       "--mca", "pml", "ob1", "--mca", "btl", "self,vader", "--mca",
                       "odls_base_sigkill_timeout", "0", "-np", n, NULL};
     char *rank[] = {PHX_BIN_DIR "/phalanx-rank", "--model", PHX_SOURCE_DIR "/deploy/demo/model", "--tp",
-                    tps, "--pp", pps, "--threads", "1", "--max-seqs", "4", "--max-rows", "64",
+                    tps, "--pp", pps, "--max-seqs", "4", "--max-rows", "64",
                     "--kv-blocks", "600", "--log-level", "error", "--join", target,
                     "--join-token-file", token, "--tls-ca", ca, "--tls-cert", cert, "--tls-key", key,
                     "--replica", "r7", NULL};
+    char *on_cpu[] = {"--threads", "1", NULL}, *on_cuda[] = {"--backend", "cuda", "--transport", "host", NULL};
+    char **more = fake_daemon_cuda_rank != NULL ? on_cuda : on_cpu;
     char *argv[64];
     int   at = 0;
 
@@ -135,7 +139,9 @@ static void start_ranks(struct fake_daemon *d, int32_t tp, int32_t pp)
     for (int i = 0; tp * pp > 1 && mpirun[i] != NULL; i++)
         argv[at++] = mpirun[i];
     for (int i = 0; rank[i] != NULL; i++)
-        argv[at++] = rank[i];
+        argv[at++] = i == 0 && fake_daemon_cuda_rank != NULL ? (char *)(uintptr_t)fake_daemon_cuda_rank : rank[i];
+    for (int i = 0; more[i] != NULL; i++)
+        argv[at++] = more[i];
     argv[at] = NULL;
     assert_int_equal(posix_spawn(&d->pid, argv[0], NULL, NULL, argv, environ), 0);
 }

@@ -39,6 +39,9 @@ struct fake_daemon {
     int32_t                n_tokens;
 };
 
+/* The program of ranks that compute with the module cuda beside it; NULL: phalanx-rank on the CPU. */
+extern const char *fake_daemon_cuda_rank;
+
 /* Listens, and starts tp x pp ranks of the demo model that dial it. */
 void fake_daemon_start(struct fake_daemon *d, int32_t tp, int32_t pp, bool is_refusing);
 /* Dispatches until *value >= want, at most that many seconds; false then. */
