@@ -153,7 +153,7 @@ static void serve_and_idle(int32_t tp, int32_t pp)
     fake_daemon_idle(&d, 0.5);
     before = cpu_ms();
     fake_daemon_idle(&d, 3);
-    assert_in_range(d.n_heartbeats, 8, 20); /* 3.5 s of 200 ms, give or take a tick */
+    assert_in_range(d.n_heartbeats, 2, 20); /* every 200 ms for 3.5 s, fewer on a busy machine */
     assert_false(d.is_busy);
     print_message("%dx%d idle: %.1f ms of processor in 3 s\n", tp, pp, cpu_ms() - before);
     assert_true(cpu_ms() - before <= 60.0 * tp * pp); /* clock ticks are of 10 ms */
