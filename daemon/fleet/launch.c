@@ -164,8 +164,10 @@ static void add_rank(struct argv *a, const struct phx_replica *r)
     if (c->engine_kv_memory_bytes > 0)
         add_number(a, "--kv-memory", c->engine_kv_memory_bytes);
     add_number(a, "--block-tokens", c->engine_block_tokens);
-    add_number(a, "--max-seqs", c->engine_max_seqs);
-    add_number(a, "--max-rows", c->engine_max_rows);
+    if (c->engine_max_seqs > 0)
+        add_number(a, "--max-seqs", c->engine_max_seqs);
+    if (c->engine_max_rows > 0)
+        add_number(a, "--max-rows", c->engine_max_rows);
     add_number(a, "--max-context", c->engine_max_context);
     if (!c->engine_prefix_cache)
         add(a, "--no-prefix-cache");

@@ -42,8 +42,8 @@ static const struct argp_option options[] = {
     {"kv-blocks", OPT_KV_BLOCKS, "N", 0, "blocks of the cache (default: from the memory)", 0},
     {"kv-memory", OPT_KV_MEMORY, "BYTES", 0, "bytes of the cache per rank", 0},
     {"block-tokens", OPT_BLOCK_TOKENS, "N", 0, "positions of a block: 16 or 32 (default 16)", 0},
-    {"max-seqs", OPT_MAX_SEQS, "N", 0, "sequences running at once (default 16)", 0},
-    {"max-rows", OPT_MAX_ROWS, "N", 0, "rows of a step (default 512)", 0},
+    {"max-seqs", OPT_MAX_SEQS, "N", 0, "sequences running at once (default 16, cuda 256)", 0},
+    {"max-rows", OPT_MAX_ROWS, "N", 0, "rows of a step (default 512, cuda 2048)", 0},
     {"max-context", OPT_MAX_CONTEXT, "N", 0, "tokens of a sequence (default: the model's, at most 16384)", 0},
     {"no-prefix-cache", OPT_NO_PREFIX, NULL, 0, "do not share blocks between sequences", 0},
     {"speculate", OPT_SPECULATE, "HOW", 0, "guess tokens: off or lookup (default off)", 0},
@@ -230,13 +230,14 @@ int main(int argc, char **argv)
                                      NULL, NULL};
     struct phx_step_options  o = {
          .model_key = "", .tp = 1, .pp = 1, .backend = "cpu", .kv_dtype = PHX_DTYPE_F32, .block_tokens = 16,
-         .max_seqs = 16, .max_rows = 512, .n_shares = 1, .has_prefix_cache = true,
+         .n_shares = 1, .has_prefix_cache = true,
     };
 
     argp_err_exit_status = 2;
     argp_program_version = "phalanx-rank " PHX_VERSION;
     phx_log_set_context("role", "rank");
     argp_parse(&argp, argc, argv, 0, NULL, &o);
+    phx_step_set_batch(&o);
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* a rank never outlives what started it */
     (void)signal(SIGTERM, on_term);
     return o.is_probe ? probe(&o) : run(&o);

@@ -219,7 +219,7 @@ static void the_example_file_is_the_table(void **state)
         line += n + (line[n] == '\n');
     }
     c = parse_ok(bare.data);
-    assert_int_equal(c->engine_max_rows, 512);
+    assert_int_equal(c->engine_max_rows, 0);
     phx_config_destroy(c);
     phx_buf_fini(&text);
     phx_buf_fini(&file);

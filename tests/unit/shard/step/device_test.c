@@ -102,6 +102,22 @@ static void what_a_backend_ignores_is_refused(void **state)
     }
 }
 
+static void a_backend_gets_batches_that_suit_it(void **state)
+{
+    struct phx_step_options cpu = {.backend = "cpu"}, cuda = {.backend = "cuda"}, own = {.backend = "cuda", .max_rows = 7};
+
+    (void)state;
+    phx_step_set_batch(&cpu);
+    phx_step_set_batch(&cuda);
+    phx_step_set_batch(&own);
+    assert_int_equal(cpu.max_seqs, 16);
+    assert_int_equal(cpu.max_rows, 512);
+    assert_int_equal(cuda.max_seqs, 256);
+    assert_int_equal(cuda.max_rows, 2048);
+    assert_int_equal(own.max_seqs, 256);
+    assert_int_equal(own.max_rows, 7);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -109,6 +125,7 @@ int main(void)
         cmocka_unit_test(ranks_of_one_device_are_counted),
         cmocka_unit_test(the_cache_gets_what_is_left),
         cmocka_unit_test(what_a_backend_ignores_is_refused),
+        cmocka_unit_test(a_backend_gets_batches_that_suit_it),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
