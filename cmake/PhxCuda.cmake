@@ -46,8 +46,9 @@ endif()
 include(${CMAKE_SOURCE_DIR}/kernels/cuda/sources.cmake)
 function(phx_cuda_module target directory)
   list(TRANSFORM PHX_CUDA_SOURCES PREPEND ${CMAKE_SOURCE_DIR}/kernels/cuda/ OUTPUT_VARIABLE sources)
-  add_library(${target} MODULE ${sources} ${CMAKE_SOURCE_DIR}/kernels/memory.c)
-  target_link_libraries(${target} PRIVATE phx_warnings)
+  add_library(${target} MODULE ${sources} ${CMAKE_SOURCE_DIR}/kernels/team.c
+    ${CMAKE_SOURCE_DIR}/kernels/memory.c)
+  target_link_libraries(${target} PRIVATE phx_warnings Threads::Threads)
   set_target_properties(${target} PROPERTIES PREFIX "" OUTPUT_NAME phalanx_cuda LIBRARY_OUTPUT_DIRECTORY ${directory}
     C_VISIBILITY_PRESET hidden CXX_VISIBILITY_PRESET hidden CUDA_VISIBILITY_PRESET hidden
     CXX_STANDARD 17 CUDA_STANDARD 17)

@@ -6,7 +6,7 @@
 #define PHX_KERNELS_CPU_ISA_H
 
 #include "kernels/backend.h"
-#include "kernels/cpu/team.h"
+#include "kernels/team.h"
 
 enum {
     LANES = 16,        /* output rows of a panel */

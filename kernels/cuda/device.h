@@ -35,10 +35,14 @@ struct cuda_staging {
 };
 
 /* Pinned memory through which bulk data passes: while one slot is on its way the next is filled. */
+struct phx_team;
+
 struct cuda_upload {
-    unsigned char *slot[CUDA_UPLOAD_SLOTS];
-    cudaEvent_t    is_free[CUDA_UPLOAD_SLOTS];
-    int            next;
+    unsigned char   *slot[CUDA_UPLOAD_SLOTS];
+    cudaEvent_t      is_free[CUDA_UPLOAD_SLOTS];
+    int              next;
+    struct phx_team *team;     /* fills slots; made when the first large one is */
+    bool             is_alone; /* there can be none */
 };
 
 /* A piece of a chunk of device memory. */

@@ -1,11 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  * From the host to the device and back, through pinned memory: small arrays of a step, and bulk data. */
+#include <sched.h>
 #include <string.h>
 
+#include "kernels/team.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/step.h"
 
-enum { STAGE_ALIGN = 16 };
+#ifndef PHX_CUDA_COPY_THREADS /* a test of the emulated build says how many and how much */
+#define PHX_CUDA_COPY_THREADS count_copiers()
+#define PHX_CUDA_COPY_BYTES ((size_t)256 << 10)
+#endif
+
+enum { STAGE_ALIGN = 16, COPIERS_MAX = 4 };
 
 bool phx_cuda_stage_open(struct cuda_device *d)
 {
@@ -23,6 +30,7 @@ void phx_cuda_stage_close(struct cuda_device *d)
 {
     if (d->staging.host != NULL)
         (void)cudaFreeHost(d->staging.host); /* as in phx_cuda_close() */
+    phx_team_destroy(d->upload.team);
     for (int i = 0; i < CUDA_UPLOAD_SLOTS; i++) {
         if (d->upload.is_free[i] != NULL)
             (void)cudaEventDestroy(d->upload.is_free[i]);
@@ -130,49 +138,87 @@ static int take_slot(struct cuda_device *d)
     return i;
 }
 
-/* Where an upload is in its source. */
+/* Rows as they lie on the host; uploaded one behind the other. */
 struct source {
-    const unsigned char *row;
-    size_t               row_bytes, offset, rows_left;
+    const unsigned char *rows;
+    size_t               row_bytes;
     int64_t              row_stride;
 };
 
-static size_t fill_slot(unsigned char *slot, struct source *s)
+/* Bytes [at, at + n) of the rows, in pieces of unit_bytes that threads share out. */
+struct copy {
+    unsigned char       *to;
+    const struct source *from;
+    size_t               at, n, unit_bytes;
+};
+
+static void copy_range(unsigned char *to, const struct source *s, size_t at, size_t n)
 {
-    size_t used = 0;
+    size_t offset = at % s->row_bytes;
 
-    while (used < CUDA_UPLOAD_SLOT_BYTES && s->rows_left > 0) {
-        size_t n = s->row_bytes - s->offset, room = CUDA_UPLOAD_SLOT_BYTES - used;
+    for (int64_t row = (int64_t)(at / s->row_bytes); n > 0; row++) {
+        size_t part = s->row_bytes - offset < n ? s->row_bytes - offset : n;
 
-        n = n < room ? n : room;
-        memcpy(slot + used, s->row + s->offset, n);
-        used += n;
-        s->offset += n;
-        if (s->offset == s->row_bytes) {
-            s->offset = 0;
-            s->row += --s->rows_left > 0 ? s->row_stride : 0;
-        }
+        memcpy(to, s->rows + row * s->row_stride + offset, part);
+        to += part;
+        n -= part;
+        offset = 0;
     }
-    return used;
+}
+
+static void copy_units(void *ctx, int32_t member, int32_t first, int32_t end)
+{
+    const struct copy *c = ctx;
+    size_t             from = (size_t)first * c->unit_bytes, until = (size_t)end * c->unit_bytes;
+
+    (void)member;
+    until = until < c->n ? until : c->n;
+    copy_range(c->to + from, c->from, c->at + from, until - from);
+}
+
+static inline int32_t count_copiers(void)
+{
+    cpu_set_t allowed;
+
+    if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0)
+        return 1;
+    return CPU_COUNT(&allowed) < COPIERS_MAX ? (int32_t)CPU_COUNT(&allowed) : COPIERS_MAX;
+}
+
+/* Copying is what limits loading: one thread reaches a fraction of what the bus takes. */
+static void fill_slot(struct cuda_upload *u, struct copy *c)
+{
+    c->unit_bytes = PHX_CUDA_COPY_BYTES;
+    if (c->n > c->unit_bytes && u->team == NULL && !u->is_alone) {
+        u->team = phx_team_create(PHX_CUDA_COPY_THREADS, false, 0);
+        u->is_alone = u->team == NULL; /* without further threads it is slower, not wrong */
+    }
+    if (u->team != NULL)
+        phx_team_run(u->team, (int32_t)((c->n + c->unit_bytes - 1) / c->unit_bytes), copy_units, c);
+    else
+        copy_range(c->to, c->from, c->at, c->n);
 }
 
 void phx_cuda_upload_rows(struct cuda_device *d, void *to, const void *host, size_t row_bytes, int64_t row_stride,
                           size_t n_rows)
 {
-    struct source  s = {host, row_bytes, 0, row_bytes > 0 ? n_rows : 0, row_stride};
-    unsigned char *at = to;
+    struct source  s = {host, row_bytes, row_stride};
+    size_t         all = row_bytes * n_rows;
+    unsigned char *first = to;
 
-    while (s.rows_left > 0) {
-        int    i = take_slot(d);
-        size_t n;
+    for (size_t at = 0, n; at < all; at += n) {
+        int         i = take_slot(d);
+        struct copy c = {.from = &s, .at = at};
 
         if (i < 0)
             return;
-        n = fill_slot(d->upload.slot[i], &s);
-        if (!phx_cuda_check(d, cudaMemcpyAsync(at, d->upload.slot[i], n, cudaMemcpyHostToDevice, d->stream), "upload") ||
+        n = all - at < CUDA_UPLOAD_SLOT_BYTES ? all - at : CUDA_UPLOAD_SLOT_BYTES;
+        c.to = d->upload.slot[i];
+        c.n = n;
+        fill_slot(&d->upload, &c);
+        if (!phx_cuda_check(d, cudaMemcpyAsync(first + at, d->upload.slot[i], n, cudaMemcpyHostToDevice, d->stream), "upload") ||
             !phx_cuda_check(d, cudaEventRecord(d->upload.is_free[i], d->stream), "upload"))
             return;
-        at += n;
     }
 }
 

@@ -6,7 +6,8 @@
 
 #include "rpc/base/mem.h"
 
-enum { PANEL_ROWS = 16, SCALE_NAN = 255 };
+/* A device is waited for seldom, so that it copies and packs while the next bytes are read. */
+enum { PANEL_ROWS = 16, SCALE_NAN = 255, UNCHECKED_BYTES = 512 << 20 };
 
 enum phx_dtype phx_pack_dtype(const struct phx_ckpt_tensor *t)
 {
@@ -42,6 +43,27 @@ static int check_backend(struct phx_packer *p, const char *name, int code, struc
     return phx_fail(err, code, "%s: %s", name, what != NULL ? what : "the backend failed");
 }
 
+static int check_packed(struct phx_packer *p, const char *name, uint64_t size_bytes, struct phx_err *err)
+{
+    const char *what = NULL;
+
+    p->unchecked_bytes += size_bytes;
+    if (phx_backend_is_host(p->backend))
+        return check_backend(p, name, PHX_E_INTERNAL, err);
+    if (p->unchecked_bytes < UNCHECKED_BYTES)
+        return 0;
+    p->unchecked_bytes = 0;
+    if (phx_backend_sync(p->backend, &what) == 0)
+        return 0;
+    return phx_fail(err, PHX_E_INTERNAL, "%s, or a tensor before it: %s", name,
+                    what != NULL ? what : "the backend failed");
+}
+
+int phx_pack_finish(struct phx_packer *p, struct phx_err *err)
+{
+    return check_backend(p, "weights", PHX_E_INTERNAL, err);
+}
+
 int phx_pack_create(struct phx_packer *p, const char *what, const struct phx_weight_desc *desc,
                     struct phx_weight **out, struct phx_err *err)
 {
@@ -50,7 +72,7 @@ int phx_pack_create(struct phx_packer *p, const char *what, const struct phx_wei
     if (p->is_listing)
         return 0;
     *out = phx_weight_create(p->backend, desc);
-    int code = check_backend(p, what, PHX_E_NOMEM, err);
+    int code = *out == NULL ? check_backend(p, what, PHX_E_NOMEM, err) : 0;
     if (code != 0)
         return code;
     if (*out == NULL)
@@ -66,8 +88,10 @@ int phx_pack_alloc(struct phx_packer *p, const char *what, int32_t rows, int32_t
     if (p->is_listing)
         return 0;
     void *data = phx_backend_alloc(p->backend, size_bytes);
-    if (data == NULL)
-        return phx_fail(err, PHX_E_NOMEM, "%s: no memory for %zu bytes", what, size_bytes);
+    if (data == NULL) {
+        int code = check_backend(p, what, PHX_E_NOMEM, err); /* a device knows more */
+        return code != 0 ? code : phx_fail(err, PHX_E_NOMEM, "%s: no memory for %zu bytes", what, size_bytes);
+    }
     p->allocated_bytes += size_bytes;
     *out = phx_view(data, rows, columns);
     return 0;
@@ -209,7 +233,7 @@ int phx_pack_rect(struct phx_packer *p, struct phx_weight *w, const struct phx_r
         if (code != 0)
             return code;
         phx_weight_pack(p->backend, w, &piece.source);
-        code = check_backend(p, r->tensor->name, PHX_E_INTERNAL, err);
+        code = check_packed(p, r->tensor->name, piece.size_bytes, err);
         if (code != 0)
             return code;
         if (!r->is_kept)
@@ -273,7 +297,7 @@ int phx_pack_vector(struct phx_packer *p, const struct phx_ckpt_tensor *t, int64
     for (int32_t i = 0; i < n; i++)
         host[i] = element(t, first + i * step);
     phx_upload(p->backend, (float *)dst.data + dst_first, host, (size_t)n * sizeof *host);
-    int code = check_backend(p, t->name, PHX_E_INTERNAL, err);
+    int code = check_packed(p, t->name, (uint64_t)n * sizeof *host, err);
     phx_mem_free(host);
     advance(p, (uint64_t)n * sizeof *host);
     return code;

@@ -13,6 +13,7 @@ struct phx_packer {
     void    *progress_ctx;
     uint64_t done_bytes, total_bytes;
     uint64_t allocated_bytes; /* of backend memory */
+    uint64_t unchecked_bytes; /* packed since the backend was asked for errors */
     int64_t  chunk_bytes;     /* of a file at a time, about */
     struct phx_ahead *ahead;  /* told of each packed piece; may be NULL */
     bool     is_listing;      /* nothing is packed: ahead hears of the pieces to come, total_bytes sums them up */
@@ -52,6 +53,9 @@ int phx_pack_alloc(struct phx_packer *p, const char *what, int32_t rows, int32_t
 int phx_pack_vector(struct phx_packer *p, const struct phx_ckpt_tensor *t, int64_t first,
                     int64_t step, int32_t n, struct phx_tensor dst, int64_t dst_first,
                     struct phx_err *err) PHX_CHECKED;
+
+/* Waits for all that was packed: a device may tell of an error late. */
+int phx_pack_finish(struct phx_packer *p, struct phx_err *err) PHX_CHECKED;
 
 /* The storage type of a float tensor, and the wider one of two (equal, or F32). */
 enum phx_dtype phx_pack_dtype(const struct phx_ckpt_tensor *t);

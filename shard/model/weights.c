@@ -408,6 +408,8 @@ int phx_weights_load(const struct phx_model_options *o, const struct phx_checkpo
     int code = start_ahead(&l, err);
     if (code == 0)
         code = walk(&l, o->part, w, err);
+    if (code == 0)
+        code = phx_pack_finish(&l.packer, err);
     phx_ahead_destroy(l.packer.ahead);
     w->size_bytes = l.packer.allocated_bytes;
     if (code == 0 && o->progress != NULL)

@@ -42,6 +42,10 @@ struct phx_emu {
     /* graphs: the n-th instantiation or launch fails; counted; how many there are now */
     int     fail_instantiate, fail_graph_launch;
     int64_t n_graph_launches, n_graphs;
+    /* Threads that fill pinned memory, and what one takes at a time; set anew by reset(). */
+    int     copy_threads;
+    size_t  copy_bytes;
+    int     is_sink; /* copies and kernels do nothing: what the host does can be timed */
 };
 
 extern struct phx_emu phx_emu; /* inside the module */

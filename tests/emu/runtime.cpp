@@ -56,7 +56,7 @@ void drain();
 
 extern "C" __attribute__((visibility("default"))) struct phx_emu phx_emu;
 struct phx_emu phx_emu = {13000, 1, 90, 132, (size_t)4 << 30, 227 << 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, reset, 0, 0, 0,
-                          256, 5000, 65536, 1 << 20, 1, drain, 0, 0, 0, 0};
+                          256, 5000, 65536, 1 << 20, 1, drain, 0, 0, 0, 0, 2, (size_t)256 << 10, 0};
 
 namespace {
 
@@ -93,6 +93,9 @@ void reset()
     phx_emu.page_bytes = 1;
     phx_emu.fail_instantiate = phx_emu.fail_graph_launch = 0;
     phx_emu.n_graph_launches = 0;
+    phx_emu.copy_threads = 2;
+    phx_emu.copy_bytes = (size_t)256 << 10;
+    phx_emu.is_sink = 0;
     dead = last_error = cudaSuccess;
 }
 
@@ -190,6 +193,8 @@ void enqueue(phx_emu_stream *s, std::function<void()> work)
         s->capture->work.push_back(std::move(work));
         return;
     }
+    if (phx_emu.is_sink)
+        return;
     s->work.push_back(std::move(work));
     s->n_queued++;
     if (s->work.size() >= QUEUE_MAX)
@@ -213,7 +218,8 @@ cudaError_t take(std::map<uintptr_t, size_t> &memory, void **ptr, size_t size_by
 
     if (size_bytes == 0 || posix_memalign(&p, ALIGN_BYTES, size_bytes) != 0)
         return size_bytes == 0 ? cudaErrorInvalidValue : cudaErrorMemoryAllocation;
-    memset(p, 0xff, size_bytes < (size_t)POISON_MAX ? size_bytes : (size_t)POISON_MAX);
+    if (!phx_emu.is_sink)
+        memset(p, 0xff, size_bytes < (size_t)POISON_MAX ? size_bytes : (size_t)POISON_MAX);
     memory[reinterpret_cast<uintptr_t>(p)] = size_bytes;
     *ptr = p;
     return cudaSuccess;

@@ -260,13 +260,14 @@ static void pieces_of_memory_do_not_overlap_and_begin_as_zeros(void **state)
     phx_backend_close(b);
 }
 
-static void bulk_data_arrives_whole(void **state)
+static void bulk_data_arrives_whole(int copy_threads, size_t copy_bytes)
 {
     enum { BYTES = 23 * MIB + 5 };
     struct phx_backend *b = open_device();
     unsigned char      *host = test_calloc(BYTES, 1), *back = test_calloc(BYTES, 1), *device = phx_backend_alloc(b, BYTES);
 
-    (void)state;
+    emu->copy_threads = copy_threads;
+    emu->copy_bytes = copy_bytes;
     for (size_t i = 0; i < BYTES; i++)
         host[i] = (unsigned char)(i * 2654435761u >> 24);
     memcpy(back, host, BYTES);
@@ -279,6 +280,20 @@ static void bulk_data_arrives_whole(void **state)
     test_free(host);
     test_free(back);
     phx_backend_close(b);
+}
+
+static void bulk_data_arrives_whole_by_one_thread(void **state)
+{
+    (void)state;
+    bulk_data_arrives_whole(1, 65536);
+}
+
+static void bulk_data_arrives_whole_by_many_threads(void **state)
+{
+    (void)state;
+    bulk_data_arrives_whole(2, 65536);
+    bulk_data_arrives_whole(4, 100003);
+    bulk_data_arrives_whole(3, (size_t)4 * MIB);
 }
 
 /* ---- a step's arrays -------------------------------------------------------------------------- */
@@ -442,7 +457,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(memory_that_runs_out_in_a_step_fails_the_step_alone, start, finish),
         cmocka_unit_test_setup_teardown(too_many_rows_for_the_ring_are_refused, start, finish),
         cmocka_unit_test_setup_teardown(pieces_of_memory_do_not_overlap_and_begin_as_zeros, start, finish),
-        cmocka_unit_test_setup_teardown(bulk_data_arrives_whole, start, finish),
+        cmocka_unit_test_setup_teardown(bulk_data_arrives_whole_by_one_thread, start, finish),
+        cmocka_unit_test_setup_teardown(bulk_data_arrives_whole_by_many_threads, start, finish),
         cmocka_unit_test_setup_teardown(rows_of_a_step_go_up_once, start, finish),
         cmocka_unit_test_setup_teardown(ops_neither_wait_nor_allocate, start, finish),
         cmocka_unit_test_setup_teardown(a_refused_launch_fails_the_step_alone, start, finish),

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "kernels/cpu/team.h"
+#include "kernels/team.h"
 
 enum { UNITS_MAX = 200 };
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "kernels/cpu/team.h"
+#include "kernels/team.h"
 
 #include <linux/futex.h>
 #include <pthread.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Private to kernels/cpu: a team of threads that runs one job at a time.  Work is split statically over
+ * Private to kernels/: a team of threads that runs one job at a time.  Work is split statically over
  * outputs, never over a reduction, so the team's size does not change a bit of any result. */
-#ifndef PHX_KERNELS_CPU_TEAM_H
-#define PHX_KERNELS_CPU_TEAM_H
+#ifndef PHX_KERNELS_TEAM_H
+#define PHX_KERNELS_TEAM_H
 
 #include <stdbool.h>
 #include <stdint.h>
