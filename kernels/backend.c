@@ -28,6 +28,7 @@ struct phx_backend *phx_backend_open(const char *name, const struct phx_backend_
         b->ops = phx_module_load(name, &b->module, why, why_size);
     else
         (void)snprintf(why, why_size, "backend '%.20s' is unknown: cpu or cuda", name);
+    b->is_eager = options != NULL && options->is_eager;
     if (b->ops != NULL)
         b->device = b->ops->open(options != NULL ? options : &defaults, &b->isa, &b->n_threads, why,
                                  why_size);

@@ -247,6 +247,9 @@ struct phx_step_inputs {
     bool                    is_recordable; /* nothing but ops of the backend happens until the end */
 };
 
+/* Whether steps may be recorded at all: then it pays to fill batches up to few sizes. */
+bool phx_step_can_record(const struct phx_backend *b);
+
 /* Begins a step: checks the inputs once for all its ops and sends them to the device.  False: the ops are to be called
  * now.  True: those of an earlier step of equal numbers are on their way again with these inputs, and none is
  * to be called.  Either way phx_step_end() follows. */

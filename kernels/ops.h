@@ -92,6 +92,7 @@ struct phx_backend {
     void                 *module; /* of phx_module_load, or NULL */
     const char           *isa;
     int32_t               n_threads;
+    bool                  is_eager; /* as it was opened */
     phx_trace_fn          trace;
     void                 *trace_ctx;
     const struct phx_step_inputs *step; /* between its begin and its end; checked */

@@ -15,6 +15,11 @@ static bool check_inputs(struct phx_backend *b, const struct phx_step_inputs *in
            check_blocks(b, op, in->spans, &in->kv->desc, in->window);
 }
 
+bool phx_step_can_record(const struct phx_backend *b)
+{
+    return b->ops->step_begin != NULL && !b->is_eager && b->trace == NULL;
+}
+
 bool phx_step_begin(struct phx_backend *b, const struct phx_step_inputs *in)
 {
     struct phx_step_inputs here = *in;

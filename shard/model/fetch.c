@@ -195,14 +195,16 @@ void phx_forward_order(struct phx_model *m, const struct phx_batch *batch)
     const struct phx_logits_shape shape = shape_of(m);
 
     phx_logits_order(batch, &shape, &m->order);
+    for (int32_t i = 0; i < batch->n_pads; i++)
+        m->order.rows[batch->n_logits + i] = batch->n_rows - batch->n_pads + i;
 }
 
-void phx_forward_fetch(struct phx_model *m, const struct phx_step *s, struct phx_tensor logits)
+void phx_forward_fetch(struct phx_model *m, const struct phx_batch *batch, struct phx_tensor logits)
 {
     const struct small small = lay_out(&m->order);
     bool               is_host = phx_backend_is_host(m->backend), is_split_up = m->part_logits.data != NULL;
 
-    if (s->batch->n_logits == 0)
+    if (batch->n_logits == 0)
         return;
     if (is_host || (is_split_up && !phx_transit_is_queued(&m->transit)))
         phx_forward_sync(m);
@@ -213,11 +215,11 @@ void phx_forward_fetch(struct phx_model *m, const struct phx_step *s, struct phx
     if (m->part.tp != 0)
         return;
     if (!is_host && (!is_split_up || phx_transit_is_queued(&m->transit))) {
-        read_device(m, s->batch, logits, &small);
+        read_device(m, batch, logits, &small);
         phx_forward_sync(m);
     }
-    if (s->batch->wants != NULL && m->failure == 0)
-        tell(m, s->batch, &small);
+    if (batch->wants != NULL && m->failure == 0)
+        tell(m, batch, &small);
 }
 
 int phx_model_late_logits(struct phx_model *m, int32_t i, float *row, struct phx_err *err)

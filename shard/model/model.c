@@ -317,6 +317,17 @@ static bool is_possible(const struct phx_model *m, const struct phx_logits_want 
 }
 
 /* The same batch and limits on every rank give the same answer, so all refuse before any collective. */
+/* In host memory logits lie where the caller has room for the wanted ones alone. */
+static int check_pads(const struct phx_model *m, const struct phx_batch *batch, struct phx_err *err)
+{
+    int32_t n = batch->n_pads, end = batch->spans.n_seqs;
+    bool    is_good = !phx_backend_is_host(m->backend) && n > 0 && n < end && n <= m->limits.max_logits - batch->n_logits &&
+                   (batch->n_logits == 0 || batch->logit_rows[batch->n_logits - 1] < batch->n_rows - n);
+    for (int32_t i = end - n; is_good && i < end; i++)
+        is_good = batch->spans.n_rows[i] == 1;
+    return is_good ? 0 : phx_fail(err, PHX_E_INVALID, "%d of %d rows cannot be pads", n, batch->n_rows);
+}
+
 static int check_batch(const struct phx_model *m, const struct phx_batch *batch,
                        struct phx_tensor logits, struct phx_err *err)
 {
@@ -343,7 +354,8 @@ static int check_batch(const struct phx_model *m, const struct phx_batch *batch,
     phx_assert(!is_reader || batch->n_logits == 0 ||
                (logits.data != NULL && logits.dim[0] == batch->n_logits &&
                 logits.dim[1] == m->config->vocab_size));
-    return check_spans(m, batch, err);
+    int code = check_spans(m, batch, err);
+    return code == 0 && batch->n_pads != 0 ? check_pads(m, batch, err) : code;
 }
 
 static struct phx_step step_of(const struct phx_model *m, const struct phx_batch *batch)
@@ -393,7 +405,13 @@ static void compute(struct phx_model *m, const struct phx_step *s, struct phx_te
         phx_forward_head(m, s, logits);
 }
 
-/* Computes the step, or has it replayed: alone in its tensor group a rank needs nobody between two layers. */
+/* Alone in its tensor group a rank needs nobody between two layers. */
+bool phx_model_can_record(const struct phx_model *m)
+{
+    return m->part.tp_size == 1 && phx_step_can_record(m->backend);
+}
+
+/* Computes the step, or has it replayed. */
 static void compute_or_replay(struct phx_model *m, const struct phx_step *s, struct phx_tensor logits)
 {
     const struct phx_batch *batch = s->batch;
@@ -401,7 +419,7 @@ static void compute_or_replay(struct phx_model *m, const struct phx_step *s, str
     struct phx_step_inputs in = {
         .model = m, .n_rows = batch->n_rows, .ids = is_first ? batch->tokens : NULL,
         .n_picked = is_last ? batch->n_logits : 0, .picked = batch->logit_rows,
-        .spans = &batch->spans, .kv = m->kv, .window = m->window, .is_recordable = m->part.tp_size == 1};
+        .spans = &batch->spans, .kv = m->kv, .window = m->window, .is_recordable = phx_model_can_record(m)};
     if (!phx_step_begin(m->backend, &in))
         compute(m, s, logits);
     while (phx_step_end(m->backend)) /* it was to be recorded and could not be */
@@ -417,6 +435,7 @@ int phx_model_step(struct phx_model *m, const struct phx_batch *batch, struct ph
     struct phx_batch ordered = *batch;
     phx_forward_order(m, batch);
     ordered.logit_rows = m->order.rows;
+    ordered.n_logits += batch->n_pads;
     struct phx_step s = step_of(m, &ordered);
     bool            is_last = m->part.pp == m->part.pp_size - 1;
     m->failure = 0;
@@ -426,7 +445,7 @@ int phx_model_step(struct phx_model *m, const struct phx_batch *batch, struct ph
     if (batch->meanwhile != NULL && !phx_backend_is_host(m->backend))
         batch->meanwhile(batch->ctx);
     if (is_last)
-        phx_forward_fetch(m, &s, logits);
+        phx_forward_fetch(m, batch, logits);
     agree(m);
     if (!is_last) {
         code = phx_transit_send(&m->transit, s.x, m->failure);

@@ -48,6 +48,8 @@ struct phx_batch {
     const int32_t   *logit_rows; /* ... ascending */
     const struct phx_logits_want *wants; /* [n_logits], the same on every rank; NULL: all of all, in order */
     struct phx_logits_got        *got;   /* [n_logits], filled on tp 0 of the last stage when there are wants */
+    int32_t          n_pads;     /* The last so many rows, each a sequence of its own, repeat another row to fill the step up:
+                                  * token, position and blocks.  Their logits are computed besides, and nobody gets them. */
     void           (*meanwhile)(void *ctx); /* called once while a device computes, before anybody waits for it; */
     void            *ctx;                   /* not on a host backend, whose part is done by then.  NULL: nothing */
 };
@@ -77,6 +79,9 @@ struct phx_model;
 int  phx_model_open(const struct phx_model_options *options, const struct phx_checkpoint *checkpoint,
                     struct phx_model **out, struct phx_err *err) PHX_CHECKED;
 void phx_model_close(struct phx_model *m);
+
+/* Whether this rank's steps may be recorded and repeated: then it pays to pad batches to few sizes. */
+bool phx_model_can_record(const struct phx_model *m);
 
 /* This stage's part of a step: receives from the previous stage, computes its layers, sends on; the last
  * stage fills logits [n_logits, V], host memory, on tp 0 (data may be NULL elsewhere): every row in order, or those of

@@ -105,7 +105,7 @@ void phx_forward_head(struct phx_model *m, const struct phx_step *s, struct phx_
 /* In which order the rows of logits are computed. */
 void phx_forward_order(struct phx_model *m, const struct phx_batch *batch);
 /* What of them is wanted, to host memory on tp 0. */
-void phx_forward_fetch(struct phx_model *m, const struct phx_step *s, struct phx_tensor logits);
+void phx_forward_fetch(struct phx_model *m, const struct phx_batch *batch, struct phx_tensor logits);
 /* x += W_o attention(...) of the normed residual stream; the same in both architectures. */
 void phx_forward_attention(struct phx_model *m, const struct phx_layer *w, const struct phx_step *s);
 /* The sum over the tensor group, if it is more than this rank; a failure is kept for the end of the step. */

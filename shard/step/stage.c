@@ -5,6 +5,7 @@
 
 #include "rpc/base/log.h"
 #include "rpc/base/mem.h"
+#include "shard/step/pad.h"
 
 /* One running sequence as the plans told it. */
 struct slot {
@@ -236,6 +237,15 @@ static int32_t count_known(const struct phx_wire_seq *w)
     return w->pos + w->n_rows - count_results(w) + 1;
 }
 
+static void pad_batch(struct phx_stage *g, struct phx_batch *batch)
+{
+    const struct phx_plan_limits *l = &g->limits;
+    const struct phx_pad_room     room = {g->tokens, g->row, g->n_rows, g->pos, g->table,
+                                          l->max_seqs < l->max_rows ? l->max_seqs : l->max_rows};
+
+    phx_pad_batch(batch, &room, g->s->options->block_tokens);
+}
+
 static int build_batch(struct phx_stage *g, const struct phx_wire_plan *plan, struct phx_batch *batch,
                        struct phx_err *err)
 {
@@ -270,6 +280,8 @@ static int build_batch(struct phx_stage *g, const struct phx_wire_plan *plan, st
             g->logit_rows[batch->n_logits++] = batch->n_rows - n + j;
         }
     }
+    if (phx_model_can_record(g->s->model))
+        pad_batch(g, batch);
     return 0;
 }
 
