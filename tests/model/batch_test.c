@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Batches on backend cuda, the module beside this program (build/tests has the emulated one): many sequences decoded
- * together, in steps that are recorded and replayed as graphs, have the bits of each alone in steps that are not.
+ * together, in steps that are recorded and replayed as graphs, and filled up or not, have the bits of each alone in
+ * steps that are not.
  * Arguments: the largest batch, and how many tokens each sequence gets. */
 #include <dlfcn.h>
 #include <setjmp.h>
@@ -24,9 +25,10 @@ static int32_t       batch_max = 17, n_new = 5;
  * [BATCH_MAX][NEW_MAX][V]. */
 struct run {
     const struct golden *g;
-    int32_t              first, n;
+    int32_t              first, n, n_pads; /* copies of sequence `first`, in all steps but the one of prompts */
     int32_t             *tokens;
     float               *logits;
+    const int32_t       *fed; /* [BATCH_MAX][NEW_MAX] what goes in: the tokens chosen, which one rank alone knows */
 };
 
 static int32_t best_of(const float *row, int32_t V)
@@ -62,12 +64,23 @@ static void seat(const struct run *r, int32_t k, struct seats *s)
         s->row[i] = s->n_rows_all;
         s->n_rows[i] = k == 0 ? n_prompt : 1;
         s->pos[i] = k == 0 ? 0 : n_prompt + k - 1;
-        memcpy(s->tokens + s->row[i], k == 0 ? prompt : &r->tokens[seq * NEW_MAX + k - 1],
+        memcpy(s->tokens + s->row[i], k == 0 ? prompt : &r->fed[seq * NEW_MAX + k - 1],
                (size_t)s->n_rows[i] * sizeof(int32_t));
         s->n_rows_all += s->n_rows[i];
         s->last[i] = s->n_rows_all - 1;
         for (int32_t j = 0; j < CONTEXT_BLOCKS; j++)
             s->table[i * CONTEXT_BLOCKS + j] = (i * CONTEXT_BLOCKS + j) * 7 % (BATCH_MAX * CONTEXT_BLOCKS);
+    }
+}
+
+static void add_pads(int32_t n_seqs, int32_t n_pads, struct seats *s)
+{
+    for (int32_t i = n_seqs; i < n_seqs + n_pads; i++) {
+        s->row[i] = s->n_rows_all++;
+        s->n_rows[i] = 1;
+        s->pos[i] = s->pos[0];
+        s->tokens[s->row[i]] = s->tokens[0];
+        memcpy(s->table + (size_t)i * CONTEXT_BLOCKS, s->table, CONTEXT_BLOCKS * sizeof(int32_t));
     }
 }
 
@@ -80,13 +93,16 @@ static int run_rank(struct phx_rank *rank, void *ctx, struct phx_err *err)
 
     for (int32_t k = 0; k < n_new && rc == 0; k++) {
         struct phx_batch batch;
+        int32_t          n_pads = k > 0 ? r->n_pads : 0;
 
         seat(r, k, s);
+        add_pads(r->n, n_pads, s);
         batch = (struct phx_batch){.n_rows = s->n_rows_all, .tokens = s->tokens, .n_logits = r->n, .logit_rows = s->last,
-                                   .spans = {.n_seqs = r->n, .row = s->row, .n_rows = s->n_rows, .pos = s->pos,
+                                   .n_pads = n_pads,
+                                   .spans = {.n_seqs = r->n + n_pads, .row = s->row, .n_rows = s->n_rows, .pos = s->pos,
                                              .table = s->table, .table_stride = CONTEXT_BLOCKS}};
         rc = phx_model_step(rank->model, &batch, phx_view(logits, r->n, V), err);
-        for (int32_t i = 0; i < r->n && rc == 0; i++) {
+        for (int32_t i = 0; i < r->n && rc == 0 && rank->has_logits; i++) {
             ptrdiff_t at = (ptrdiff_t)(r->first + i) * NEW_MAX + k;
 
             r->tokens[at] = best_of(logits + (ptrdiff_t)i * V, V);
@@ -100,7 +116,9 @@ static int run_rank(struct phx_rank *rank, void *ctx, struct phx_err *err)
 
 static struct run make_run(const struct golden *g)
 {
-    return (struct run){.g = g, .tokens = phx_mem_calloc(BATCH_MAX * NEW_MAX, sizeof(int32_t)),
+    int32_t *tokens = phx_mem_calloc(BATCH_MAX * NEW_MAX, sizeof(int32_t));
+
+    return (struct run){.g = g, .tokens = tokens, .fed = tokens,
                         .logits = phx_mem_calloc(BATCH_MAX * NEW_MAX * (size_t)g->V, sizeof(float))};
 }
 
@@ -110,9 +128,9 @@ static void free_run(struct run *r)
     phx_mem_free(r->logits);
 }
 
-static void decode(struct run *r, int32_t first, int32_t n, bool is_eager)
+static void decode(struct run *r, int32_t first, int32_t n, int32_t pp, bool is_eager)
 {
-    struct phx_ranks_options o = harness_options(r->g, 1, 1);
+    struct phx_ranks_options o = harness_options(r->g, 1, pp);
     struct phx_err           err = {0};
 
     o.is_eager = is_eager;
@@ -142,26 +160,37 @@ static int64_t count_graphs(void)
     return emu != NULL ? emu->n_graph_launches : -1;
 }
 
+static void compare_size(struct run *together, const struct run *alone, int32_t n, int32_t pp, int32_t n_pads)
+{
+    const struct golden *g = alone->g;
+    int64_t              before = count_graphs();
+
+    together->n_pads = n_pads;
+    together->fed = pp > 1 ? alone->tokens : together->tokens;
+    decode(together, 0, n, pp, false);
+    if (before >= 0 && count_graphs() < before + pp * (n_new - 2))
+        fail_msg("%s: a batch of %d was not replayed", g->dir, n);
+    for (int32_t s = 0; s < n; s++) {
+        size_t at = (size_t)s * NEW_MAX;
+
+        assert_same_bits(together->logits + at * (size_t)g->V, alone->logits + at * (size_t)g->V, n_new, g->V, g->dir);
+        assert_memory_equal(together->tokens + at, alone->tokens + at, (size_t)n_new * sizeof(int32_t));
+    }
+    memset(together->tokens, 0, BATCH_MAX * NEW_MAX * sizeof(int32_t));
+    memset(together->logits, 0, BATCH_MAX * NEW_MAX * (size_t)g->V * sizeof(float));
+}
+
 static void compare(const struct golden *g)
 {
     struct run alone = make_run(g), together = make_run(g);
 
     for (int32_t i = 0; i < batch_max; i++)
-        decode(&alone, i, 1, true);
-    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]) && sizes[i] <= batch_max; i++) {
-        int64_t before = count_graphs();
-
-        decode(&together, 0, sizes[i], false);
-        if (before >= 0 && count_graphs() < before + n_new - 2)
-            fail_msg("%s: a batch of %d was not replayed", g->dir, sizes[i]);
-        for (int32_t s = 0; s < sizes[i]; s++) {
-            size_t at = (size_t)s * NEW_MAX;
-
-            assert_same_bits(together.logits + at * (size_t)g->V, alone.logits + at * (size_t)g->V, n_new, g->V, g->dir);
-            assert_memory_equal(together.tokens + at, alone.tokens + at, (size_t)n_new * sizeof(int32_t));
-        }
-        memset(together.tokens, 0, BATCH_MAX * NEW_MAX * sizeof(int32_t));
-        memset(together.logits, 0, BATCH_MAX * NEW_MAX * (size_t)g->V * sizeof(float));
+        decode(&alone, i, 1, 1, true);
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]) && sizes[i] <= batch_max; i++)
+        compare_size(&together, &alone, sizes[i], 1, 0);
+    if (batch_max >= 9) {
+        compare_size(&together, &alone, 9, 1, 7);
+        compare_size(&together, &alone, 9, 2, 3);
     }
     free_run(&alone);
     free_run(&together);
