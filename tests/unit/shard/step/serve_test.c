@@ -198,7 +198,7 @@ static void draining_ends_what_runs_and_takes_nothing_new(void **state)
     fake_daemon_submit(&d, 1, 50);
     send_drain(0);
     fake_daemon_submit(&d, 2, 5);
-    leaves_in_good_order(10);
+    leaves_in_good_order(60);
     assert_int_equal(tokens_of(1), 50);
     assert_int_equal(end_of(2)->finish, PHX_FINISH_ERROR);
     assert_int_equal(end_of(2)->error_code, PHX_E_BUSY);
