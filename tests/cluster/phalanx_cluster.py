@@ -32,11 +32,12 @@ def children_of(pid):
 class Cluster:
     """One `phalanx up` in a folder of its own."""
 
-    def __init__(self, folder, tp=1, pp=1, model=DEMO, extra=()):
+    def __init__(self, folder, tp=1, pp=1, model=DEMO, extra=(), programs=BIN, backend="cpu"):
         self.folder = Path(folder)
         self.log_path = self.folder.parent / (self.folder.name + ".log")
-        self.command = [str(BIN / "phalanx"), "up", str(model), "--tp", str(tp), "--pp", str(pp),
-                        "--threads", "1", "--listen", "127.0.0.1:0", "--grpc", "127.0.0.1:0",
+        on = ["--threads", "1"] if backend == "cpu" else ["--backend", backend]
+        self.command = [str(Path(programs) / "phalanx"), "up", str(model), "--tp", str(tp), "--pp", str(pp),
+                        *on, "--listen", "127.0.0.1:0", "--grpc", "127.0.0.1:0",
                         "--data", str(self.folder), "--json", *extra]
         self.process = None
         self.ready = None
