@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/hopper.h"
 #include "kernels/cuda/library.h"
 #include "kernels/cuda/step.h"
 #include "kernels/memory.h"
@@ -153,7 +154,7 @@ static bool make_stream(struct cuda_device *d, bool is_eager)
         return false;
     d->fault = fault;
     *d->fault = CUDA_FAULT_NONE;
-    return phx_cuda_step_open(d, is_eager) && phx_cuda_stage_open(d);
+    return phx_cuda_step_open(d, is_eager) && phx_cuda_stage_open(d) && phx_cuda_hopper_probe(d) == 0;
 }
 
 void phx_cuda_close(void *device)

@@ -23,6 +23,9 @@ enum {
 /* What kernels say through phx_fault(); sync turns it into text. */
 enum cuda_fault { CUDA_FAULT_NONE = 0, CUDA_FAULT_EXPERT_ID };
 
+/* Products on warpgroups (hopper.h). */
+enum cuda_hopper_state { CUDA_HOPPER_MISSING = 0, CUDA_HOPPER_OTHER_BITS, CUDA_HOPPER_SAME_BITS };
+
 /* One ring of pinned memory and its mirror on the device; it starts again at every sync outside a step, so that equal
  * steps put equal arrays at equal addresses. */
 struct cuda_staging {
@@ -72,6 +75,7 @@ struct cuda_device {
     int                 sm_count;
     size_t              shared_max; /* bytes a block may have */
     char                isa[16];    /* "sm_90" */
+    enum cuda_hopper_state hopper;
     struct cuda_staging staging;
     struct cuda_upload  upload;
     struct cuda_pool    pool;

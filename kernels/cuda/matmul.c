@@ -2,6 +2,7 @@
  * A product on the kernel that pick_matmul.c names.  Large steps go through in passes of rows, which changes no bit. */
 #include "kernels/cuda/matmul.h"
 
+#include "kernels/cuda/hopper.h"
 #include "kernels/cuda/library.h"
 #include "kernels/cuda/pick_matmul.h"
 
@@ -18,7 +19,7 @@ static struct x_bytes count_x(const struct cuda_cut *cut, bool is_i8, int32_t n_
 {
     size_t tiles = ((size_t)n_rows + CUDA_X_ROWS - 1) / CUDA_X_ROWS;
 
-    return (struct x_bytes){tiles * (size_t)cut->n_blocks * CUDA_X_BLOCK_BYTES,
+    return (struct x_bytes){cuda_atoms_bytes(cut, tiles * CUDA_X_ROWS), /* with room for an odd last block's neighbour */
                             is_i8 ? tiles * CUDA_X_ROWS * (size_t)cut->n_groups * sizeof(float) : 0};
 }
 
@@ -58,8 +59,21 @@ static bool launch_kernel(struct cuda_device *d, const struct cuda_matmul_choice
     switch (c->kernel) {
     case CUDA_MATMUL_FLOAT: rc = phx_cuda_matmul_float(d->stream, p, c->x_rows); break;
     case CUDA_MATMUL_STREAM: rc = phx_cuda_matmul_stream(d->stream, p, c->row_tiles, c->x_tiles); break;
+    case CUDA_MATMUL_HOPPER: rc = phx_cuda_matmul_hopper(d->stream, p, d->sm_count); break;
     default: rc = phx_cuda_matmul_tile(d->stream, p, c->kernel == CUDA_MATMUL_TILE_LARGE); break;
     }
+    return phx_cuda_check(d, rc, OP);
+}
+
+static bool round_rows(struct cuda_device *d, enum cuda_matmul_kernel kernel, const struct cuda_round *r)
+{
+    int rc;
+
+    if (r->cut.n_blocks == 0)
+        return true;
+    rc = r->scale != NULL              ? phx_cuda_quantise_rows(d->stream, r)
+         : kernel == CUDA_MATMUL_HOPPER ? phx_cuda_round_atoms(d->stream, r)
+                                       : phx_cuda_round_rows(d->stream, r);
     return phx_cuda_check(d, rc, OP);
 }
 
@@ -76,8 +90,7 @@ static bool multiply_pass(struct cuda_device *d, const struct cuda_matmul_choice
         return false;
     if (is_i8)
         r.scale = (float *)(void *)(scratch + x.data);
-    if (cut->n_blocks > 0 &&
-        !phx_cuda_check(d, is_i8 ? phx_cuda_quantise_rows(d->stream, &r) : phx_cuda_round_rows(d->stream, &r), OP))
+    if (!round_rows(d, c->kernel, &r))
         return false;
     p->x = NULL;
     p->rounded = scratch;
@@ -97,7 +110,7 @@ const char *phx_cuda_matmul(void *device, struct phx_tensor out, struct phx_tens
 
     if (x.dim[0] == 0)
         return NULL;
-    c = phx_cuda_pick_matmul(d->compute, d->is_fast, d->sm_count, &w->desc, x.dim[0]);
+    c = phx_cuda_pick_matmul(d->compute, d->is_fast, phx_cuda_hopper_is_usable(d), d->sm_count, &w->desc, x.dim[0]);
     if (c.kernel == CUDA_MATMUL_FLOAT || !c.is_rounded_first) {
         (void)launch_kernel(d, &c, &whole); /* it has kept the reason */
         return NULL;
@@ -108,8 +121,11 @@ const char *phx_cuda_matmul(void *device, struct phx_tensor out, struct phx_tens
         p.x += row * x.stride0;
         p.out += row * out.stride0;
         p.n_rows = x.dim[0] - row < pass ? x.dim[0] - row : pass;
-        if (c.kernel == CUDA_MATMUL_LIBRARY && phx_cuda_library_multiply(d, &p))
-            continue;
+        if (c.kernel == CUDA_MATMUL_LIBRARY) {
+            if (phx_cuda_library_multiply(d, &p))
+                continue;
+            c = phx_cuda_pick_matmul(d->compute, false, phx_cuda_hopper_is_usable(d), d->sm_count, &w->desc, x.dim[0]);
+        }
         if (!multiply_pass(d, &c, &p))
             break;
     }

@@ -57,6 +57,10 @@ struct cuda_product {
 int phx_cuda_matmul_stream(cudaStream_t stream, const struct cuda_product *call, int row_tiles, int x_tiles);
 /* Warps share out the outputs; operands through shared memory.  64 x 64 outputs and rows, or 128 x 128 (one slice only). */
 int phx_cuda_matmul_tile(cudaStream_t stream, const struct cuda_product *call, bool is_large);
+/* On warpgroups (hopper_tile.cuh), BF16 and MXFP4; n_blocks blocks of the grid stay.  rounded: a struct cuda_atoms' data, of all
+ * rows, as phx_cuda_round_atoms() makes it of a cuda_round. */
+int phx_cuda_matmul_hopper(cudaStream_t stream, const struct cuda_product *call, int32_t n_blocks);
+int phx_cuda_round_atoms(cudaStream_t stream, const struct cuda_round *call);
 /* float32; x_rows of 1 or 8 at a time. */
 int phx_cuda_matmul_float(cudaStream_t stream, const struct cuda_product *call, int x_rows);
 

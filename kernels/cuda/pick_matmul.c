@@ -4,6 +4,7 @@
 enum {
     STREAM_ROWS_MAX = 32,
     SMALL_ROWS_MAX = 64,
+    HOPPER_ROWS_MIN = 64, /* predicted, not measured: half a piece of 128 rows is filled */
     LIBRARY_ROWS_MIN = 512, /* below that bringing the weights into the library's order costs more than it gains */
     TILE = 128
 };
@@ -30,7 +31,7 @@ static struct cuda_matmul_choice pick_stream(int sm_count, const struct phx_weig
     return c;
 }
 
-struct cuda_matmul_choice phx_cuda_pick_matmul(enum phx_compute compute, bool is_fast, int sm_count,
+struct cuda_matmul_choice phx_cuda_pick_matmul(enum phx_compute compute, bool is_fast, bool has_warpgroups, int sm_count,
                                                const struct phx_weight_desc *w, int32_t n_rows)
 {
     struct cuda_matmul_choice c = {.is_rounded_first = true};
@@ -41,6 +42,8 @@ struct cuda_matmul_choice phx_cuda_pick_matmul(enum phx_compute compute, bool is
         return pick_stream(sm_count, w, n_rows);
     if (is_fast && w->dtype == PHX_DTYPE_BF16 && n_rows >= LIBRARY_ROWS_MIN)
         c.kernel = CUDA_MATMUL_LIBRARY;
+    else if (has_warpgroups && w->dtype != PHX_DTYPE_I8 && n_rows >= HOPPER_ROWS_MIN)
+        c.kernel = CUDA_MATMUL_HOPPER;
     else if (w->n_slices == 1 && n_rows > SMALL_ROWS_MAX && divide_up(w->n, TILE) * divide_up(n_rows, TILE) >= sm_count)
         c.kernel = CUDA_MATMUL_TILE_LARGE;
     else
@@ -50,7 +53,7 @@ struct cuda_matmul_choice phx_cuda_pick_matmul(enum phx_compute compute, bool is
 
 const char *phx_cuda_matmul_kernel_name(enum cuda_matmul_kernel kernel)
 {
-    static const char *const names[] = {"", "float", "stream", "tile", "large tile", "library"};
+    static const char *const names[] = {"", "float", "stream", "tile", "large tile", "hopper", "library"};
 
     return names[kernel];
 }

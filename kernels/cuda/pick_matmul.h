@@ -15,6 +15,7 @@ enum cuda_matmul_kernel {
     CUDA_MATMUL_STREAM,    /* mma, warps share out the k: few rows */
     CUDA_MATMUL_TILE,      /* mma, 64 outputs x 64 rows */
     CUDA_MATMUL_TILE_LARGE, /* mma, 128 x 128 */
+    CUDA_MATMUL_HOPPER,      /* wgmma of a Hopper device, 128 x 128 or, of slices, 128 x 64 */
     CUDA_MATMUL_LIBRARY    /* cuBLASLt, where it is there */
 };
 
@@ -28,7 +29,8 @@ struct cuda_matmul_choice {
 
 /* Whether products with such weights go to the matrix unit. */
 bool phx_cuda_is_rounded(enum phx_compute compute, enum phx_dtype dtype);
-struct cuda_matmul_choice phx_cuda_pick_matmul(enum phx_compute compute, bool is_fast, int sm_count,
+/* has_warpgroups: products on warpgroups may be used (hopper.h). */
+struct cuda_matmul_choice phx_cuda_pick_matmul(enum phx_compute compute, bool is_fast, bool has_warpgroups, int sm_count,
                                                const struct phx_weight_desc *w, int32_t n_rows);
 const char *phx_cuda_matmul_kernel_name(enum cuda_matmul_kernel kernel);
 

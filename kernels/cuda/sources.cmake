@@ -13,6 +13,7 @@ set(PHX_CUDA_SOURCES
   exchange.c
   exchange.cu
   facts.c
+  hopper.c
   kv.c
   kv.cu
   library.c
@@ -47,4 +48,9 @@ set(PHX_CUDA_SOURCES
   weight.c
   weight.cu
   work.c
+)
+# Compiled for sm_90a alone: instructions that Hopper devices have, and no later ones.
+set(PHX_CUDA_HOPPER_SOURCES
+  hopper_compare.cu
+  matmul_hopper.cu
 )

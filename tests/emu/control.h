@@ -46,6 +46,8 @@ struct phx_emu {
     int     copy_threads;
     size_t  copy_bytes;
     int     is_sink; /* copies and kernels do nothing: what the host does can be timed */
+    /* whether wgmma rounds its sums towards zero, and so otherwise than mma.sync */
+    int     truncates;
 };
 
 extern struct phx_emu phx_emu; /* inside the module */

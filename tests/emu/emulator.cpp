@@ -7,6 +7,7 @@
 
 #include <vector>
 
+#include "tests/emu/block.h"
 #include "tests/emu/fiber.h"
 #include "tests/emu/grid.h"
 
@@ -16,7 +17,7 @@ namespace {
 
 enum { WARP = 32, THREADS_MAX = 1024 };
 
-enum state { RUNS, WAITS_FOR_WARP, WAITS_FOR_BLOCK, IS_DONE };
+enum state { RUNS, WAITS_FOR_WARP, WAITS_FOR_GROUP, SLEEPS, WAITS_FOR_BLOCK, IS_DONE };
 
 struct copy {
     void       *to;
@@ -28,6 +29,7 @@ struct thread {
     phx_emu_fiber     fiber;
     dim3              idx;
     enum state        state;
+    const void       *object; // that it sleeps for
     std::vector<copy> copies; // not done yet
     int               n_groups;
 };
@@ -38,19 +40,35 @@ struct warp {
     void            *args[WARP];
 };
 
+struct group {
+    int               n_arrived;
+    phx_emu_group_op *op;
+    void             *args[PHX_EMU_WARPGROUP];
+};
+
 thread                       threads[THREADS_MAX];
 warp                         warps[THREADS_MAX / WARP];
+group                        groups[THREADS_MAX / PHX_EMU_WARPGROUP];
 phx_emu_fiber                scheduler;
 int                          n_threads, current;
 bool                         copies_are_eager;
 const std::function<void()> *kernel;
 alignas(128) unsigned char   dynamic_shared[256 << 10];
 
-[[noreturn]] void die(const char *what)
+} // namespace
+
+void phx_emu_die(const char *what)
 {
     fprintf(stderr, "emulator: block (%u, %u, %u), thread %d: %s\n", phx_emu_block_idx.x, phx_emu_block_idx.y,
             phx_emu_block_idx.z, current, what);
     abort();
+}
+
+namespace {
+
+[[noreturn]] void die(const char *what)
+{
+    phx_emu_die(what);
 }
 
 int warp_end(int first)
@@ -111,17 +129,21 @@ void start_threads()
     }
     for (warp &w : warps)
         w.n_arrived = 0;
+    for (group &g : groups)
+        g.n_arrived = 0;
 }
 
-void enter_warp(int first)
+// False when none of its threads could run.
+bool enter_warp(int first)
 {
     for (int i = first; i < warp_end(first); i++)
         if (threads[i].state == RUNS) {
             current = i;
             phx_emu_thread_idx = threads[i].idx;
             phx_emu_fiber_switch(&scheduler, &threads[i].fiber, false);
-            return;
+            return true;
         }
+    return false;
 }
 
 // False when the block is done.
@@ -133,6 +155,10 @@ bool pass_barrier()
         current = i;
         if (threads[i].state == WAITS_FOR_WARP)
             die("waits for its warp, part of which is elsewhere");
+        if (threads[i].state == WAITS_FOR_GROUP)
+            die("waits for its warpgroup, part of which is elsewhere");
+        if (threads[i].state == SLEEPS)
+            die("waits for what nobody will do");
         n_done += threads[i].state == IS_DONE;
     }
     if (n_done == n_threads)
@@ -146,13 +172,19 @@ bool pass_barrier()
 
 void run_block(bool is_backwards)
 {
-    int n_warps = (n_threads + WARP - 1) / WARP;
+    int  n_warps = (n_threads + WARP - 1) / WARP;
+    bool has_run;
 
     start_threads();
+    phx_emu_groups_start();
     do
-        for (int w = 0; w < n_warps; w++)
-            enter_warp((is_backwards ? n_warps - 1 - w : w) * WARP);
+        do {
+            has_run = false;
+            for (int w = 0; w < n_warps; w++)
+                has_run = enter_warp((is_backwards ? n_warps - 1 - w : w) * WARP) || has_run;
+        } while (has_run);
     while (pass_barrier());
+    phx_emu_groups_end();
 }
 
 } // namespace
@@ -212,6 +244,52 @@ void phx_emu_warp(phx_emu_warp_op *op, void *args)
 void phx_emu_warp_nothing(void *const args[32])
 {
     (void)args;
+}
+
+int phx_emu_thread_now()
+{
+    return current;
+}
+
+bool phx_emu_is_eager()
+{
+    return copies_are_eager;
+}
+
+void phx_emu_group(phx_emu_group_op *op, void *args)
+{
+    int    first = current / PHX_EMU_WARPGROUP * PHX_EMU_WARPGROUP;
+    group &g = groups[current / PHX_EMU_WARPGROUP];
+
+    if (first + PHX_EMU_WARPGROUP > n_threads)
+        die("a warpgroup of fewer than 128 threads works together");
+    if (g.n_arrived > 0 && g.op != op)
+        die("does something else than another thread of its warpgroup");
+    g.op = op;
+    g.args[current - first] = args;
+    if (++g.n_arrived < PHX_EMU_WARPGROUP) {
+        threads[current].state = WAITS_FOR_GROUP;
+        stop();
+        return;
+    }
+    op(g.args);
+    g.n_arrived = 0;
+    for (int i = first; i < first + PHX_EMU_WARPGROUP; i++)
+        threads[i].state = RUNS;
+}
+
+void phx_emu_sleep(const void *object)
+{
+    threads[current].state = SLEEPS;
+    threads[current].object = object;
+    stop();
+}
+
+void phx_emu_wake(const void *object)
+{
+    for (int i = 0; i < n_threads; i++)
+        if (threads[i].state == SLEEPS && threads[i].object == object)
+            threads[i].state = RUNS;
 }
 
 void phx_emu_do_shuffle(void *const args[32])

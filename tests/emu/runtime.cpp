@@ -56,7 +56,7 @@ void drain();
 
 extern "C" __attribute__((visibility("default"))) struct phx_emu phx_emu;
 struct phx_emu phx_emu = {13000, 1, 90, 132, (size_t)4 << 30, 227 << 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, reset, 0, 0, 0,
-                          256, 5000, 65536, 1 << 20, 1, drain, 0, 0, 0, 0, 2, (size_t)256 << 10, 0};
+                          256, 5000, 65536, 1 << 20, 1, drain, 0, 0, 0, 0, 2, (size_t)256 << 10, 0, 0};
 
 namespace {
 
@@ -96,6 +96,7 @@ void reset()
     phx_emu.copy_threads = 2;
     phx_emu.copy_bytes = (size_t)256 << 10;
     phx_emu.is_sink = 0;
+    phx_emu.truncates = 0;
     dead = last_error = cudaSuccess;
 }
 

@@ -20,6 +20,7 @@ static const struct shape shapes[] = {
     {PHX_DTYPE_BF16, 16, 48, 72, 8},   {PHX_DTYPE_BF16, 17, 33, 100, 4},   {PHX_DTYPE_BF16, 2, 33, 1100, 1},
     {PHX_DTYPE_BF16, 33, 40, 1100, 8}, {PHX_DTYPE_BF16, 70, 130, 544, 1},  {PHX_DTYPE_BF16, 65, 17, 4700, 1},
     {PHX_DTYPE_BF16, 2, 16, 5, 8},     {PHX_DTYPE_BF16, 5, 9, 4600, 1},    {PHX_DTYPE_BF16, 40, 20, 2000, 3},
+    {PHX_DTYPE_BF16, 70, 16, 5, 8},    {PHX_DTYPE_BF16, 64, 18, 37, 3},
     {PHX_DTYPE_MXFP4, 1, 64, 64, 1},   {PHX_DTYPE_MXFP4, 5, 23, 96, 1},    {PHX_DTYPE_MXFP4, 11, 70, 128, 8},
     {PHX_DTYPE_MXFP4, 4, 16, 2880, 8}, {PHX_DTYPE_MXFP4, 49, 48, 1120, 5}, {PHX_DTYPE_MXFP4, 70, 16, 640, 1},
 };
@@ -307,9 +308,10 @@ static void large_tiles_give_the_same_bits(void **state)
 
     (void)state;
     seed_random(73);
-    if (emu != NULL)
+    if (emu != NULL) {
         emu->sm_count = 1;
-    else {
+        emu->arch = 80;
+    } else {
         s.rows = 1100;
         s.n = 4000;
     }
@@ -469,7 +471,7 @@ static void int8_sources_are_taken_as_they_are(void **state)
 
 /* ---- class B --------------------------------------------------------------------------------- */
 
-/* A product of 520 rows on a backend of class B or A. */
+/* A product on a backend of class B or A. */
 static void multiply_as(bool is_fast, const struct matrix *m, const float *x, const float *bias, float *out)
 {
     struct phx_backend_options options = {.compute = PHX_COMPUTE_BF16, .is_fast = is_fast};
@@ -528,6 +530,59 @@ static void class_b_may_use_the_library(void **state)
     drop(fast);
 }
 
+/* ---- warpgroups ------------------------------------------------------------------------------ */
+
+/* The bits of an older device; where the device rounds otherwise, class A goes without, and class B is near. */
+static void check_hopper(struct phx_emu *emu, const struct shape *s)
+{
+    size_t        n = (size_t)s->rows * (size_t)s->n, n_other = 0;
+    float        *x = take((size_t)s->rows * (size_t)s->k, sizeof(float)), *bias = take((size_t)s->n, sizeof(float));
+    float        *older = take(n, sizeof(float)), *hopper = take(n, sizeof(float));
+    struct matrix m = make_matrix(s);
+
+    fill_random(x, (size_t)s->rows * (size_t)s->k);
+    fill_random(bias, (size_t)s->n);
+    for (int way = 0; way < 4; way++) {
+        emu->reset();
+        emu->sm_count = s->rows % 5 + 1; /* several pieces for a block of the grid */
+        emu->arch = way == 0 ? 80 : 90;
+        emu->truncates = way >= 2;
+        emu->lacks_blas = 1;
+        multiply_as(way == 3, &m, x, bias, way == 0 ? older : hopper);
+        if (way == 3)
+            for (size_t i = 0; i < n; i++) {
+                n_other += older[i] != hopper[i];
+                assert_true(fabsf(older[i] - hopper[i]) <= 1e-4f * (fabsf(older[i]) + 100.0f));
+            }
+        else if (way > 0 && memcmp(older, hopper, n * sizeof(float)) != 0)
+            fail_msg("way %d: %d rows, n %d, k %d, %d slices differ", way, s->rows, s->n, s->k, s->n_slices);
+    }
+    assert_true(s->rows < 64 ? n_other == 0 : n_other > 0);
+    emu->reset();
+    drop_matrix(&m);
+    drop(x);
+    drop(bias);
+    drop(older);
+    drop(hopper);
+}
+
+static void warpgroups_give_the_same_bits_or_stay_away(void **state)
+{
+    static const struct shape kinds[] = {
+        {PHX_DTYPE_BF16, 64, 40, 1100, 1},   {PHX_DTYPE_BF16, 129, 130, 600, 1},  {PHX_DTYPE_BF16, 300, 257, 96, 1},
+        {PHX_DTYPE_BF16, 101, 145, 1000, 8}, {PHX_DTYPE_BF16, 199, 16, 1300, 5},  {PHX_DTYPE_BF16, 65, 33, 90, 2},
+        {PHX_DTYPE_BF16, 257, 20, 37, 3},    {PHX_DTYPE_MXFP4, 66, 70, 1120, 1},  {PHX_DTYPE_MXFP4, 131, 300, 96, 1},
+        {PHX_DTYPE_MXFP4, 97, 140, 992, 8},  {PHX_DTYPE_MXFP4, 260, 17, 544, 3},  {PHX_DTYPE_BF16, 63, 40, 600, 1},
+        {PHX_DTYPE_BF16, 520, 24, 330, 1},
+    };
+    struct phx_emu *emu = find_emulator();
+
+    (void)state;
+    seed_random(78);
+    for (size_t i = 0; emu != NULL && i < sizeof(kinds) / sizeof(kinds[0]); i++)
+        check_hopper(emu, &kinds[i]);
+}
+
 const struct CMUnitTest device_matmul_tests[] = {
     cmocka_unit_test(products_are_exact),
     cmocka_unit_test(any_number_of_rows_gives_the_same_bits),
@@ -536,5 +591,6 @@ const struct CMUnitTest device_matmul_tests[] = {
     cmocka_unit_test(int8_has_the_same_bits_on_every_backend),
     cmocka_unit_test(int8_sources_are_taken_as_they_are),
     cmocka_unit_test(class_b_may_use_the_library),
+    cmocka_unit_test(warpgroups_give_the_same_bits_or_stay_away),
 };
 const size_t n_device_matmul_tests = sizeof(device_matmul_tests) / sizeof(device_matmul_tests[0]);

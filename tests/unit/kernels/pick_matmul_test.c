@@ -16,7 +16,7 @@ static struct cuda_matmul_choice pick(enum phx_compute compute, bool is_fast, en
 {
     struct phx_weight_desc w = {.dtype = dtype, .n = n, .k = 2880, .n_experts = 1, .n_slices = n_slices};
 
-    return phx_cuda_pick_matmul(compute, is_fast, H200_SMS, &w, rows);
+    return phx_cuda_pick_matmul(compute, is_fast, false, H200_SMS, &w, rows);
 }
 
 static enum cuda_matmul_kernel kernel_for(enum phx_dtype dtype, int32_t n, int32_t n_slices, int32_t rows)
@@ -83,6 +83,30 @@ static void only_class_b_leaves_products_to_the_library(void **state)
     assert_string_equal(phx_cuda_matmul_kernel_name(CUDA_MATMUL_STREAM), "stream");
 }
 
+static enum cuda_matmul_kernel hopper_kernel(bool is_fast, enum phx_dtype dtype, int32_t n_slices, int32_t rows)
+{
+    struct phx_weight_desc w = {.dtype = dtype, .n = 5120, .k = 2880, .n_experts = 1, .n_slices = n_slices};
+
+    return phx_cuda_pick_matmul(PHX_COMPUTE_BF16, is_fast, true, H200_SMS, &w, rows).kernel;
+}
+
+static void many_rows_go_to_warpgroups_where_they_may(void **state)
+{
+    (void)state;
+    for (int is_fast = 0; is_fast < 2; is_fast++)
+        for (int32_t slices = 1; slices <= 8; slices += 7) {
+            assert_int_equal(hopper_kernel(is_fast, PHX_DTYPE_BF16, slices, 64), CUDA_MATMUL_HOPPER);
+            assert_int_equal(hopper_kernel(is_fast, PHX_DTYPE_MXFP4, slices, 5000), CUDA_MATMUL_HOPPER);
+            assert_int_equal(hopper_kernel(is_fast, PHX_DTYPE_BF16, slices, 63), CUDA_MATMUL_TILE);
+            assert_int_equal(hopper_kernel(is_fast, PHX_DTYPE_BF16, slices, 32), CUDA_MATMUL_STREAM);
+            assert_int_not_equal(hopper_kernel(is_fast, PHX_DTYPE_I8, slices, 500), CUDA_MATMUL_HOPPER);
+        }
+    assert_int_equal(hopper_kernel(false, PHX_DTYPE_BF16, 8, 5000), CUDA_MATMUL_HOPPER);
+    assert_int_equal(hopper_kernel(true, PHX_DTYPE_BF16, 8, 5000), CUDA_MATMUL_LIBRARY);
+    assert_int_equal(hopper_kernel(false, PHX_DTYPE_F32, 1, 5000), CUDA_MATMUL_FLOAT);
+    assert_string_equal(phx_cuda_matmul_kernel_name(CUDA_MATMUL_HOPPER), "hopper");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -90,6 +114,7 @@ int main(void)
         cmocka_unit_test(few_rows_stream_the_weights),
         cmocka_unit_test(large_tiles_need_one_slice_and_enough_work),
         cmocka_unit_test(only_class_b_leaves_products_to_the_library),
+        cmocka_unit_test(many_rows_go_to_warpgroups_where_they_may),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
