@@ -12,7 +12,8 @@ extern "C" {
 
 enum {
     CUDA_HOPPER_ARCH = 90, /* compute capability 9.0, and no other: wgmma is Hopper's alone */
-    CUDA_HOPPER_ROW_BYTES = 128 /* of an atom's row: 64 k of bf16 */
+    CUDA_HOPPER_ATOM_K = 64,
+    CUDA_HOPPER_ROW_BYTES = CUDA_HOPPER_ATOM_K * 2 /* of an atom's row: bf16 */
 };
 
 /* Activations in bf16: [64 k][row][128 bytes], the row's 16-byte chunks placed by phx_swizzle_chunk().  k are those of whole

@@ -22,7 +22,7 @@ enum {
     HOPPER_WARPS = HOPPER_CONSUMERS * 4,
     HOPPER_THREADS = (HOPPER_CONSUMERS + 1) * PHX_WARPGROUP, /* three warps of the last have nothing to do */
     HOPPER_REGISTERS = 240, /* of a thread that multiplies; 168 at the start of all three warpgroups */
-    HOPPER_REGISTERS_COPY = 24,
+    HOPPER_REGISTERS_COPY = 32,
     HOPPER_STAGE_BLOCKS = PHX_ATOM_K / CUDA_BLOCK_K,
     HOPPER_STAGES_MAX = 8,
     HOPPER_SHARED_BYTES = 200 << 10, /* of the ring; a block of the grid has a multiprocessor for itself */

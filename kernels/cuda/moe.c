@@ -3,6 +3,7 @@
  * the pairs' results are joined.  Large steps go through in passes of rows, which changes no bit. */
 #include "kernels/cuda/moe.h"
 
+#include "kernels/cuda/hopper.h"
 #include "kernels/cuda/pick_moe.h"
 #include "kernels/cuda/weight.h"
 
@@ -14,6 +15,7 @@ static const char OP[] = "moe_ffn";
 struct scratch_plan {
     size_t row, place, tiles, n_tiles, x, gate_up, act, slices;
     size_t used;
+    int32_t n_slots; /* on warpgroups */
     bool   is_too_large;
 };
 
@@ -35,6 +37,12 @@ static struct cuda_cut join_slices(struct cuda_cut cut)
     cut.k_end[0] = cut.k_end[cut.n_slices - 1];
     cut.n_slices = 1;
     return cut;
+}
+
+static struct cuda_moe_choice pick(const struct cuda_device *d, const struct phx_weight_desc *gate_up,
+                                   const struct phx_weight_desc *down, int32_t n_pairs)
+{
+    return phx_cuda_pick_moe(d->compute, d->is_fast, phx_cuda_hopper_is_usable(d), gate_up, down, n_pairs);
 }
 
 /* One mixture, and how it is computed. */
@@ -62,6 +70,12 @@ static struct scratch_plan plan_scratch(const struct cuda_moe_choice *c, int32_t
     p.place = take(&p, pairs, 1, sizeof(int32_t));
     p.tiles = take(&p, (size_t)tiles, 1, sizeof(struct cuda_moe_tile));
     p.n_tiles = take(&p, 1, 1, sizeof(int32_t));
+    if (c->kernel == CUDA_MOE_HOPPER) {
+        p.n_slots = cuda_moe_slots(n_rows * top_k, phx_cuda_moe_tiles_max(n_rows * top_k, up->n_experts, c->tile_pairs));
+        rows = pairs = (size_t)p.n_slots;
+        up_k = cuda_round_up(up_k, CUDA_HOPPER_ATOM_K);
+        down_k = cuda_round_up(down_k, CUDA_HOPPER_ATOM_K);
+    }
     p.x = take(&p, rows, is_float ? 0 : up_k, sizeof(uint16_t));
     p.gate_up = take(&p, pairs, c->is_fused ? 0 : (size_t)up->n, sizeof(float));
     p.act = take(&p, pairs, down_k, is_float ? sizeof(float) : sizeof(uint16_t));
@@ -72,10 +86,12 @@ static struct scratch_plan plan_scratch(const struct cuda_moe_choice *c, int32_t
 size_t phx_cuda_moe_scratch(const struct cuda_device *d, int32_t max_rows, int32_t top_k,
                             const struct phx_weight_desc *gate_up, const struct phx_weight_desc *down)
 {
-    struct cuda_moe_choice c = phx_cuda_pick_moe(d->compute, d->is_fast, gate_up, down, top_k);
+    struct cuda_moe_choice c = pick(d, gate_up, down, top_k);
     int32_t                rows = phx_cuda_pick_moe_rows(down, c.is_joined, max_rows, top_k);
-    struct scratch_plan    p = plan_scratch(&c, rows, top_k, gate_up, down);
+    struct scratch_plan    p;
 
+    c = pick(d, gate_up, down, rows * top_k); /* of kernels that want more, the one for the most pairs wants most */
+    p = plan_scratch(&c, rows, top_k, gate_up, down);
     return p.is_too_large ? SIZE_MAX : p.used;
 }
 
@@ -123,6 +139,7 @@ static bool sort(const struct moe_call *c)
 static bool multiply(const struct moe_call *c, const struct cuda_moe_product *a)
 {
     int rc = c->choice.kernel == CUDA_MOE_FLOAT    ? phx_cuda_moe_float(c->d->stream, a)
+             : c->choice.kernel == CUDA_MOE_HOPPER ? phx_cuda_moe_hopper(c->d->stream, a, c->d->sm_count)
              : c->choice.kernel == CUDA_MOE_STREAM ? phx_cuda_moe_stream(c->d->stream, a)
                                                    : phx_cuda_moe_tile(c->d->stream, a);
 
@@ -146,22 +163,48 @@ static int64_t rounded_stride(const struct cuda_weight *w)
     return (int64_t)w->cut.n_blocks * CUDA_BLOCK_K;
 }
 
+/* Elements of a row of the product of such a weight, or on warpgroups its slots. */
+static int64_t x_stride(const struct moe_call *c, const struct cuda_weight *w)
+{
+    return c->choice.kernel == CUDA_MOE_HOPPER ? c->plan.n_slots : rounded_stride(w);
+}
+
+/* The activations of all pairs, each pair's at a slot of its own. */
+static bool gather(const struct moe_call *c, const struct cuda_moe_product *a)
+{
+    struct cuda_moe_gather g = {.out = piece(c, c->plan.x),
+                                .x = (const float *)c->args->x.data + c->first * c->args->x.stride0,
+                                .x_stride = c->args->x.stride0,
+                                .row = piece(c, c->plan.row),
+                                .tiles = a->tiles,
+                                .n_tiles = a->n_tiles,
+                                .tiles_max = a->tiles_max,
+                                .n_slots = c->plan.n_slots,
+                                .cut = c->gate_up->cut};
+
+    return phx_cuda_check(c->d, phx_cuda_moe_gather(c->d->stream, &g), OP);
+}
+
+static bool round_rows(const struct moe_call *c, const struct cuda_moe_product *a)
+{
+    struct cuda_moe_round r = {piece(c, c->plan.x), a->x, a->x_stride, c->n_rows, c->gate_up->cut};
+
+    return phx_cuda_check(c->d, phx_cuda_moe_round(c->d->stream, &r), OP);
+}
+
 /* Into act, or into gate_up when the glu is not fused. */
 static bool multiply_up(const struct moe_call *c)
 {
     const struct phx_moe_args *args = c->args;
-    const float               *x = (const float *)args->x.data + c->first * args->x.stride0;
     struct cuda_moe_product    a = start_product(c, c->gate_up);
 
-    a.x = x;
+    a.x = (const float *)args->x.data + c->first * args->x.stride0;
     a.x_stride = args->x.stride0;
     if (c->choice.kernel != CUDA_MOE_FLOAT) {
-        struct cuda_moe_round r = {piece(c, c->plan.x), x, args->x.stride0, c->n_rows, c->gate_up->cut};
-
-        if (!phx_cuda_check(c->d, phx_cuda_moe_round(c->d->stream, &r), OP))
+        if (!(c->choice.kernel == CUDA_MOE_HOPPER ? gather(c, &a) : round_rows(c, &a)))
             return false;
-        a.x = r.out;
-        a.x_stride = rounded_stride(c->gate_up);
+        a.x = piece(c, c->plan.x);
+        a.x_stride = x_stride(c, c->gate_up);
     }
     a.row = piece(c, c->plan.row);
     a.bias = args->gate_up_bias.data;
@@ -170,7 +213,7 @@ static bool multiply_up(const struct moe_call *c)
     a.limit = args->limit;
     if (c->choice.is_fused) {
         a.act = piece(c, c->plan.act);
-        a.act_stride = rounded_stride(c->down);
+        a.act_stride = x_stride(c, c->down);
     } else
         a.out = piece(c, c->plan.gate_up);
     return multiply(c, &a);
@@ -201,7 +244,7 @@ static bool multiply_down(const struct moe_call *c)
     if (c->choice.is_joined)
         a.w.cut = join_slices(a.w.cut);
     a.x = piece(c, c->plan.act);
-    a.x_stride = c->choice.kernel == CUDA_MOE_FLOAT ? c->down->desc.k : rounded_stride(c->down);
+    a.x_stride = c->choice.kernel == CUDA_MOE_FLOAT ? c->down->desc.k : x_stride(c, c->down);
     a.out = piece(c, c->plan.slices);
     return multiply(c, &a);
 }
@@ -240,9 +283,9 @@ const char *phx_cuda_moe_ffn(void *device, const struct phx_moe_args *args, cons
         return "experts are not multiplied as I8";
     if (rows == 0)
         return NULL;
-    c.choice = phx_cuda_pick_moe(d->compute, d->is_fast, &c.gate_up->desc, &c.down->desc, c.top_k);
+    c.choice = pick(d, &c.gate_up->desc, &c.down->desc, c.top_k);
     pass = phx_cuda_pick_moe_rows(&c.down->desc, c.choice.is_joined, rows, c.top_k);
-    c.choice = phx_cuda_pick_moe(d->compute, d->is_fast, &c.gate_up->desc, &c.down->desc, pass * c.top_k);
+    c.choice = pick(d, &c.gate_up->desc, &c.down->desc, pass * c.top_k);
     c.plan = plan_scratch(&c.choice, pass, c.top_k, &c.gate_up->desc, &c.down->desc);
     if (c.plan.is_too_large)
         return "the scratch is too large to count";

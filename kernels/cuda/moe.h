@@ -24,7 +24,8 @@ extern "C" {
 
 enum {
     CUDA_MOE_SEGMENT_BLOCKS = 16,
-    CUDA_MOE_PAIRS_MIN = 8       /* of a tile */
+    CUDA_MOE_PAIRS_MIN = 8,      /* of a tile */
+    CUDA_MOE_HOPPER_PAIRS = 64   /* of a tile on warpgroups */
 };
 
 /* Pairs first .. first + n - 1 of one expert. */
@@ -77,6 +78,29 @@ struct cuda_moe_product {
 int phx_cuda_moe_stream(cudaStream_t stream, const struct cuda_moe_product *a);
 /* Tiles of 32 or 64 pairs; warps share out the rows, activations lie in shared memory. */
 int phx_cuda_moe_tile(cudaStream_t stream, const struct cuda_moe_product *a);
+/* Tiles of 64 pairs on warpgroups (hopper_tile.cuh); n_blocks blocks of the grid stay.  x and act are a struct cuda_atoms' data,
+ * x_stride and act_stride their slots: see cuda_moe_slots().  A bias with act only. */
+int phx_cuda_moe_hopper(cudaStream_t stream, const struct cuda_moe_product *a, int32_t n_blocks);
+
+/* The rounded rows of all pairs, for it. */
+struct cuda_moe_gather {
+    unsigned char              *out;
+    const float                *x; /* rows x_stride apart */
+    int64_t                     x_stride;
+    const int32_t              *row; /* of a pair */
+    const struct cuda_moe_tile *tiles;
+    const int32_t              *n_tiles;
+    int32_t                     tiles_max, n_slots;
+    struct cuda_cut             cut;
+};
+int phx_cuda_moe_gather(cudaStream_t stream, const struct cuda_moe_gather *a);
+
+/* Slots of activations on warpgroups: tile i has those from (its first pair, rounded up to 8) + 8 i on. */
+static inline int32_t cuda_moe_slots(int32_t n_pairs, int32_t tiles_max)
+{
+    return (n_pairs + 7) / 8 * 8 + 8 * (tiles_max + 1);
+}
+
 /* Float products, tiles of 16 pairs. */
 int phx_cuda_moe_float(cudaStream_t stream, const struct cuda_moe_product *a);
 

@@ -5,6 +5,8 @@ enum {
     SLICES_BYTES = 256 << 20, /* of the pairs of one pass: 704 rows of gpt-oss */
     ROWS_STEP = 64,
     STREAM_PAIRS_MAX = 16,
+    HOPPER_EACH_MIN = 11, /* predicted, not measured: from here on the stream kernel has no tile for an expert's pairs */
+    HOPPER_PAIRS = 64,
     FLOAT_PAIRS = 16
 };
 
@@ -41,13 +43,16 @@ static bool can_fuse(const struct phx_weight_desc *down)
     return true;
 }
 
-struct cuda_moe_choice phx_cuda_pick_moe(enum phx_compute compute, bool is_fast, const struct phx_weight_desc *gate_up,
-                                         const struct phx_weight_desc *down, int32_t n_pairs)
+struct cuda_moe_choice phx_cuda_pick_moe(enum phx_compute compute, bool is_fast, bool has_warpgroups,
+                                         const struct phx_weight_desc *gate_up, const struct phx_weight_desc *down,
+                                         int32_t n_pairs)
 {
-    int32_t tile_pairs = pick_tile_pairs(count_each(n_pairs, gate_up->n_experts));
+    int32_t each = count_each(n_pairs, gate_up->n_experts), tile_pairs = pick_tile_pairs(each);
 
     if (compute != PHX_COMPUTE_BF16 || !is_rounded(gate_up->dtype) || !is_rounded(down->dtype))
         return (struct cuda_moe_choice){CUDA_MOE_FLOAT, FLOAT_PAIRS, false, false};
+    if (has_warpgroups && each >= HOPPER_EACH_MIN && can_fuse(down))
+        return (struct cuda_moe_choice){CUDA_MOE_HOPPER, HOPPER_PAIRS, true, is_fast && down->n_slices > 1};
     return (struct cuda_moe_choice){.kernel = tile_pairs <= STREAM_PAIRS_MAX ? CUDA_MOE_STREAM : CUDA_MOE_TILE,
                                     .tile_pairs = tile_pairs,
                                     .is_fused = can_fuse(down),
@@ -56,7 +61,7 @@ struct cuda_moe_choice phx_cuda_pick_moe(enum phx_compute compute, bool is_fast,
 
 const char *phx_cuda_moe_kernel_name(enum cuda_moe_kernel kernel)
 {
-    static const char *const names[] = {"", "float", "stream", "tile"};
+    static const char *const names[] = {"", "float", "stream", "tile", "hopper"};
 
     return names[kernel];
 }

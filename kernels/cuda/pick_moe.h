@@ -18,7 +18,8 @@ enum {
 enum cuda_moe_kernel {
     CUDA_MOE_FLOAT = 1, /* float32 multiply-adds */
     CUDA_MOE_STREAM,    /* bf16 mma, warps share out the k */
-    CUDA_MOE_TILE       /* bf16 mma, warps share out the rows */
+    CUDA_MOE_TILE,      /* bf16 mma, warps share out the rows */
+    CUDA_MOE_HOPPER     /* wgmma of a Hopper device */
 };
 
 struct cuda_moe_choice {
@@ -28,9 +29,11 @@ struct cuda_moe_choice {
     bool                 is_joined;  /* the slices of a pair become one before the gates */
 };
 
-/* n_pairs pairs (a row and one of its experts) of one pass; only kernel and tile_pairs depend on them. */
-struct cuda_moe_choice phx_cuda_pick_moe(enum phx_compute compute, bool is_fast, const struct phx_weight_desc *gate_up,
-                                         const struct phx_weight_desc *down, int32_t n_pairs);
+/* n_pairs pairs (a row and one of its experts) of one pass; only kernel and tile_pairs depend on them.  has_warpgroups:
+ * products on them may be used (hopper.h). */
+struct cuda_moe_choice phx_cuda_pick_moe(enum phx_compute compute, bool is_fast, bool has_warpgroups,
+                                         const struct phx_weight_desc *gate_up, const struct phx_weight_desc *down,
+                                         int32_t n_pairs);
 const char *phx_cuda_moe_kernel_name(enum cuda_moe_kernel kernel);
 
 /* How many rows of a step go through the experts at once, so that the slices of their pairs fit in 256 MiB; at

@@ -53,4 +53,5 @@ set(PHX_CUDA_SOURCES
 set(PHX_CUDA_HOPPER_SOURCES
   hopper_compare.cu
   matmul_hopper.cu
+  moe_hopper.cu
 )

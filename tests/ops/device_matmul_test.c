@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Products on every kind of backend: against double precision; any number of rows, on whatever kernel, gives the same
  * bits; slices of ranks join to the same bits; int8 has the bits of the CPU. */
-#include <dlfcn.h>
 #include <math.h>
 
 #include "tests/emu/control.h"
@@ -227,23 +226,6 @@ static void products_are_exact(void **state)
 
 /* ---- the same bits, however many rows --------------------------------------------------------- */
 
-/* The emulated device, or NULL when that is not what "cuda" is here. */
-static struct phx_emu *find_emulator(void)
-{
-    struct rig      r;
-    int             cursor = 0;
-    struct phx_emu *emu = NULL;
-
-    while (next_rig(&r, &cursor, PHX_COMPUTE_BF16)) {
-        void *module = r.is_cuda ? dlopen(PHX_BIN_DIR "/../tests/phalanx_cuda.so", RTLD_NOW | RTLD_NOLOAD) : NULL;
-
-        if (module != NULL)
-            emu = dlsym(module, "phx_emu"); /* the handle keeps it loaded */
-        close_rig(&r);
-    }
-    return emu;
-}
-
 /* Every number of rows against all rows at once; one row is NaN, which no neighbour may feel. */
 static void check_rows(struct rig *r, const struct shape *s, int32_t step)
 {
@@ -301,7 +283,7 @@ static void any_number_of_rows_gives_the_same_bits(void **state)
 static void large_tiles_give_the_same_bits(void **state)
 {
     static const enum phx_dtype dtypes[] = {PHX_DTYPE_BF16, PHX_DTYPE_MXFP4, PHX_DTYPE_I8};
-    struct phx_emu             *emu = find_emulator();
+    struct phx_emu             *emu = rig_find_emulator();
     struct shape                s = {.rows = 135, .n = 145, .k = 1056, .n_slices = 1};
     struct rig                  r;
     int                         cursor = 0;
@@ -474,13 +456,9 @@ static void int8_sources_are_taken_as_they_are(void **state)
 /* A product on a backend of class B or A. */
 static void multiply_as(bool is_fast, const struct matrix *m, const float *x, const float *bias, float *out)
 {
-    struct phx_backend_options options = {.compute = PHX_COMPUTE_BF16, .is_fast = is_fast};
-    char                       why[240];
-    struct rig                 r = {.b = phx_backend_open("cuda", &options, why, sizeof(why)), .is_cuda = true};
-    struct phx_weight         *w;
+    struct rig         r = rig_open_class(is_fast);
+    struct phx_weight *w;
 
-    if (r.b == NULL)
-        fail_msg("%s", why);
     w = pack_slices(&r, m, 0, m->s.n_slices, m->s.n_slices);
     multiply(&r, w, x, m->s.rows, bias, 3, out);
     phx_weight_destroy(r.b, w);
@@ -493,7 +471,7 @@ static void class_b_may_use_the_library(void **state)
     size_t                    n = (size_t)s.rows * (size_t)s.n;
     float                    *x = take((size_t)s.rows * (size_t)s.k, sizeof(float)), *bias = take((size_t)s.n, sizeof(float));
     float                    *own = take(n, sizeof(float)), *fast = take(n, sizeof(float));
-    struct phx_emu           *emu = find_emulator();
+    struct phx_emu           *emu = rig_find_emulator();
     struct matrix             m;
 
     (void)state;
@@ -575,7 +553,7 @@ static void warpgroups_give_the_same_bits_or_stay_away(void **state)
         {PHX_DTYPE_MXFP4, 97, 140, 992, 8},  {PHX_DTYPE_MXFP4, 260, 17, 544, 3},  {PHX_DTYPE_BF16, 63, 40, 600, 1},
         {PHX_DTYPE_BF16, 520, 24, 330, 1},
     };
-    struct phx_emu *emu = find_emulator();
+    struct phx_emu *emu = rig_find_emulator();
 
     (void)state;
     seed_random(78);

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "tests/emu/control.h"
 #include "tests/ops/rig.h"
 
 /* One mixture in host memory; weights as sources and as the values they mean. */
@@ -532,11 +533,67 @@ static void unknown_experts_are_an_error(void **state)
     drop_mixture(&m);
 }
 
+/* The bits of an older device; where the device rounds otherwise, class A goes without, and class B is near. */
+static void check_hopper(struct phx_emu *emu, const struct mixture *m)
+{
+    size_t n = (size_t)m->T * (size_t)m->D, n_other = 0;
+    float *older = take(n, sizeof(float)), *hopper = take(n, sizeof(float));
+
+    for (int way = 0; way < 4; way++) {
+        struct rig r;
+
+        emu->reset();
+        emu->sm_count = m->T % 5 + 1; /* several pieces for a block of the grid */
+        emu->arch = way == 0 ? 80 : 90;
+        emu->truncates = way >= 2;
+        r = rig_open_class(way == 3);
+        run_rows(&r, m, 0, m->T, way == 0 ? older : hopper);
+        if (way == 3) {
+            expect_exact(&r, m, hopper);
+            for (size_t i = 0; i < n; i++)
+                n_other += older[i] != hopper[i];
+        } else if (way > 0 && memcmp(older, hopper, n * sizeof(float)) != 0)
+            fail_msg("way %d: T %d, E %d, D %d, F %d, %d slices differ", way, m->T, m->E, m->D, m->F, m->n_slices);
+        close_rig(&r);
+    }
+    assert_true(n_other > 0);
+    emu->reset();
+    drop(older);
+    drop(hopper);
+}
+
+static void warpgroups_give_the_same_bits_or_stay_away(void **state)
+{
+    static const struct mixture shapes[] = {
+        {33, 3, 2, 64, 96, 1, PHX_DTYPE_MXFP4, PHX_DTYPE_MXFP4, PHX_GLU_OAI, true},
+        {90, 4, 4, 96, 160, 1, PHX_DTYPE_MXFP4, PHX_DTYPE_MXFP4, PHX_GLU_OAI, true}, /* 90 pairs each */
+        {70, 8, 2, 544, 288, 8, PHX_DTYPE_MXFP4, PHX_DTYPE_MXFP4, PHX_GLU_OAI, false},
+        {130, 3, 2, 288, 1088, 2, PHX_DTYPE_MXFP4, PHX_DTYPE_BF16, PHX_GLU_SILU, true},
+        {65, 2, 1, 80, 96, 1, PHX_DTYPE_BF16, PHX_DTYPE_BF16, PHX_GLU_SILU, true},
+        {300, 5, 1, 33, 32, 1, PHX_DTYPE_BF16, PHX_DTYPE_MXFP4, PHX_GLU_OAI, true},
+    };
+    struct phx_emu *emu = rig_find_emulator();
+
+    (void)state;
+    seed_random(82);
+    for (size_t i = 0; emu != NULL && i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+        struct mixture m = shapes[i];
+
+        m.compute = PHX_COMPUTE_BF16;
+        make_mixture(&m);
+        check_hopper(emu, &m);
+        skew(&m); /* experts without a pair */
+        check_hopper(emu, &m);
+        drop_mixture(&m);
+    }
+}
+
 const struct CMUnitTest device_moe_tests[] = {
     cmocka_unit_test(mixtures_are_exact),
     cmocka_unit_test(rows_do_not_see_their_neighbours),
     cmocka_unit_test(large_steps_go_in_passes),
     cmocka_unit_test(two_ranks_make_one),
     cmocka_unit_test(unknown_experts_are_an_error),
+    cmocka_unit_test(warpgroups_give_the_same_bits_or_stay_away),
 };
 const size_t n_device_moe_tests = sizeof(device_moe_tests) / sizeof(device_moe_tests[0]);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/ops/rig.h"
 
+#include <dlfcn.h>
+
 #include <math.h>
 #include <stdlib.h>
 
@@ -43,6 +45,33 @@ void rig_back(struct rig *r, int n_memory)
 {
     while (r->n_memory > n_memory)
         phx_backend_free(r->b, r->memory[--r->n_memory]);
+}
+
+struct rig rig_open_class(bool is_fast)
+{
+    struct phx_backend_options options = {.compute = PHX_COMPUTE_BF16, .is_fast = is_fast};
+    char                       why[240];
+    struct rig                 r = {.b = phx_backend_open("cuda", &options, why, sizeof(why)), .is_cuda = true};
+
+    if (r.b == NULL)
+        fail_msg("%s", why);
+    return r;
+}
+
+struct phx_emu *rig_find_emulator(void)
+{
+    struct rig      r;
+    int             cursor = 0;
+    struct phx_emu *emu = NULL;
+
+    while (next_rig(&r, &cursor, PHX_COMPUTE_BF16)) {
+        void *module = r.is_cuda ? dlopen(PHX_BIN_DIR "/../tests/phalanx_cuda.so", RTLD_NOW | RTLD_NOLOAD) : NULL;
+
+        if (module != NULL)
+            emu = dlsym(module, "phx_emu"); /* the handle keeps it loaded */
+        close_rig(&r);
+    }
+    return emu;
 }
 
 void close_rig(struct rig *r)

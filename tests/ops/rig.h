@@ -7,6 +7,8 @@
 
 #include "tests/ops/support.h"
 
+struct phx_emu; /* tests/emu/control.h */
+
 enum { RIG_MEMORY_MAX = 512 };
 
 struct rig {
@@ -19,6 +21,11 @@ struct rig {
 /* Opens the next backend (*cursor from 0 on) with this arithmetic; false at the end.  close_rig() it. */
 bool next_rig(struct rig *r, int *cursor, enum phx_compute compute);
 void close_rig(struct rig *r);
+
+/* "cuda" with bf16 arithmetic, of class A or B. */
+struct rig rig_open_class(bool is_fast);
+/* The emulated device, or NULL when that is not what "cuda" is here. */
+struct phx_emu *rig_find_emulator(void);
 
 /* Device memory with the bytes of host; NaN where a float would be. */
 void  *rig_put(struct rig *r, const void *host, size_t size_bytes);

@@ -24,7 +24,7 @@ static struct cuda_moe_choice pick(enum phx_compute compute, enum phx_dtype up, 
 {
     struct phx_weight_desc u = make_up(up), d = make_down(down);
 
-    return phx_cuda_pick_moe(compute, false, &u, &d, n_pairs);
+    return phx_cuda_pick_moe(compute, false, false, &u, &d, n_pairs);
 }
 
 static void expect_kernel(const char *name, int32_t tile_pairs, struct cuda_moe_choice c)
@@ -67,7 +67,7 @@ static void padded_slices_are_not_fused(void **state)
 
     (void)state;
     down.slice_end[3] += 16;
-    assert_false(phx_cuda_pick_moe(PHX_COMPUTE_BF16, false, &up, &down, 4).is_fused);
+    assert_false(phx_cuda_pick_moe(PHX_COMPUTE_BF16, false, false, &up, &down, 4).is_fused);
 }
 
 static void only_class_b_joins_slices_early(void **state)
@@ -75,10 +75,10 @@ static void only_class_b_joins_slices_early(void **state)
     struct phx_weight_desc up = make_up(PHX_DTYPE_MXFP4), down = make_down(PHX_DTYPE_MXFP4);
 
     (void)state;
-    assert_true(phx_cuda_pick_moe(PHX_COMPUTE_BF16, true, &up, &down, 4).is_joined);
-    assert_false(phx_cuda_pick_moe(PHX_COMPUTE_F32, true, &up, &down, 4).is_joined);
+    assert_true(phx_cuda_pick_moe(PHX_COMPUTE_BF16, true, false, &up, &down, 4).is_joined);
+    assert_false(phx_cuda_pick_moe(PHX_COMPUTE_F32, true, false, &up, &down, 4).is_joined);
     down.n_slices = 1;
-    assert_false(phx_cuda_pick_moe(PHX_COMPUTE_BF16, true, &up, &down, 4).is_joined);
+    assert_false(phx_cuda_pick_moe(PHX_COMPUTE_BF16, true, false, &up, &down, 4).is_joined);
 }
 
 static void a_pass_has_bounded_slices_and_pairs(void **state)
@@ -113,6 +113,24 @@ static void tiles_are_bounded(void **state)
                 assert_true((a + tile - 1) / tile + (b + tile - 1) / tile <= phx_cuda_moe_tiles_max(a + b, 2, tile));
 }
 
+static void many_pairs_go_to_warpgroups_where_they_may(void **state)
+{
+    struct phx_weight_desc up = make_up(PHX_DTYPE_MXFP4), down = make_down(PHX_DTYPE_MXFP4);
+
+    (void)state;
+    for (int32_t rows = 1; rows < 1000; rows++) { /* 80 rows: 10 pairs each */
+        struct cuda_moe_choice c = phx_cuda_pick_moe(PHX_COMPUTE_BF16, false, true, &up, &down, rows * 4);
+
+        assert_int_equal(c.kernel, rows <= 80 ? CUDA_MOE_STREAM : CUDA_MOE_HOPPER);
+        assert_true(c.is_fused && !c.is_joined && (rows <= 80 || c.tile_pairs == 64));
+    }
+    assert_true(phx_cuda_pick_moe(PHX_COMPUTE_BF16, true, true, &up, &down, 2000).is_joined);
+    expect_kernel("hopper", 64, phx_cuda_pick_moe(PHX_COMPUTE_BF16, true, true, &up, &down, 2000));
+    expect_kernel("float", 16, phx_cuda_pick_moe(PHX_COMPUTE_F32, true, true, &up, &down, 2000));
+    down.slice_end[3] += 16; /* activations that must be cleared */
+    expect_kernel("tile", 64, phx_cuda_pick_moe(PHX_COMPUTE_BF16, true, true, &up, &down, 2000));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -121,6 +139,7 @@ int main(void)
         cmocka_unit_test(padded_slices_are_not_fused),
         cmocka_unit_test(only_class_b_joins_slices_early),
         cmocka_unit_test(a_pass_has_bounded_slices_and_pairs),
+        cmocka_unit_test(many_pairs_go_to_warpgroups_where_they_may),
         cmocka_unit_test(tiles_are_bounded),
     };
 
