@@ -93,6 +93,22 @@ struct phx_device_facts {
 };
 void phx_backend_facts(struct phx_backend *b, struct phx_device_facts *facts);
 
+/* What a device can do at best, for benchmarks; measured, in the best of a few rounds. */
+struct phx_device_request {
+    size_t  buffer_bytes; /* of each of two buffers */
+    int32_t matrix;       /* edge of square matrices, a multiple of 8 */
+    int32_t calls;        /* of a round */
+    int32_t launches;     /* of a round */
+};
+struct phx_device_ceiling {
+    double copy_gb_s;      /* bytes read plus bytes written */
+    double read_gb_s;
+    double matmul_gflop_s; /* bf16 with float32 sums and outputs, by the vendor's library; 0: it is not there */
+    double launch_us;      /* from one launch of an empty recording to the next */
+};
+/* 0, or -1 with the reason for phx_backend_sync(); zeros where there is no device. */
+int phx_device_measure(struct phx_backend *b, const struct phx_device_request *request, struct phx_device_ceiling *out);
+
 /* Waits for the queue.  0, or -1 when an op failed since the last call: *what (may be NULL) then names
  * the op and the reason, valid until the next op.  The backend is usable again afterwards; not after
  * PHX_SYNC_LOST: the device itself has failed (ECC, Xid, a fault of a kernel), only closing is left. */

@@ -76,6 +76,14 @@ void phx_backend_facts(struct phx_backend *b, struct phx_device_facts *facts)
         ops->facts(b->device, facts);
 }
 
+int phx_device_measure(struct phx_backend *b, const struct phx_device_request *request, struct phx_device_ceiling *out)
+{
+    memset(out, 0, sizeof(*out));
+    if (b->has_failed)
+        return -1;
+    return b->ops->measure != NULL ? b->ops->measure(b->device, request, out) : 0;
+}
+
 /* NULL is the CPU. */
 static bool has_memory(const struct phx_backend *b)
 {

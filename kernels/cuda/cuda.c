@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The CUDA backend: its table of operations, and the one object that the module exports. */
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/ceiling.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/draw.h"
 #include "kernels/cuda/embed.h"
@@ -26,6 +27,7 @@ static const struct phx_ops cuda_ops = {
     .alloc_host = phx_cuda_alloc_host,
     .free_host = phx_cuda_free_host,
     .facts = phx_cuda_facts,
+    .measure = phx_cuda_measure,
     .exchange = &phx_cuda_exchange_ops,
     .weight_bytes = phx_cuda_weight_bytes,
     .weight_create = phx_cuda_weight_create,

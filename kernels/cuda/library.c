@@ -298,3 +298,48 @@ bool phx_cuda_library_multiply(struct cuda_device *d, const struct cuda_product 
     }
     return true;
 }
+
+/* ---- to be measured -------------------------------------------------------------------------- */
+
+struct cuda_library_square {
+    struct cuda_device *d;
+    struct call         call;
+    void               *workspace;
+};
+
+struct cuda_library_square *phx_cuda_library_square(struct cuda_device *d, const void *a, const void *b, float *c, int32_t n)
+{
+    const struct cuda_product   p = {.w = {.n = n, .k = n}, .n_rows = n, .out = c, .out_stride = n};
+    struct cuda_library        *l = find_library(d);
+    struct cuda_library_square *s = l != NULL ? phx_memory_alloc(sizeof(*s)) : NULL;
+    int                         found = 0;
+
+    if (s == NULL)
+        return NULL;
+    s->d = d;
+    s->call = (struct call){.l = l, .a = a, .b = b, .out = c};
+    s->workspace = phx_cuda_scratch(d, WORKSPACE_BYTES);
+    if (s->workspace != NULL && describe(&s->call, &p, 0, n) &&
+        l->api.find(l->handle, s->call.desc, s->call.layout[0], s->call.layout[1], s->call.layout[2], s->call.layout[2],
+                    s->call.pref, 1, &s->call.found, &found) == 0 &&
+        found > 0)
+        return s;
+    phx_cuda_library_square_free(s);
+    return NULL;
+}
+
+bool phx_cuda_library_run(struct cuda_library_square *s)
+{
+    struct call *c = &s->call;
+    const float  one = 1, zero = 0;
+
+    return c->l->api.matmul(c->l->handle, c->desc, &one, c->a, c->layout[0], c->b, c->layout[1], &zero, c->out, c->layout[2],
+                            c->out, c->layout[2], &c->found.algo, s->workspace, WORKSPACE_BYTES, s->d->stream) == 0 ||
+           phx_cuda_fail(s->d, "measure: the library refused a product");
+}
+
+void phx_cuda_library_square_free(struct cuda_library_square *s)
+{
+    forget(&s->call);
+    phx_memory_free(s);
+}

@@ -20,6 +20,13 @@ void phx_cuda_library_close(struct cuda_device *d);
 /* Looks for it at once: it takes memory of the device when it starts. */
 void phx_cuda_library_open(struct cuda_device *d);
 
+/* The library's product of two square bf16 matrices of edge n, each row by row: c = a b^T in float32, to be measured.
+ * NULL when there is no library or it does not take the shape; a call that fails keeps an error. */
+struct cuda_library_square;
+struct cuda_library_square *phx_cuda_library_square(struct cuda_device *d, const void *a, const void *b, float *c, int32_t n);
+bool phx_cuda_library_run(struct cuda_library_square *square);
+void phx_cuda_library_square_free(struct cuda_library_square *square);
+
 /* Rows first_row .. first_row + n_rows - 1 of a BF16 matrix as bf16 [n_rows][stride]. */
 struct cuda_write_out {
     struct cuda_weight_view w;

@@ -4,6 +4,8 @@ set(PHX_CUDA_SOURCES
   attention.c
   attention.cu
   attention_plain.cu
+  ceiling.c
+  ceiling.cu
   cuda.c
   device.c
   draw.c

@@ -239,6 +239,22 @@ void phx_checkpoint_close(struct phx_checkpoint *c)
     phx_mem_free(c);
 }
 
+struct phx_checkpoint *phx_checkpoint_lend(const struct phx_ckpt_tensor *tensors, int32_t n)
+{
+    struct phx_checkpoint *c = phx_mem_calloc(1, sizeof(*c));
+
+    c->arena = phx_arena_create();
+    c->tensors.items = phx_mem_calloc((size_t)n, sizeof(*c->tensors.items));
+    c->tensors.n = c->tensors.capacity = n;
+    for (int32_t i = 0; i < n; i++) {
+        c->tensors.items[i] = tensors[i];
+        c->tensors.items[i].name = phx_arena_strdup(c->arena, tensors[i].name);
+        c->payload_bytes += tensors[i].size_bytes;
+    }
+    qsort(c->tensors.items, (size_t)n, sizeof(*c->tensors.items), compare_name);
+    return c;
+}
+
 int32_t phx_checkpoint_count(const struct phx_checkpoint *c)
 {
     return c->tensors.n;

@@ -39,6 +39,10 @@ struct phx_checkpoint;
 int  phx_checkpoint_open(const char *dir, struct phx_checkpoint **out, struct phx_err *err) PHX_CHECKED;
 void phx_checkpoint_close(struct phx_checkpoint *c);
 
+/* A checkpoint of tensors that lie in memory already, whatever made them; the bytes stay the caller's until it is closed.
+ * Owned: phx_checkpoint_close(). */
+struct phx_checkpoint *phx_checkpoint_lend(const struct phx_ckpt_tensor *tensors, int32_t n);
+
 int32_t                       phx_checkpoint_count(const struct phx_checkpoint *c);
 const struct phx_ckpt_tensor *phx_checkpoint_at(const struct phx_checkpoint *c, int32_t i);
 const struct phx_ckpt_tensor *phx_checkpoint_find(const struct phx_checkpoint *c, const char *name);

@@ -8,10 +8,11 @@
 
 #include "rpc/base/mem.h"
 #include "shard/tool/bench.h"
+#include "shard/tool/random.h"
 #include "shard/tool/tool.h"
 
 enum { OPT_PROMPT = 0x300, OPT_GEN, OPT_BATCH, OPT_CONTEXT, OPT_CHUNK, OPT_REPS, OPT_JSON, OPT_CEILING,
-       OPT_NO_CEILING };
+       OPT_NO_CEILING, OPT_RANDOM, OPT_LAYERS, OPT_DEVICE_CEILING };
 
 /* ---- arguments ------------------------------------------------------------------------------ */
 
@@ -62,6 +63,19 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case OPT_NO_CEILING:
         c->has_ceiling = true;
+        r->device.calls = 0;
+        break;
+    case OPT_RANDOM:
+        c->preset = arg;
+        break;
+    case OPT_LAYERS:
+        c->n_layers = (int32_t)phx_tool_number(state, "--layers", arg, 1, PHX_LAYERS_MAX);
+        break;
+    case OPT_DEVICE_CEILING:
+        if (sscanf(arg, "%zu,%d", &r->device.buffer_bytes, &r->device.matrix) != 2 || r->device.buffer_bytes < 1 ||
+            r->device.buffer_bytes > 1 << 20 || r->device.matrix < 8 || r->device.matrix > 32768 || r->device.matrix % 8 != 0)
+            argp_error(state, "--device-ceiling needs MIB,EDGE, the edge a multiple of 8");
+        r->device.buffer_bytes <<= 20;
         break;
     case ARGP_KEY_INIT:
         state->child_inputs[0] = &r->ranks;
@@ -72,8 +86,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         r->ranks.dir = arg;
         break;
     case ARGP_KEY_END:
-        if (r->ranks.dir == NULL)
-            argp_error(state, "DIR is needed");
+        if ((r->ranks.dir == NULL) == (c->preset == NULL))
+            argp_error(state, "DIR or --random NAME is needed");
+        if (strcmp(r->ranks.backend, "cpu") == 0)
+            r->device.calls = 0;
         if (c->is_first && r->prompt < 1)
             argp_error(state, "--prompt must be 1 or more");
         if (r->prompt < 1 && r->gen < 1)
@@ -128,6 +144,12 @@ static void print_first(const struct phx_bench_command *c, const struct phx_benc
 #pragma GCC diagnostic pop
 }
 
+static int open_random(void *ctx, struct phx_checkpoint **checkpoint, struct phx_model_config *config, struct phx_err *err)
+{
+    struct phx_bench_command *c = ctx;
+    return phx_random_open(c->preset, c->n_layers, &c->random, checkpoint, config, err);
+}
+
 static int run(struct phx_bench_command *c, int argc, char **argv, struct phx_err *err)
 {
     struct phx_ranks_options *ranks = &c->request.ranks;
@@ -140,6 +162,8 @@ static int run(struct phx_bench_command *c, int argc, char **argv, struct phx_er
     if (ranks->tp * ranks->pp > 1 && ranks->comm == PHX_RANKS_MPI && !ranks->is_in_mpi)
         return become_mpi(c, argc, argv, err);
     result = phx_mem_calloc(1, sizeof *result);
+    if (c->preset != NULL)
+        ranks->source = (struct phx_ranks_source){open_random, c};
     phx_tool_progress_start(&progress, "weights");
     ranks->progress = phx_tool_progress_show;
     ranks->progress_ctx = &progress;
@@ -153,6 +177,7 @@ static int run(struct phx_bench_command *c, int argc, char **argv, struct phx_er
         else
             phx_bench_print_text(c, result);
     }
+    phx_random_close(c->random);
     phx_mem_free(result);
     return code;
 }
@@ -168,6 +193,9 @@ static const struct argp_option engine_options[] = {
     {"prefill-chunk", OPT_CHUNK, "N", 0, "tokens of a prefill step (512)", 0},
     {"reps", OPT_REPS, "N", 0, "repetitions after a warm-up; the median counts (3)", 0},
     {"no-ceiling", OPT_NO_CEILING, NULL, 0, "leave out the machine's ceilings", 0},
+    {"random", OPT_RANDOM, "NAME", 0, "random weights of a published shape, on no disk (phalanx-model synth has the names)", 0},
+    {"layers", OPT_LAYERS, "N", 0, "of random weights: another number of layers", 0},
+    {"device-ceiling", OPT_DEVICE_CEILING, "MIB,EDGE", 0, "of a GPU: buffers and square matrices that are measured (1024,8192)", 0},
     {"json", OPT_JSON, NULL, 0, "one JSON object", 0},
     {"ceiling", OPT_CEILING, "R,F,A,I", OPTION_HIDDEN, NULL, 0},
     {NULL, 0, NULL, 0, NULL, 0},
@@ -196,7 +224,8 @@ static int bench_ranks(bool is_first, int argc, char **argv)
     struct phx_bench_command c = {
         .is_first = is_first, .has_ceiling = is_first,
         .request = {.prompt = is_first ? 16 : 512, .gen = is_first ? 0 : 64, .context = -1, .chunk = 512,
-                    .reps = 3, .n_batches = 1, .batch = {1}}};
+                    .reps = 3, .n_batches = 1, .batch = {1},
+                    .device = {(size_t)1024 << 20, 8192, is_first ? 0 : 10, 1000}}};
     struct phx_err err = {0};
     phx_ranks_defaults(&c.request.ranks);
     argp_parse(is_first ? &first_argp : &engine_argp, argc, argv, 0, NULL, &c);

@@ -26,6 +26,8 @@ struct run {
     int32_t *pos;    /* [n_seqs] */
     int32_t *tokens; /* [max_rows] of the next step */
     int32_t *row, *n_rows, *logit_rows;
+    struct phx_logits_want *wants; /* [n_seqs] */
+    struct phx_logits_got  *got;   /* [n_seqs] */
     float   *logits; /* [n_seqs, V] where they land */
     int      failure; /* of a step; kept, because the other ranks go on stepping */
 };
@@ -93,6 +95,18 @@ static struct phx_bench_rank facts_of(const struct phx_rank *r)
     f.token_bytes = (layers * attention + head) * dtype_bytes(c->dtype) + layers * router * 4 +
                     layers * ffn * dtype_bytes(ffn_dtype);
     f.token_macs = layers * (attention + router + ffn);
+    f.dense_bytes = (layers * attention + head) * dtype_bytes(c->dtype) + layers * router * 4 +
+                    (c->n_experts > 0 ? 0 : layers * ffn * dtype_bytes(ffn_dtype));
+    f.expert_bytes = c->n_experts > 0 ? layers * 3 * count(p->ffn) * c->dim * dtype_bytes(ffn_dtype) : 0;
+    f.n_experts = c->n_experts;
+    f.top_k = c->n_experts > 0 ? c->experts_per_token : 0;
+    f.head_macs = head;
+    f.attention_macs = layers * 2 * count(p->heads) * c->head_dim;
+    for (int32_t i = p->layers.first; i < p->layers.end; i++)
+        if (c->window[i] > 0) {
+            f.window = c->window[i];
+            f.window_share += 1 / layers;
+        }
     f.context_bytes = layers * 2 * count(p->kv_heads) * kv_head_bytes(c->head_dim, r->options->kv_dtype);
     return f;
 }
@@ -116,6 +130,10 @@ static void run_open(struct run *run, struct phx_rank *rank, const struct phx_be
     run->row = phx_mem_calloc((size_t)n_seqs, sizeof *run->row);
     run->n_rows = phx_mem_calloc((size_t)n_seqs, sizeof *run->n_rows);
     run->logit_rows = phx_mem_calloc((size_t)n_seqs, sizeof *run->logit_rows);
+    run->wants = phx_mem_calloc((size_t)n_seqs, sizeof *run->wants);
+    run->got = phx_mem_calloc((size_t)n_seqs, sizeof *run->got);
+    for (int32_t i = 0; i < n_seqs; i++)
+        run->wants[i] = (struct phx_logits_want){.n_best = 1};
     if (rank->has_logits)
         run->logits = phx_mem_calloc((size_t)n_seqs * (size_t)rank->config->vocab_size,
                                      sizeof *run->logits);
@@ -129,6 +147,8 @@ static void run_close(struct run *run)
     phx_mem_free(run->row);
     phx_mem_free(run->n_rows);
     phx_mem_free(run->logit_rows);
+    phx_mem_free(run->wants);
+    phx_mem_free(run->got);
     phx_mem_free(run->logits);
 }
 
@@ -144,7 +164,7 @@ static int step(struct run *run, int32_t first, int32_t n_seqs, int32_t rows_eac
     int32_t          n_logits = has_logits ? n_seqs : 0;
     struct phx_batch batch = {
         .n_rows = n_seqs * rows_each, .tokens = run->tokens, .n_logits = n_logits,
-        .logit_rows = run->logit_rows,
+        .logit_rows = run->logit_rows, .wants = run->wants, .got = run->got,
         .spans = {.n_seqs = n_seqs, .row = run->row, .n_rows = run->n_rows, .pos = run->pos + first,
                   .table = run->table + (ptrdiff_t)first * run->stride,
                   .table_stride = run->stride}};
@@ -188,7 +208,7 @@ static int exchange(struct run *run, int32_t n_seqs, struct phx_err *err)
     int              code = 0;
     if (run->rank->has_logits) {
         for (int32_t i = 0; i < n_seqs; i++)
-            ids[i] = best_id(run->logits + (ptrdiff_t)i * V, V);
+            ids[i] = run->got[i].is_whole ? best_id(run->logits + (ptrdiff_t)run->got[i].row * V, V) : run->got[i].ids[0];
         code = phx_comm_result_send(comm, ids, size_bytes);
     }
     if (code == 0 && run->rank->part->rank == 0)
@@ -325,6 +345,20 @@ static int collect_facts(struct phx_rank *rank, struct context *c, struct phx_er
     return code;
 }
 
+/* Of rank 0's device, before anything is recorded that lies in its scratch. */
+static int measure_device(struct phx_rank *rank, const struct phx_bench_request *r, struct phx_bench_result *result,
+                          struct phx_err *err)
+{
+    struct phx_device_facts facts;
+    const char             *what = NULL;
+    phx_backend_facts(rank->backend, &facts);
+    (void)snprintf(result->device_name, sizeof result->device_name, "%s", facts.name);
+    if (phx_device_measure(rank->backend, &r->device, &result->device) == 0)
+        return 0;
+    (void)phx_backend_sync(rank->backend, &what);
+    return phx_fail(err, PHX_E_INTERNAL, "measuring the device: %s", what != NULL ? what : "it failed");
+}
+
 /* The ranks go through every part even after a failure: one that left would make the others wait. */
 static int body(struct phx_rank *rank, void *ctx, struct phx_err *err)
 {
@@ -332,7 +366,9 @@ static int body(struct phx_rank *rank, void *ctx, struct phx_err *err)
     const struct phx_bench_request *r = c->request;
     struct phx_bench_rate           rate = {0};
     bool is_head = rank->part->rank == 0;
-    int  code = r->prompt > 0 ? bench_prefill(rank, r, &rate, err) : 0;
+    int  measured = is_head && r->device.calls > 0 ? measure_device(rank, r, c->result, err) : 0;
+    int  code = r->prompt > 0 ? bench_prefill(rank, r, &rate, measured == 0 ? err : NULL) : 0;
+    code = code == 0 ? measured : code;
     if (is_head)
         c->result->prefill = rate;
     for (int32_t i = 0; i < r->n_batches && r->gen > 0 && code != PHX_E_PEER; i++) {

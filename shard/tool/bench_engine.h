@@ -22,6 +22,7 @@ struct phx_bench_request {
     int32_t context; /* positions before decoding; -1 = prompt, at most PHX_BENCH_BATCH_PROMPT in a batch */
     int32_t chunk, reps;
     int32_t n_batches, batch[PHX_BENCH_BATCHES_MAX];
+    struct phx_device_request device; /* its ceilings; calls 0: they are not measured */
 };
 
 /* Facts of one rank after all runs, sent to rank 0. */
@@ -33,6 +34,12 @@ struct phx_bench_rank {
     double   token_bytes; /* weights read for one decoded token alone in the batch */
     double   token_macs;  /* multiply-adds of one prefilled token, without attention over the context */
     double   context_bytes; /* keys and values read per decoded token and position of context */
+    double   dense_bytes;   /* weights that every step reads, whatever its batch */
+    double   expert_bytes;  /* of one expert in all layers */
+    double   head_macs;     /* of the logits of a token */
+    double   attention_macs; /* of a token and a position of context, of layers that see all of it */
+    double   window_share;  /* of the layers, that see `window` positions at most */
+    int32_t  n_experts, top_k, window;
 };
 
 /* Tokens per second over the repetitions. */
@@ -45,6 +52,8 @@ struct phx_bench_result {
     struct phx_bench_rate prefill;
     struct phx_bench_rate decode[PHX_BENCH_BATCHES_MAX]; /* of all sequences together */
     int32_t context[PHX_BENCH_BATCHES_MAX];              /* mean positions while decoding */
+    struct phx_device_ceiling device; /* zeros: not measured */
+    char    device_name[64];
     char    isa[32];
     int32_t n_threads; /* per rank */
 };

@@ -87,6 +87,7 @@ void phx_bench_print_json(const struct phx_bench_command *c, const struct phx_be
     struct totals                   t = total(c, result);
     print_rates(r, result);
     print_shares(&c->ceiling, &t);
+    phx_bench_print_device_json(c, result);
     printf("\"load_seconds\": %.3f, \"load_gb_s\": %.3f, \"weights_bytes\": %llu, "
            "\"kv_bytes\": %llu, \"slice_bytes\": %llu, \"resident_bytes\": %llu, "
            "\"huge_page_bytes\": %llu, \"peak_resident_bytes\": %llu, ",
@@ -116,7 +117,8 @@ void phx_bench_print_text(const struct phx_bench_command *c, const struct phx_be
     phx_tool_format_bytes(t.slice_bytes, slice);
     phx_tool_format_bytes(t.resident_bytes, resident);
     phx_tool_format_bytes(t.peak_bytes, peak);
-    phx_bench_print_ceiling(&c->ceiling);
+    if (c->ceiling.read_gb_s > 0)
+        phx_bench_print_ceiling(&c->ceiling);
     printf("engine    tp %d x pp %d   %d threads per rank   %s %s\n", r->ranks.tp, r->ranks.pp,
            result->n_threads, r->ranks.backend, result->isa);
     printf("load      %s in %.2f s: %.2f GB/s\n", weights, t.load_seconds,
@@ -136,4 +138,5 @@ void phx_bench_print_text(const struct phx_bench_command *c, const struct phx_be
             printf("   %.1f GB/s: %.1f %% of read", t.decode_gb_s, 100 * t.decode_fraction);
         printf("\n");
     }
+    phx_bench_print_device_text(c, result);
 }

@@ -380,3 +380,18 @@ void phx_synth_file_name(const json_t *config, const struct phx_synth_layout *l,
     else
         (void)snprintf(name, 64, "model-%05d-of-%05d.safetensors", i + 1, l->n_files);
 }
+
+void phx_synth_set_layers(json_t *config, int32_t n)
+{
+    const char *key = json_object_get(config, "n_layer") != NULL ? "n_layer" : "num_hidden_layers";
+    json_t     *types = json_object_get(config, "layer_types");
+
+    json_object_set_new(config, key, json_integer(n));
+    if (json_is_array(types) && json_array_size(types) > 0) {
+        json_t *fitted = json_array();
+
+        for (int32_t i = 0; i < n; i++)
+            json_array_append(fitted, json_array_get(types, (size_t)i % json_array_size(types)));
+        json_object_set_new(config, "layer_types", fitted);
+    }
+}

@@ -215,19 +215,30 @@ static int check_options(const struct phx_ranks_options *o, struct phx_err *err)
                ? phx_comm_device_environment(&none, err) : 0;
 }
 
+static int open_checkpoint(const struct phx_ranks_options *o, struct world *w, struct phx_err *err)
+{
+    int code;
+
+    if (o->source.open != NULL)
+        return o->source.open(o->source.ctx, &w->checkpoint, &w->config, err);
+    code = phx_checkpoint_open(o->dir, &w->checkpoint, err);
+    return code == 0 ? phx_model_config_load(o->dir, w->checkpoint, &w->config, err) : code;
+}
+
 int phx_ranks_run(const struct phx_ranks_options *o, phx_rank_fn body, void *ctx, struct phx_err *err)
 {
     struct world w = {.options = o, .body = body, .ctx = ctx};
     int          code = check_options(o, err);
     if (code == 0)
-        code = phx_checkpoint_open(o->dir, &w.checkpoint, err);
-    if (code != 0)
+        code = open_checkpoint(o, &w, err);
+    if (code != 0) {
+        phx_checkpoint_close(w.checkpoint);
         return code;
+    }
     w.parts = phx_mem_calloc((size_t)o->tp * (size_t)o->pp, sizeof *w.parts);
-    code = phx_model_config_load(o->dir, w.checkpoint, &w.config, err);
-    if (code == 0 && o->is_int8)
+    if (o->is_int8)
         phx_model_config_quantise(&w.config);
-    if (code == 0 && o->max_context > w.config.max_position)
+    if (o->max_context > w.config.max_position)
         code = phx_fail(err, PHX_E_INVALID, "%d positions are needed, the model has %d", o->max_context,
                         w.config.max_position);
     if (code == 0) {

@@ -13,8 +13,15 @@
 
 enum phx_ranks_comm { PHX_RANKS_MPI = 1, PHX_RANKS_LOCAL };
 
+/* Opens a checkpoint that is in no folder. */
+struct phx_ranks_source {
+    int (*open)(void *ctx, struct phx_checkpoint **checkpoint, struct phx_model_config *config, struct phx_err *err);
+    void *ctx;
+};
+
 struct phx_ranks_options {
     const char         *dir;
+    struct phx_ranks_source source; /* instead of dir when open is set */
     int32_t             tp, pp;
     enum phx_ranks_comm comm;      /* ignored for one rank */
     bool                is_in_mpi; /* this process is one rank of the MPI job */

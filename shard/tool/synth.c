@@ -100,22 +100,6 @@ static int load_config(const struct options *o, json_t **config, struct phx_err 
     return phx_json_parse(config, text, strlen(text), 1 << 20, 0, o->preset, err);
 }
 
-/* Another number of layers; the list of layer types is cut or repeated to fit. */
-static void set_layers(json_t *config, int32_t n)
-{
-    const char *key = json_object_get(config, "n_layer") != NULL ? "n_layer" : "num_hidden_layers";
-    json_t     *types = json_object_get(config, "layer_types");
-
-    json_object_set_new(config, key, json_integer(n));
-    if (json_is_array(types) && json_array_size(types) > 0) {
-        json_t *fitted = json_array();
-
-        for (int32_t i = 0; i < n; i++)
-            json_array_append(fitted, json_array_get(types, (size_t)i % json_array_size(types)));
-        json_object_set_new(config, "layer_types", fitted);
-    }
-}
-
 /* What this build serves must also be right by its own reader. */
 static int check_config(const json_t *config, struct phx_err *err)
 {
@@ -183,7 +167,7 @@ static int make(const struct options *o, json_t *config, struct phx_err *err)
     int                     rc;
 
     if (o->n_layers > 0)
-        set_layers(config, o->n_layers);
+        phx_synth_set_layers(config, o->n_layers);
     if (o->is_vocab_small)
         phx_synth_shrink_vocabulary(config);
     rc = check_config(config, err);

@@ -54,7 +54,12 @@ void phx_synth_layout_fini(struct phx_synth_layout *layout);
 void phx_synth_file_name(const json_t *config, const struct phx_synth_layout *layout, int32_t i,
                          char name[64]);
 
-/* write.c: the safetensors files and the index.  The values depend on the seed and the place in the
+/* Another number of layers; the list of layer types is cut or repeated to fit. */
+void phx_synth_set_layers(json_t *config, int32_t n);
+
+/* write.c: bytes [offset, offset + size) of a tensor; offset is a multiple of 8. */
+void phx_synth_fill(const struct phx_synth_tensor *t, uint64_t key, uint64_t offset, void *out, size_t size);
+/* The safetensors files and the index.  The values depend on the seed and the place in the
  * tensor alone, not on the number of threads. */
 int phx_synth_write(const char *dir, const json_t *config, struct phx_synth_layout *layout,
                     uint64_t seed, int32_t n_threads, struct phx_err *err) PHX_CHECKED;

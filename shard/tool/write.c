@@ -101,8 +101,7 @@ static void fill_bytes(uint8_t *out, size_t n, uint64_t key, uint64_t first, boo
     }
 }
 
-/* Bytes [offset, offset + size) of a tensor; offset is a multiple of 8. */
-static void fill(const struct phx_synth_tensor *t, uint64_t key, uint64_t offset, void *out, size_t size)
+void phx_synth_fill(const struct phx_synth_tensor *t, uint64_t key, uint64_t offset, void *out, size_t size)
 {
     float middle, width;
 
@@ -170,7 +169,7 @@ static void *run(void *arg)
         const struct phx_synth_tensor *t = &w->layout->tensors[tensor];
         const struct file             *f = &w->files[t->file];
 
-        fill(t, draw(w->seed, (uint64_t)tensor), offset, piece, size);
+        phx_synth_fill(t, draw(w->seed, (uint64_t)tensor), offset, piece, size);
         if (phx_tool_write_at(f->fd, piece, size, f->data_begin + t->begin + offset) != 0) {
             int reason = errno;
 

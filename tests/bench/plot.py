@@ -19,7 +19,8 @@ OURS, THEIRS, INK, FAINT, GOAL = "#1f6fb2", "#b9782c", "#222222", "#c8c8c8", "#2
 class Picture:
     """SVG elements, in the order they are drawn."""
 
-    def __init__(self):
+    def __init__(self, title="phalanx on a CPU"):
+        self.title = title
         self.parts = []
 
     def text(self, x, y, words, size=12, anchor="start", color=INK, weight="normal"):
@@ -42,7 +43,7 @@ class Picture:
     def svg(self, height):
         head = (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" '
                 f'height="{height:.0f}" font-family="sans-serif">')
-        return "\n".join([head, '<title>phalanx on a CPU</title>',
+        return "\n".join([head, f'<title>{escape(self.title)}</title>',
                           f'<rect width="{WIDTH}" height="{height:.0f}" fill="#ffffff"/>', *self.parts, "</svg>", ""])
 
 

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The GPU benchmark from its first command to its picture, at toy shapes on the emulated device: no figure means anything."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as Tree
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(os.environ.get("PHX_BIN", ROOT / "build/release/bin"))
+
+
+def benchmark(folder, bin_folder, **environment):
+    return subprocess.run([ROOT / "tests/gpu/benchmark", bin_folder, folder / "log", "200"], capture_output=True, text=True,
+                          timeout=250, env={**os.environ, "PHX_GPU_MEMORY_MB": "1000", **environment})
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    """The program beside the emulated device."""
+    folder = tmp_path_factory.mktemp("bin")
+    shutil.copy(BIN / "phalanx-bench", folder)
+    shutil.copy(BIN.parent / "tests/phalanx_cuda.so", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result(programs, tmp_path_factory):
+    done = benchmark(tmp_path_factory.mktemp("toy"), programs, PHX_GPU_TOY="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("\n") == 1
+    return json.loads(done.stdout)
+
+
+def test_every_run_measures_the_device_and_itself(result):
+    ours = [run for run in result["runs"] if run["by"] == "phalanx"]
+    assert [run["name"] for run in ours] == ["gpt-oss-20b", "llama-3.1-8b"]
+    for run in ours:
+        assert run["status"] == "passed", run
+        figures = run["figures"]
+        assert figures["backend"] == "cuda" and figures["device"]["name"] == "emulated device"
+        for key in ("copy_gb_s", "read_gb_s", "matmul_bf16_tflop_s", "launch_us"):
+            assert figures["device"][key] > 0
+        assert [(p["what"], p["rows"]) for p in figures["points"]] == [("prefill", 16), ("decode", 1), ("decode", 2)]
+        for point in figures["points"]:
+            assert point["tokens_per_s"] > 0 and point["ceiling_tokens_per_s"] > 0
+            assert point["fraction"] == pytest.approx(point["tokens_per_s"] / point["ceiling_tokens_per_s"], rel=1e-3)
+
+
+def test_the_ceiling_is_the_arithmetic_of_the_shapes(result):
+    """tiny-llama, one sequence: every weight and the keys and values of nine positions are read once."""
+    figures = next(run["figures"] for run in result["runs"] if run["name"] == "llama-3.1-8b")
+    point, device = figures["points"][1], figures["device"]
+    bandwidth, peak = max(device["copy_gb_s"], device["read_gb_s"]) * 1e9, device["matmul_bf16_tflop_s"] * 1e12
+    read = figures["token_bytes"] + figures["context_bytes"] * point["context"]
+    flop = point["flop_per_byte"] * read
+    assert flop > 2 * figures["token_macs"]
+    assert point["ceiling_tokens_per_s"] == pytest.approx(1 / max(read / bandwidth, flop / peak), rel=1e-3)
+
+
+def test_the_picture_has_every_point(result, tmp_path):
+    (tmp_path / "result.json").write_text("noise\n" + json.dumps({"parts": [{"part": "benchmark", "figures": result}]}) + "\n")
+    drawn = subprocess.run([sys.executable, ROOT / "tests/bench/roofline.py", tmp_path / "result.json"], capture_output=True,
+                           text=True, timeout=60)
+    assert drawn.returncode == 0, drawn.stderr
+    root = Tree.fromstring(drawn.stdout)
+    dots = [e for e in root.iter() if e.tag.endswith("circle")]
+    words = " ".join(e.text or "" for e in root.iter() if e.tag.endswith("text"))
+    assert len(dots) == 2 * 3 + 2 # points and their names
+    assert "emulated device" in words and "llama-3.1-8b: decode, 2 together" in words
+
+
+def test_a_result_without_a_run_is_refused(tmp_path):
+    (tmp_path / "result.json").write_text('{"parts": [{"part": "benchmark", "status": "not run"}]}\n')
+    drawn = subprocess.run([sys.executable, ROOT / "tests/bench/roofline.py", tmp_path / "result.json"], capture_output=True,
+                           text=True, timeout=60)
+    assert drawn.returncode == 1 and "no run in this result" in drawn.stderr
+
+
+def test_what_cannot_run_is_said(programs, tmp_path):
+    done = benchmark(tmp_path, programs)  # true shapes, and 1000 MB
+    assert done.returncode == 0
+    runs = json.loads(done.stdout)["runs"]
+    assert {run["status"] for run in runs} == {"not run"}
+    assert any("76000 MB" in run["detail"] for run in runs)
+
+
+def test_a_run_that_fails_fails_the_benchmark(tmp_path):
+    alone = tmp_path / "bin"
+    alone.mkdir()
+    shutil.copy(BIN / "phalanx-bench", alone)  # without a module
+    done = benchmark(tmp_path, alone, PHX_GPU_TOY="1")
+    assert done.returncode == 1
+    runs = json.loads(done.stdout)["runs"]
+    assert all(run["status"] == "failed" and "phalanx_cuda.so was not found" in run["detail"] for run in runs)
