@@ -40,7 +40,8 @@ def draw_roof(p, device, points):
     bandwidth, peak = max(device["copy_gb_s"], device["read_gb_s"]) / 1e3, device["matmul_bf16_tflop_s"]
     values = [pt["tflop_s"] for _, pt in points if pt["tflop_s"] > 0]
     intensities = [pt["flop_per_byte"] for _, pt in points]
-    low_x, high_x = min(intensities) / 3, max([*intensities, peak / bandwidth if peak > 0 else 1]) * 3
+    knee = peak / bandwidth if peak > 0 else max(intensities)
+    low_x, high_x = min([*intensities, knee]) / 3, max([*intensities, knee]) * 3
     low_y, high_y = min(values) / 3, max([peak, *values, bandwidth * low_x]) * 3
     x, y = scale(low_x, high_x, LEFT, RIGHT), scale(low_y, high_y, BOTTOM, TOP)
     p.line(LEFT, BOTTOM, RIGHT, BOTTOM)
@@ -56,7 +57,6 @@ def draw_roof(p, device, points):
         decade *= 10
     p.text((LEFT + RIGHT) / 2, BOTTOM + 34, "floating-point operations per byte that must be read", 12, "middle")
     p.text(LEFT, TOP - 8, "TFLOP/s")
-    knee = peak / bandwidth if peak > 0 else high_x
     p.line(x(low_x), y(bandwidth * low_x), x(knee), y(bandwidth * knee), INK, 2)
     p.text(x(low_x) + 8, y(bandwidth * low_x) - 12, f"{bandwidth * 1e3:,.0f} GB/s", 12)
     if peak > 0:
@@ -95,7 +95,8 @@ def draw_table(p, top, points, peers):
         p.text(LEFT + 405, y, f"{pt['tokens_per_s']:,.0f}", anchor="end")
         p.box(bar(0), y - 11, bar(min(pt["fraction"], 1)) - bar(0), 14, OURS)
         p.line(bar(1), y - 13, bar(1), y + 5, GOAL, 2)
-        p.text(bar(0) + 4, y, f"{100 * pt['fraction']:.1f} %", 11, color="#ffffff" if pt["fraction"] > 0.12 else INK)
+        at = bar(min(pt["fraction"], 1)) + 6 if pt["fraction"] < 0.85 else bar(0) + 6
+        p.text(at, y, f"{100 * pt['fraction']:.1f} %", 11, color=INK if pt["fraction"] < 0.85 else "#ffffff")
         for how, rate in peer_rates(peers, name, pt).items():
             y += 20
             p.text(LEFT + 20, y, f"PyTorch {how}", color=THEIRS)
