@@ -21,8 +21,8 @@ enum {
     HOPPER_CONSUMERS = 2, /* warpgroups that multiply */
     HOPPER_WARPS = HOPPER_CONSUMERS * 4,
     HOPPER_THREADS = (HOPPER_CONSUMERS + 1) * PHX_WARPGROUP, /* three warps of the last have nothing to do */
-    HOPPER_REGISTERS = 240, /* of a thread that multiplies; 168 at the start of all three warpgroups */
-    HOPPER_REGISTERS_COPY = 32,
+    HOPPER_REGISTERS = 240, /* of a thread that multiplies, and of one that does not: together three times 168, the start */
+    HOPPER_REGISTERS_COPY = 24,
     HOPPER_STAGE_BLOCKS = PHX_ATOM_K / CUDA_BLOCK_K,
     HOPPER_STAGES_MAX = 8,
     HOPPER_SHARED_BYTES = 200 << 10, /* of the ring; a block of the grid has a multiprocessor for itself */
@@ -173,10 +173,33 @@ template <class S> struct hopper_operands {
     uint32_t a[S::M_TILES][2][4];
 };
 
-/* Half `half` of a stage, both steps of 16 k; a group of products. */
+/* The sums of the first columns. */
+template <int n, int all> static __device__ __forceinline__ float (&hopper_first(float (&sums)[all]))[n]
+{
+    return *reinterpret_cast<float(*)[n]>(&sums);
+}
+
+/* A group of products: both steps of 16 k of a block. */
+template <class S, int COLUMNS>
+static __device__ __forceinline__ void hopper_start(struct hopper_sums<S> &v, const struct hopper_operands<S> &o,
+                                                    const unsigned char *stage, int half, bool starts_segment)
+{
+    phx_wgmma_fence();
+#pragma unroll
+    for (int step = 0; step < 2; step++) {
+        uint64_t b = phx_wgmma_b(stage, half * 2 + step);
+
+#pragma unroll
+        for (int m = 0; m < S::M_TILES; m++)
+            phx_wgmma(hopper_first<COLUMNS / 2>(v.segment[m]), o.a[m][step], b, !starts_segment || step > 0);
+    }
+    phx_wgmma_commit();
+}
+
+/* Half `half` of a stage; of a short piece half the columns. */
 template <class S>
 static __device__ __forceinline__ void hopper_add_block(struct hopper_sums<S> &v, struct hopper_operands<S> &o,
-                                                       const unsigned char *stage, int half, bool starts_segment)
+                                                        const unsigned char *stage, int half, bool starts_segment, bool is_short)
 {
     int warp = (int)threadIdx.x / PHX_WARP, lane = (int)threadIdx.x % PHX_WARP;
 
@@ -187,34 +210,27 @@ static __device__ __forceinline__ void hopper_add_block(struct hopper_sums<S> &v
         S::W::take(raw, stage + S::X_BYTES + (warp * S::M_TILES + m) * S::W_BYTES + half * S::W::BLOCK_BYTES, lane);
         S::W::decode(o.a[m], raw);
     }
-    phx_wgmma_fence();
-#pragma unroll
-    for (int step = 0; step < 2; step++) {
-        uint64_t b = phx_wgmma_b(stage, half * 2 + step);
-
-#pragma unroll
-        for (int m = 0; m < S::M_TILES; m++)
-            phx_wgmma(v.segment[m], o.a[m][step], b, !starts_segment || step > 0);
-    }
-    phx_wgmma_commit();
+    if (is_short)
+        hopper_start<S, S::X_ROWS / 2>(v, o, stage, half, starts_segment);
+    else
+        hopper_start<S, S::X_ROWS>(v, o, stage, half, starts_segment);
 }
 
-/* This warp has read the stage. */
-static __device__ __forceinline__ void hopper_release(const struct hopper_ring &r, int stage)
+/* This warp has read the stage before the ring's. */
+template <class S> static __device__ __forceinline__ void hopper_release(const struct hopper_ring &r)
 {
     __syncwarp();
     if (threadIdx.x % PHX_WARP == 0)
-        phx_barrier_arrive(r.empty + stage);
+        phx_barrier_arrive(r.empty + (r.stage > 0 ? r.stage : S::STAGES) - 1);
 }
 
-/* One piece.  While the products of a block are under way, the operands of the next are made. */
+/* One piece; of a short one half the rows.  While the products of a block are under way, the operands of the next are made. */
 template <class S, class J>
 static __device__ __forceinline__ void hopper_multiply(const J &job, const struct hopper_piece &p, struct hopper_sums<S> &v,
-                                                      struct hopper_ring &r)
+                                                       struct hopper_ring &r)
 {
-    struct segment           s = first_segment(job.w.cut, CUDA_SEGMENT_BLOCKS);
+    struct segment            s = first_segment(job.w.cut, CUDA_SEGMENT_BLOCKS);
     struct hopper_operands<S> operands[HOPPER_STAGE_BLOCKS];
-    int                      held = -1; /* the stage before, which may still be read */
 
     hopper_end_block<S>(job, p, v, s, 0);
     for (int32_t first = 0; first < job.w.cut.n_blocks; first += HOPPER_STAGE_BLOCKS) {
@@ -224,22 +240,22 @@ static __device__ __forceinline__ void hopper_multiply(const J &job, const struc
             int32_t block = first + half;
 
             if (block < job.w.cut.n_blocks) {
-                hopper_add_block<S>(v, operands[half], r.stages + r.stage * S::STAGE_BYTES, half, block == s.first);
+                hopper_add_block<S>(v, operands[half], r.stages + r.stage * S::STAGE_BYTES, half, block == s.first,
+                                    p.x_rows <= S::X_ROWS / 2);
                 phx_wgmma_wait<1>();
-                if (half == 0 && held >= 0)
-                    hopper_release(r, held);
+                if (half == 0 && first > 0)
+                    hopper_release<S>(r); /* its last products are done */
                 if (block + 1 == s.end) {
                     phx_wgmma_wait<0>();
                     hopper_end_block<S>(job, p, v, s, block + 1);
                 }
             }
         }
-        held = r.stage;
         hopper_advance<S>(r);
     }
     phx_wgmma_wait<0>();
-    if (held >= 0)
-        hopper_release(r, held);
+    if (job.w.cut.n_blocks > 0)
+        hopper_release<S>(r);
 }
 
 template <class S, class J> static __device__ __forceinline__ void hopper_consume(const J &job, struct hopper_ring r)

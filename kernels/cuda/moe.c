@@ -61,7 +61,7 @@ static struct scratch_plan plan_scratch(const struct cuda_moe_choice *c, int32_t
 {
     bool                is_float = c->kernel == CUDA_MOE_FLOAT;
     struct scratch_plan p = {0};
-    size_t              rows = (size_t)n_rows, pairs = rows * (size_t)top_k;
+    size_t              rows = (size_t)n_rows, pairs = rows * (size_t)top_k, act_rows = pairs;
     size_t              up_k = (size_t)phx_cuda_weight_cut(up).n_blocks * CUDA_BLOCK_K;
     size_t              down_k = (size_t)phx_cuda_weight_cut(down).n_blocks * CUDA_BLOCK_K;
     int32_t             tiles = phx_cuda_moe_tiles_max(n_rows * top_k, up->n_experts, CUDA_MOE_PAIRS_MIN);
@@ -72,13 +72,13 @@ static struct scratch_plan plan_scratch(const struct cuda_moe_choice *c, int32_t
     p.n_tiles = take(&p, 1, 1, sizeof(int32_t));
     if (c->kernel == CUDA_MOE_HOPPER) {
         p.n_slots = cuda_moe_slots(n_rows * top_k, phx_cuda_moe_tiles_max(n_rows * top_k, up->n_experts, c->tile_pairs));
-        rows = pairs = (size_t)p.n_slots;
+        rows = act_rows = (size_t)p.n_slots;
         up_k = cuda_round_up(up_k, CUDA_HOPPER_ATOM_K);
         down_k = cuda_round_up(down_k, CUDA_HOPPER_ATOM_K);
     }
     p.x = take(&p, rows, is_float ? 0 : up_k, sizeof(uint16_t));
     p.gate_up = take(&p, pairs, c->is_fused ? 0 : (size_t)up->n, sizeof(float));
-    p.act = take(&p, pairs, down_k, is_float ? sizeof(float) : sizeof(uint16_t));
+    p.act = take(&p, act_rows, down_k, is_float ? sizeof(float) : sizeof(uint16_t));
     p.slices = take(&p, pairs, (size_t)(c->is_joined ? 1 : down->n_slices) * (size_t)down->n, sizeof(float));
     return p;
 }

@@ -61,9 +61,8 @@ template <int n> static __device__ __forceinline__ void phx_wgmma_wait()
 #define PHX_F4(d, i)  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define PHX_F16(d, i) PHX_F4(d, i), PHX_F4(d, i + 4), PHX_F4(d, i + 8), PHX_F4(d, i + 12)
 #define PHX_F32(d, i) PHX_F16(d, i), PHX_F16(d, i + 16)
-#define PHX_R32                                                                                              \
-    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, " \
-    "%23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define PHX_R16 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+#define PHX_R32 PHX_R16 ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
 #define PHX_R64                                                                                                  \
     PHX_R32 ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, " \
               "%51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
@@ -71,6 +70,14 @@ template <int n> static __device__ __forceinline__ void phx_wgmma_wait()
 /* d = a b, or d + a b when it adds, for 64 x N outputs over 16 k: PTX ISA, wgmma.mma_async.m64nNk16 of .bf16 with .f32 sums.
  * Warp w of the four has rows 16 w to 16 w + 15: a as phx_mma_bf16 has it, d[4 t + c] as c there of columns 8 t to 8 t + 7.  b:
  * phx_wgmma_b().  a and d belong to the product until it was waited for. */
+static __device__ __forceinline__ void phx_wgmma(float (&d)[16], const uint32_t (&a)[4], uint64_t b, bool adds)
+{
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %21, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {" PHX_R16 "}, {%16, %17, %18, %19}, %20, p, 1, 1, 0;\n}"
+                 : PHX_F16(d, 0)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)adds));
+}
+
 static __device__ __forceinline__ void phx_wgmma(float (&d)[32], const uint32_t (&a)[4], uint64_t b, bool adds)
 {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
@@ -90,6 +97,7 @@ static __device__ __forceinline__ void phx_wgmma(float (&d)[64], const uint32_t 
 #undef PHX_F4
 #undef PHX_F16
 #undef PHX_F32
+#undef PHX_R16
 #undef PHX_R32
 #undef PHX_R64
 

@@ -128,6 +128,25 @@ void do_wait(void *const args[THREADS])
     w.products.erase(w.products.begin(), w.products.begin() + (long)n);
 }
 
+// ---- registers
+
+enum { REGISTERS = 65536, REGISTERS_MAX = 255 }; // of a multiprocessor, of a thread
+
+int registers_of[1024]; // of a thread
+
+int count_threads()
+{
+    return (int)(blockDim.x * blockDim.y * blockDim.z);
+}
+
+// A block that has a multiprocessor for itself begins with what is left after rounding down.
+int registers_at_start()
+{
+    int n = REGISTERS / count_threads() / 8 * 8;
+
+    return n < REGISTERS_MAX ? n : REGISTERS_MAX;
+}
+
 // ---- barriers
 
 struct barrier {
@@ -263,8 +282,18 @@ void phx_bulk_copy(void *to, const void *from, uint32_t bytes, uint64_t *at)
     }
 }
 
+void phx_emu_registers(int n)
+{
+    phx_emu_warp(phx_emu_warp_nothing, nullptr);
+    if (n % 8 != 0 || n < 24 || n > 256)
+        phx_emu_die("asks for an odd number of registers");
+    registers_of[phx_emu_thread_now()] = n;
+}
+
 void phx_emu_groups_start()
 {
+    for (int i = 0; i < count_threads(); i++)
+        registers_of[i] = registers_at_start();
     for (warpgroup &w : warpgroups) {
         w.products.clear();
         w.n_groups = 0;
@@ -273,6 +302,12 @@ void phx_emu_groups_start()
 
 void phx_emu_groups_end()
 {
+    int taken = 0;
+
+    for (int i = 0; i < count_threads(); i++)
+        taken += registers_of[i];
+    if (taken > registers_at_start() * count_threads())
+        phx_emu_die("waits for registers that nobody gives back");
     if (!bulks.empty())
         phx_emu_die("the block ends while bulk copies are under way");
     for (const warpgroup &w : warpgroups)

@@ -22,8 +22,10 @@ template <size_t sums> static inline void phx_wgmma(float (&d)[sums], const uint
     phx_emu_wgmma(d, a, b, adds, (int)sums * 2);
 }
 
-template <int n> static inline void phx_registers_less() { phx_emu_warp(phx_emu_warp_nothing, nullptr); }
-template <int n> static inline void phx_registers_more() { phx_emu_warp(phx_emu_warp_nothing, nullptr); }
+// What all threads have in the end must be in what the block began with, else a device would wait for ever.
+void phx_emu_registers(int n);
+template <int n> static inline void phx_registers_less() { phx_emu_registers(n); }
+template <int n> static inline void phx_registers_more() { phx_emu_registers(n); }
 
 void phx_barrier_init(uint64_t *barrier, int n);
 void phx_barrier_arrive(uint64_t *barrier);

@@ -102,6 +102,7 @@ template <int COLUMNS> void check_product()
 void warpgroups_multiply(void **state)
 {
     (void)state;
+    check_product<32>();
     check_product<64>();
     check_product<128>();
 }
@@ -252,7 +253,12 @@ __global__ void forgotten_product_kernel()
     phx_wgmma(d, a, phx_wgmma_b(phx_align_atoms(shared), 0), false);
 }
 
-void expect_death(void (*kernel)())
+__global__ void greedy_kernel()
+{
+    phx_registers_more<248>();
+}
+
+void expect_death(void (*kernel)(), unsigned threads = GROUP)
 {
     pid_t pid = fork();
     int   status = 0;
@@ -262,7 +268,7 @@ void expect_death(void (*kernel)())
         (void)signal(SIGABRT, SIG_DFL);
         (void)!freopen("/dev/null", "w", stderr);
         for (int i = 0; i < 2; i++) { // one of them late
-            (void)PHX_LAUNCH(kernel, 1, GROUP, 16384, stream);
+            (void)PHX_LAUNCH(kernel, 1, threads, 16384, stream);
             (void)cudaStreamSynchronize(stream);
         }
         _exit(0);
@@ -278,6 +284,7 @@ void what_a_device_would_punish_is_found(void **state)
     expect_death(dead_barrier_kernel);
     expect_death(odd_descriptor_kernel);
     expect_death(forgotten_product_kernel);
+    expect_death(greedy_kernel, 3 * GROUP);
 }
 
 } // namespace
