@@ -2,6 +2,7 @@
 #include "kernels/exchange.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "kernels/exchange_ops.h"
 #include "kernels/memory.h"
@@ -79,6 +80,29 @@ enum phx_exchange_state phx_exchange_poll(struct phx_exchange *x, const char **w
 enum phx_exchange_state phx_exchange_is_done(struct phx_backend *b)
 {
     return b->ops->exchange != NULL ? b->ops->exchange->is_done(b->device) : PHX_EXCHANGE_OK;
+}
+
+int phx_exchange_offer(struct phx_exchange *x, unsigned char card[PHX_EXCHANGE_CARD_BYTES], char *why, size_t why_size)
+{
+    memset(card, 0, PHX_EXCHANGE_CARD_BYTES);
+    if (x->ops->offer != NULL)
+        return x->ops->offer(x->impl, card, why, why_size);
+    (void)snprintf(why, why_size, "this backend has no memory that peers write to");
+    return -1;
+}
+
+int phx_exchange_accept(struct phx_exchange *x, const unsigned char *cards, char *why, size_t why_size)
+{
+    if (x->ops->accept != NULL)
+        return x->ops->accept(x->impl, cards, why, why_size);
+    (void)snprintf(why, why_size, "this backend has no memory that peers write to");
+    return -1;
+}
+
+void phx_exchange_retract(struct phx_exchange *x)
+{
+    if (x->ops->retract != NULL)
+        x->ops->retract(x->impl);
 }
 
 static bool is_dense(struct phx_tensor t)

@@ -14,6 +14,9 @@ struct phx_exchange_ops {
     void (*abort)(void *exchange);
     enum phx_exchange_state (*poll)(void *exchange, const char **why);
     enum phx_exchange_state (*is_done)(void *device);
+    int (*offer)(void *exchange, unsigned char card[PHX_EXCHANGE_CARD_BYTES], char *why, size_t why_size);
+    int (*accept)(void *exchange, const unsigned char *cards, char *why, size_t why_size);
+    void (*retract)(void *exchange);
     int (*sum)(void *exchange, struct phx_tensor t);
     int (*send)(void *exchange, struct phx_tensor t, int32_t to);
     int (*recv)(void *exchange, struct phx_tensor t, int32_t from);

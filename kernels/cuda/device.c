@@ -201,7 +201,11 @@ void *phx_cuda_open(const struct phx_backend_options *options, const char **isa,
 
 static const char *describe_fault(int32_t fault)
 {
-    return fault == CUDA_FAULT_EXPERT_ID ? "an expert id is out of range" : "a kernel reports a fault without a name";
+    switch (fault) {
+    case CUDA_FAULT_EXPERT_ID: return "an expert id is out of range";
+    case CUDA_FAULT_PEER: return "a rank did not come to an exchange over peer memory";
+    default: return "a kernel reports a fault without a name";
+    }
 }
 
 int phx_cuda_sync(void *device, const char **why)

@@ -152,6 +152,46 @@ template <int n> static __device__ __forceinline__ void phx_cp_async_wait()
     asm volatile("cp.async.wait_group %0;" : : "n"(n) : "memory");
 }
 
+/* Once around a loop that waits for what another launch writes, of this device or of one beside it.  The load takes
+ * long enough on a device; the emulated one runs others meanwhile. */
+static __device__ __forceinline__ void phx_spin()
+{
+}
+
+/* After everything that this thread did or saw by a barrier, for all devices and hosts. */
+static __device__ __forceinline__ void phx_store_release(uint64_t *p, uint64_t v)
+{
+    asm volatile("st.release.sys.u64 [%0], %1;" : : "l"(p), "l"(v) : "memory");
+}
+
+/* Before everything that this thread, and behind a barrier its block, does afterwards. */
+static __device__ __forceinline__ uint64_t phx_load_acquire(const uint64_t *p)
+{
+    uint64_t v;
+
+    asm volatile("ld.acquire.sys.u64 %0, [%1];" : "=l"(v) : "l"(p) : "memory");
+    return v;
+}
+
+/* Not what the multiprocessor may have kept of it. */
+static __device__ __forceinline__ float4 phx_load_fresh(const float4 *p)
+{
+    return __ldcg(p);
+}
+
+static __device__ __forceinline__ float phx_load_fresh(const float *p)
+{
+    return __ldcg(p);
+}
+
+static __device__ __forceinline__ uint64_t phx_now_ns()
+{
+    uint64_t ns;
+
+    asm volatile("mov.u64 %0, %globaltimer;" : "=l"(ns));
+    return ns;
+}
+
 #endif
 
 /* ---- from the above -------------------------------------------------------------------------- */

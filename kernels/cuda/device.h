@@ -21,7 +21,7 @@ enum {
 };
 
 /* What kernels say through phx_fault(); sync turns it into text. */
-enum cuda_fault { CUDA_FAULT_NONE = 0, CUDA_FAULT_EXPERT_ID };
+enum cuda_fault { CUDA_FAULT_NONE = 0, CUDA_FAULT_EXPERT_ID, CUDA_FAULT_PEER };
 
 /* Products on warpgroups (hopper.h). */
 enum cuda_hopper_state { CUDA_HOPPER_MISSING = 0, CUDA_HOPPER_OTHER_BITS, CUDA_HOPPER_SAME_BITS };

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "kernels/cuda/nccl_api.h"
+#include "kernels/cuda/peer.h"
 #include "kernels/exchange_ops.h"
 #include "kernels/memory.h"
 
@@ -15,11 +16,12 @@ enum { SETTLE_S = 30 }; /* for the connections that a first call makes */
 struct cuda_exchange {
     struct cuda_device    *d;
     const struct nccl_api *nccl;
-    nccl_comm              comm; /* NULL after an abort */
-    int32_t                rank, n_ranks;
+    nccl_comm              comm; /* NULL after an abort, and when it is bare */
+    struct cuda_peers     *peers; /* offered, and in use when has_peers */
+    int32_t                rank, n_ranks, wait_ms;
     size_t                 max_bytes;
     float                 *parts; /* [n_ranks][max_bytes], or [max_bytes] when sums are the library's */
-    bool                   is_fast;
+    bool                   is_fast, has_peers, is_given_up;
     char                   why[PHX_WHY_BYTES];
 };
 
@@ -55,41 +57,80 @@ static int make_id(unsigned char id[PHX_EXCHANGE_ID_BYTES], char *why, size_t wh
 
 static void close_exchange(void *exchange);
 
+/* The library's part; false with the reason. */
+static bool open_library(struct cuda_exchange *x, const struct phx_exchange_options *o, char *why, size_t why_size)
+{
+    struct nccl_config config = {sizeof(config), NCCL_CONFIG_MAGIC, NCCL_CONFIG_VERSION, 0};
+    struct nccl_id     id;
+    size_t             bytes;
+    int                rc;
+
+    x->nccl = phx_nccl_load(why, why_size);
+    if (x->nccl == NULL)
+        return false;
+    memcpy(id.bytes, o->id, sizeof(id.bytes));
+    if (o->n_ranks <= CUDA_PARTS_MAX && !__builtin_mul_overflow(x->max_bytes, o->is_fast ? 1 : (size_t)o->n_ranks, &bytes))
+        x->parts = phx_cuda_take(x->d, bytes, "exchange");
+    if (x->parts == NULL) {
+        (void)snprintf(why, why_size, "no device memory for the activations of %d ranks", o->n_ranks);
+        return false;
+    }
+    rc = x->nccl->CommInitRankConfig(&x->comm, o->n_ranks, id, o->rank, &config);
+    if (rc == NCCL_SUCCESS || rc == NCCL_IN_PROGRESS)
+        return true;
+    (void)snprintf(why, why_size, "rank %d of %d cannot start: %s", o->rank, o->n_ranks, x->nccl->GetErrorString(rc));
+    x->comm = NULL;
+    return false;
+}
+
 static void *open_exchange(void *device, const struct phx_exchange_options *o, char *why, size_t why_size)
 {
-    struct nccl_config    config = {sizeof(config), NCCL_CONFIG_MAGIC, NCCL_CONFIG_VERSION, 0};
-    struct nccl_id        id;
     struct cuda_exchange *x = phx_memory_alloc(sizeof(*x));
-    size_t                bytes;
-    int                   rc;
 
     (void)snprintf(why, why_size, "out of memory");
     if (x == NULL)
         return NULL;
     x->d = device;
-    x->nccl = phx_nccl_load(why, why_size);
     x->rank = o->rank;
     x->n_ranks = o->n_ranks;
+    x->wait_ms = o->wait_ms;
     x->max_bytes = (o->max_bytes + 15) / 16 * 16;
     x->is_fast = o->is_fast;
-    memcpy(id.bytes, o->id, sizeof(id.bytes));
-    if (x->nccl != NULL && o->n_ranks <= CUDA_PARTS_MAX &&
-        !__builtin_mul_overflow(x->max_bytes, o->is_fast ? 1 : (size_t)o->n_ranks, &bytes))
-        x->parts = phx_cuda_take(x->d, bytes, "exchange");
-    if (x->parts == NULL) {
-        if (x->nccl != NULL)
-            (void)snprintf(why, why_size, "no device memory for the activations of %d ranks", o->n_ranks);
-        close_exchange(x);
-        return NULL;
-    }
-    rc = x->nccl->CommInitRankConfig(&x->comm, o->n_ranks, id, o->rank, &config);
-    if (rc == NCCL_SUCCESS || rc == NCCL_IN_PROGRESS)
+    if (o->is_bare || open_library(x, o, why, why_size))
         return x;
-    (void)snprintf(why, why_size, "rank %d of %d cannot start: %s", o->rank, o->n_ranks, x->nccl->GetErrorString(rc));
-    x->comm = NULL;
     close_exchange(x);
     return NULL;
 }
+
+/* ---- peer memory ----------------------------------------------------------------------------- */
+
+static int offer(void *exchange, unsigned char card[PHX_EXCHANGE_CARD_BYTES], char *why, size_t why_size)
+{
+    struct cuda_exchange *x = exchange;
+
+    x->peers = phx_cuda_peers_offer(x->d, x->rank, x->n_ranks, x->wait_ms, card, why, why_size);
+    return x->peers != NULL ? 0 : -1;
+}
+
+static int accept_cards(void *exchange, const unsigned char *cards, char *why, size_t why_size)
+{
+    struct cuda_exchange *x = exchange;
+
+    (void)snprintf(why, why_size, "nothing was offered");
+    x->has_peers = x->peers != NULL && phx_cuda_peers_accept(x->peers, cards, why, why_size) == 0;
+    return x->has_peers ? 0 : -1;
+}
+
+static void retract(void *exchange)
+{
+    struct cuda_exchange *x = exchange;
+
+    phx_cuda_peers_close(x->peers);
+    x->peers = NULL;
+    x->has_peers = false;
+}
+
+/* ---- state ----------------------------------------------------------------------------------- */
 
 static enum phx_exchange_state poll_exchange(void *exchange, const char **why)
 {
@@ -97,10 +138,12 @@ static enum phx_exchange_state poll_exchange(void *exchange, const char **why)
     int                   state = NCCL_SUCCESS, rc;
 
     *why = x->why;
-    if (x->comm == NULL) {
-        (void)snprintf(x->why, sizeof(x->why), "given up");
+    if (x->is_given_up || (x->has_peers && phx_cuda_peers_is_lost(x->peers))) {
+        (void)snprintf(x->why, sizeof(x->why), "%s", x->is_given_up ? "given up" : "a rank did not come in time");
         return PHX_EXCHANGE_FAILED;
     }
+    if (x->comm == NULL)
+        return PHX_EXCHANGE_OK;
     rc = x->nccl->CommGetAsyncError(x->comm, &state);
     if (rc == NCCL_SUCCESS && state == NCCL_SUCCESS)
         return PHX_EXCHANGE_OK;
@@ -140,6 +183,9 @@ static void abort_exchange(void *exchange)
 {
     struct cuda_exchange *x = exchange;
 
+    x->is_given_up = true;
+    if (x->peers != NULL)
+        phx_cuda_peers_abort(x->peers);
     if (x->comm != NULL)
         (void)x->nccl->CommAbort(x->comm); /* whatever it answers, nothing more can be done */
     x->comm = NULL;
@@ -151,8 +197,9 @@ static void close_exchange(void *exchange)
 
     if (x->comm != NULL && settle(x, x->nccl->CommFinalize(x->comm)) == 0)
         (void)x->nccl->CommDestroy(x->comm); /* the ranks have parted already */
-    else
-        abort_exchange(x);
+    else if (x->comm != NULL)
+        (void)x->nccl->CommAbort(x->comm);
+    phx_cuda_peers_close(x->peers);
     phx_cuda_drop(x->d, x->parts);
     phx_memory_free(x);
 }
@@ -174,16 +221,24 @@ static size_t count_of(struct phx_tensor t)
     return (size_t)t.dim[0] * (size_t)t.dim[1];
 }
 
+/* Nothing can go. */
+static bool is_closed(const struct cuda_exchange *x)
+{
+    return x->is_given_up || (x->comm == NULL && !x->has_peers);
+}
+
 static int sum(void *exchange, struct phx_tensor t)
 {
     struct cuda_exchange  *x = exchange;
     size_t                 n = count_of(t);
     struct cuda_parts_call add = {t.data, x->parts, (int64_t)n, x->n_ranks};
 
-    if (x->comm == NULL || n * sizeof(float) > x->max_bytes)
+    if (is_closed(x) || n * sizeof(float) > x->max_bytes)
         return -1;
     if (x->n_ranks == 1 || n == 0)
         return 0;
+    if (phx_cuda_pick_sum(n * sizeof(float), x->has_peers, x->comm != NULL) != CUDA_SUM_LIBRARY)
+        return phx_cuda_peers_sum(x->peers, t.data, (int64_t)n);
     if (x->is_fast)
         return settle(x, x->nccl->AllReduce(t.data, t.data, n, NCCL_FLOAT32, NCCL_SUM, x->comm, x->d->stream));
     if (settle(x, x->nccl->AllGather(t.data, x->parts, n, NCCL_FLOAT32, x->comm, x->d->stream)) != 0)
@@ -234,6 +289,16 @@ static bool copy_columns(struct cuda_exchange *x, struct phx_tensor out, const f
                                                   x->d->stream), "exchange gather");
 }
 
+/* The same answer on every rank: by the largest part that travels. */
+static bool is_peer_gather(const struct cuda_exchange *x, int32_t rows, const int32_t *n)
+{
+    size_t most = 0;
+
+    for (int32_t r = 1; r < x->n_ranks; r++)
+        most = (size_t)n[r] > most ? (size_t)n[r] : most;
+    return phx_cuda_pick_sum((size_t)rows * most * sizeof(float), x->has_peers, x->comm != NULL) != CUDA_SUM_LIBRARY;
+}
+
 static int gather(void *exchange, struct phx_tensor out, struct phx_tensor part, const int32_t *first,
                   const int32_t *n)
 {
@@ -241,6 +306,13 @@ static int gather(void *exchange, struct phx_tensor out, struct phx_tensor part,
     const float          *from = x->parts;
     size_t                columns = 0;
 
+    if (is_closed(x))
+        return -1;
+    if (is_peer_gather(x, part.dim[0], n)) {
+        if (x->rank == 0 && !copy_columns(x, out, part.data, first[0], n[0]))
+            return -1;
+        return phx_cuda_peers_gather(x->peers, out, part, first, n);
+    }
     if (x->rank != 0)
         return send(exchange, part, 0);
     for (int32_t r = 0; r < x->n_ranks; r++)
@@ -264,6 +336,9 @@ const struct phx_exchange_ops phx_cuda_exchange_ops = {
     .abort = abort_exchange,
     .poll = poll_exchange,
     .is_done = is_done,
+    .offer = offer,
+    .accept = accept_cards,
+    .retract = retract,
     .sum = sum,
     .send = send,
     .recv = recv,

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Private to kernels/cuda: NCCL on the backend's stream, behind kernels/exchange.h. */
+ * Private to kernels/cuda: NCCL and peer memory (peer.h) on the backend's stream, behind
+ * kernels/exchange.h. */
 #ifndef PHX_KERNELS_CUDA_EXCHANGE_H
 #define PHX_KERNELS_CUDA_EXCHANGE_H
 

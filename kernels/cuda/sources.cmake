@@ -33,9 +33,12 @@ set(PHX_CUDA_SOURCES
   moe_stream.cu
   moe_tile.cu
   nccl_api.c
+  peer.c
+  peer.cu
   pick_attention.c
   pick_matmul.c
   pick_moe.c
+  pick_peer.c
   plan_attention.c
   record.c
   route.c

@@ -18,6 +18,7 @@ struct phx_comm_device {
     struct phx_backend  *backend;      /* borrowed */
     struct phx_exchange *group, *chain; /* the ranks of this stage; this tp of all stages; NULL when alone there */
     int32_t              wait_ms;
+    bool                 has_library, has_peers;
 };
 
 /* What a rank tells about itself. */
@@ -25,20 +26,21 @@ struct card {
     char          build[32], runtime[16], driver[16], device[40], device_name[64], why[200];
     int32_t       version; /* of the library; 0 = none, see why */
     int32_t       arch;
+    int32_t       is_near; /* its tensor group is on its host */
     unsigned char group_id[PHX_EXCHANGE_ID_BYTES], chain_id[PHX_EXCHANGE_ID_BYTES]; /* of tp 0, of pp 0 */
 };
 
 struct verdict {
     int32_t code; /* 0, or PHX_E_UNSUPPORTED */
-    int32_t is_device;
+    int32_t has_library, has_peers; /* neither: the hosts */
     char    text[sizeof(((struct phx_err *)0)->text)];
 };
 
 int phx_transport_parse(const char *word, enum phx_transport *out)
 {
-    static const char *const words[] = {"auto", "nccl", "host"};
+    static const char *const words[] = {"auto", "nccl", "host", "peer"};
 
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 4; i++)
         if (strcmp(word, words[i]) == 0) {
             *out = (enum phx_transport)i;
             return 0;
@@ -48,7 +50,28 @@ int phx_transport_parse(const char *word, enum phx_transport *out)
 
 /* ---- what all ranks decide ------------------------------------------------------------------ */
 
-static void fill_card(const struct phx_comm *c, struct phx_backend *b, struct card *card)
+static void ask_library(const struct phx_comm *c, struct phx_backend *b, struct card *card)
+{
+    if (phx_exchange_probe(b, &card->version, card->why, sizeof(card->why)) != 0 ||
+        (c->shape.tp == 0 && phx_exchange_make_id(b, card->group_id, card->why, sizeof(card->why)) != 0) ||
+        (c->shape.pp == 0 && phx_exchange_make_id(b, card->chain_id, card->why, sizeof(card->why)) != 0))
+        card->version = 0;
+}
+
+/* All ranks of its tensor group share its memory. */
+static bool is_group_near(const struct phx_comm *c)
+{
+    const struct phx_comm_shape *s = &c->shape;
+    int32_t                     *near = phx_mem_calloc((size_t)s->n_ranks, sizeof(*near));
+    int32_t                      n_near = phx_comm_host(c, near), n_found = 0;
+
+    for (int32_t i = 0; i < n_near; i++)
+        n_found += near[i] / s->tp_size == s->pp;
+    phx_mem_free(near);
+    return n_found == s->tp_size;
+}
+
+static void fill_card(const struct phx_comm *c, struct phx_backend *b, enum phx_transport wanted, struct card *card)
 {
     struct phx_device_facts facts;
 
@@ -60,10 +83,9 @@ static void fill_card(const struct phx_comm *c, struct phx_backend *b, struct ca
     (void)snprintf(card->device, sizeof(card->device), "%s", facts.id);
     (void)snprintf(card->device_name, sizeof(card->device_name), "%s", facts.name);
     card->arch = facts.arch;
-    if (phx_exchange_probe(b, &card->version, card->why, sizeof(card->why)) != 0 ||
-        (c->shape.tp == 0 && phx_exchange_make_id(b, card->group_id, card->why, sizeof(card->why)) != 0) ||
-        (c->shape.pp == 0 && phx_exchange_make_id(b, card->chain_id, card->why, sizeof(card->why)) != 0))
-        card->version = 0;
+    card->is_near = is_group_near(c);
+    if (wanted != PHX_TRANSPORT_PEER)
+        ask_library(c, b, card);
 }
 
 static void describe(const struct card *a, int32_t rank, char *text, size_t size)
@@ -79,36 +101,96 @@ static bool is_same_kind(const struct card *a, const struct card *b)
            strcmp(a->runtime, b->runtime) == 0 && strcmp(a->driver, b->driver) == 0;
 }
 
-/* The hosts carry everything; an error when something else was asked for. */
-static void fall_back(enum phx_transport wanted, struct verdict *v, const char *why)
+static bool is_device(const struct verdict *v)
 {
-    v->is_device = 0;
-    v->code = wanted == PHX_TRANSPORT_NCCL ? PHX_E_UNSUPPORTED : 0;
-    (void)snprintf(v->text, sizeof(v->text), "%s%s", v->code != 0 ? "transport nccl: " : "", why);
+    return v->has_library || v->has_peers;
 }
 
-static void decide(enum phx_transport wanted, const struct card *cards, int32_t n, struct verdict *v)
+/* What is asked for by name is an error when it cannot be had. */
+static void refuse(enum phx_transport wanted, struct verdict *v, const char *why)
 {
-    char text[256], a[160], b[160];
+    v->has_library = v->has_peers = 0;
+    v->code = wanted == PHX_TRANSPORT_AUTO ? 0 : PHX_E_UNSUPPORTED;
+    (void)snprintf(v->text, sizeof(v->text), "%s%s", v->code == 0 ? "" : wanted == PHX_TRANSPORT_NCCL ?
+                   "transport nccl: " : "transport peer: ", why);
+}
 
-    *v = (struct verdict){.is_device = wanted != PHX_TRANSPORT_HOST && n > 1};
-    for (int32_t i = 0; i < n && v->is_device; i++)
+/* The library, for all ranks. */
+static void decide_library(enum phx_transport wanted, const struct card *cards, int32_t n, struct verdict *v)
+{
+    char text[256];
+
+    v->has_library = 1;
+    for (int32_t i = 0; i < n && v->has_library; i++)
         if (cards[i].version == 0) {
             (void)snprintf(text, sizeof(text), "rank %d: %.200s", i, cards[i].why);
-            fall_back(wanted, v, text);
+            refuse(wanted, v, text);
         }
-    for (int32_t i = 0; i < n && v->is_device; i++)
-        for (int32_t j = 0; j < i && v->is_device; j++)
+    for (int32_t i = 0; i < n && v->has_library; i++)
+        for (int32_t j = 0; j < i && v->has_library; j++)
             if (strcmp(cards[i].device, cards[j].device) == 0) {
                 (void)snprintf(text, sizeof(text), "ranks %d and %d share the device %s (%s); use transport host", j, i,
                                cards[i].device, cards[i].device_name);
-                fall_back(wanted, v, text);
+                refuse(wanted, v, text);
             }
-    for (int32_t i = 1; i < n && v->is_device; i++)
+}
+
+static bool shares_device(const struct card *cards, int32_t n)
+{
+    for (int32_t i = 0; i < n; i++)
+        for (int32_t j = 0; j < i; j++)
+            if (strcmp(cards[i].device, cards[j].device) == 0)
+                return true;
+    return false;
+}
+
+/* Why tensor groups cannot have peer memory, or false. */
+static bool lacks_peers(const struct phx_comm_shape *s, const struct card *cards, char *text, size_t size)
+{
+    if (s->tp_size == 1 || s->tp_size > PHX_EXCHANGE_PEERS_MAX) {
+        (void)snprintf(text, size, "it carries the sums of 2 to %d ranks, and tp is %d", PHX_EXCHANGE_PEERS_MAX, s->tp_size);
+        return true;
+    }
+    for (int32_t i = 0; i < s->n_ranks; i++)
+        if (!cards[i].is_near) {
+            (void)snprintf(text, size, "the tensor group of rank %d spans hosts", i);
+            return true;
+        }
+    return false;
+}
+
+static void decide_peers(enum phx_transport wanted, const struct phx_comm_shape *s, const struct card *cards,
+                         struct verdict *v)
+{
+    char text[160];
+    bool is_missing = lacks_peers(s, cards, text, sizeof(text));
+
+    if (wanted == PHX_TRANSPORT_PEER && s->pp_size > 1)
+        refuse(wanted, v, "stages (pp > 1) do not reach each other by it; use auto, nccl or host");
+    else if (wanted == PHX_TRANSPORT_PEER && is_missing)
+        refuse(wanted, v, text);
+    else
+        v->has_peers = !is_missing && (wanted == PHX_TRANSPORT_PEER || v->has_library ||
+                                       (s->pp_size == 1 && !shares_device(cards, s->n_ranks)));
+}
+
+static void decide(enum phx_transport wanted, const struct phx_comm_shape *s, const struct card *cards,
+                   struct verdict *v)
+{
+    char a[160], b[160];
+
+    *v = (struct verdict){.code = 0};
+    if (wanted == PHX_TRANSPORT_HOST || s->n_ranks == 1)
+        return;
+    if (wanted != PHX_TRANSPORT_PEER)
+        decide_library(wanted, cards, s->n_ranks, v);
+    if (wanted != PHX_TRANSPORT_NCCL)
+        decide_peers(wanted, s, cards, v);
+    for (int32_t i = 1; i < s->n_ranks && is_device(v); i++)
         if (!is_same_kind(&cards[0], &cards[i])) {
             describe(&cards[0], 0, a, sizeof(a));
             describe(&cards[i], i, b, sizeof(b));
-            v->is_device = 0;
+            v->has_library = v->has_peers = 0;
             v->code = PHX_E_UNSUPPORTED;
             (void)snprintf(v->text, sizeof(v->text), "the ranks differ: %s; %s", a, b);
         }
@@ -125,15 +207,15 @@ static int agree(struct phx_comm *c, struct phx_backend *b, enum phx_transport w
 
     *cards = phx_mem_calloc((size_t)n, sizeof(**cards));
     if (wanted != PHX_TRANSPORT_HOST && n > 1)
-        fill_card(c, b, &mine);
+        fill_card(c, b, wanted, &mine);
     else
         memset(&mine, 0, sizeof(mine));
     rc = phx_comm_collect(c, &mine, sizeof(mine), *cards);
     if (rc == 0 && c->shape.rank == 0)
-        decide(wanted, *cards, n, v);
+        decide(wanted, &c->shape, *cards, v);
     if (rc == 0)
         rc = phx_comm_bcast(c, v, sizeof(*v), &size);
-    for (int32_t i = 0; i < n && rc == 0 && v->is_device; i++) {
+    for (int32_t i = 0; i < n && rc == 0 && v->has_library; i++) {
         size = sizeof(mine.group_id);
         rc = phx_comm_bcast(c, (*cards)[i].group_id, sizeof(mine.group_id), &size);
         size = sizeof(mine.chain_id);
@@ -179,6 +261,8 @@ static int open_one(struct phx_comm *c, const struct phx_comm_device_options *o,
 
     x->max_bytes = c->limits.max_activation_bytes;
     x->is_fast = o->is_fast;
+    x->is_bare = !c->device->has_library;
+    x->wait_ms = o->wait_ms;
     *out = phx_exchange_open(c->device->backend, x, why, sizeof(why));
     if (*out == NULL)
         return phx_fail(err, PHX_E_UNSUPPORTED, "nccl: %s", why);
@@ -274,11 +358,48 @@ static int open_both(struct phx_comm *c, const struct phx_comm_device_options *o
         rc = open_one(c, o, &group, &c->device->group, err);
     if (rc == 0 && s->pp_size > 1)
         rc = open_one(c, o, &chain, &c->device->chain, err);
-    if (rc == 0)
+    if (rc == 0 && c->device->has_library)
         rc = connect_all(c, err);
     if (rc != 0)
         c->is_broken = true;
     return rc;
+}
+
+/* With `auto` the library goes on alone when peer memory cannot be had, or the hosts when there is none. */
+static int add_peers(struct phx_comm *c, const struct phx_comm_device_options *o, struct verdict *v, struct phx_err *err)
+{
+    int rc = phx_comm_open_peers(c, c->device->backend, c->device->group, err);
+
+    c->device->has_peers = rc == 0;
+    if (rc != PHX_E_UNSUPPORTED)
+        return rc;
+    refuse(o->transport, v, err->text);
+    v->has_library = v->code == 0 && c->device->has_library;
+    return v->code == 0 ? 0 : phx_fail(err, v->code, "%s", v->text);
+}
+
+static int open_device(struct phx_comm *c, struct phx_backend *b, const struct phx_comm_device_options *o,
+                       const struct card *cards, struct verdict *v, struct phx_err *err)
+{
+    int rc;
+
+    c->device = phx_mem_calloc(1, sizeof(*c->device));
+    c->device->backend = b;
+    c->device->wait_ms = o->wait_ms;
+    c->device->has_library = v->has_library;
+    rc = open_both(c, o, cards, err);
+    if (rc == 0 && v->has_peers)
+        rc = add_peers(c, o, v, err);
+    if (rc != 0 || !is_device(v))
+        phx_comm_device_close(c);
+    return rc;
+}
+
+static const char *name_way(const struct verdict *v)
+{
+    if (v->has_library)
+        return v->has_peers ? "peer+nccl" : "nccl";
+    return v->has_peers ? "peer" : "host";
 }
 
 int phx_comm_device_open(struct phx_comm *c, struct phx_backend *b, const struct phx_comm_device_options *options,
@@ -289,8 +410,9 @@ int phx_comm_device_open(struct phx_comm *c, struct phx_backend *b, const struct
     int            rc;
 
     if (phx_backend_is_host(b))
-        return options->transport == PHX_TRANSPORT_NCCL
-                   ? phx_fail(err, PHX_E_UNSUPPORTED, "transport nccl needs backend cuda, not %s", phx_backend_name(b))
+        return options->transport == PHX_TRANSPORT_NCCL || options->transport == PHX_TRANSPORT_PEER
+                   ? phx_fail(err, PHX_E_UNSUPPORTED, "transport %s needs backend cuda, not %s",
+                              options->transport == PHX_TRANSPORT_NCCL ? "nccl" : "peer", phx_backend_name(b))
                    : 0;
     rc = agree(c, b, options->transport, &v, &cards);
     v.text[sizeof(v.text) - 1] = '\0';
@@ -298,16 +420,10 @@ int phx_comm_device_open(struct phx_comm *c, struct phx_backend *b, const struct
         rc = phx_fail(err, rc, "the ranks could not talk: %s", phx_err_text(rc));
     else if (v.code != 0)
         rc = phx_fail(err, v.code, "%s", v.text);
-    else if (v.is_device) {
-        c->device = phx_mem_calloc(1, sizeof(*c->device));
-        c->device->backend = b;
-        c->device->wait_ms = options->wait_ms;
-        rc = open_both(c, options, cards, err);
-        if (rc != 0)
-            phx_comm_device_close(c);
-    }
+    else if (is_device(&v))
+        rc = open_device(c, b, options, cards, &v, err);
     if (rc == 0 && c->shape.rank == 0 && c->shape.n_ranks > 1)
-        phx_log(PHX_LOG_INFO, "comm.transport", "activations=%s reason=%s", v.is_device ? "nccl" : "host",
+        phx_log(PHX_LOG_INFO, "comm.transport", "activations=%s reason=%s", name_way(&v),
                 v.text[0] != '\0' ? v.text : "asked");
     phx_mem_free(cards);
     return rc;
@@ -378,7 +494,8 @@ int phx_comm_wait(struct phx_comm *c)
         if (now - start > (int64_t)d->wait_ms * NS_PER_MS)
             return break_off(c, "a rank did not come in time");
     }
-    return 0;
+    why = d->has_peers ? find_trouble(d) : NULL; /* a kernel gives up by itself too, and ends */
+    return why != NULL ? break_off(c, why) : 0;
 }
 
 /* A call of the library that failed at once: the reason is the communicator's. */

@@ -6,7 +6,7 @@
 
 #include "shard/comm/comm.h"
 
-enum phx_transport { PHX_TRANSPORT_AUTO = 0, PHX_TRANSPORT_NCCL, PHX_TRANSPORT_HOST };
+enum phx_transport { PHX_TRANSPORT_AUTO = 0, PHX_TRANSPORT_NCCL, PHX_TRANSPORT_HOST, PHX_TRANSPORT_PEER };
 
 struct phx_comm_device_options {
     enum phx_transport transport;
@@ -20,10 +20,12 @@ struct phx_comm_device_options {
 /* -1, or 0 with the transport that a word means. */
 int phx_transport_parse(const char *word, enum phx_transport *out) PHX_CHECKED;
 
-/* Collective, before the comm carries its first tensor.  Decides the same on every rank: with `auto` the devices talk
- * by themselves when there are several ranks, each has a device of its own and its library is there; else the hosts
- * do.  phx_comm_is_device() says which.
- * PHX_E_UNSUPPORTED: `nccl` was asked for and cannot be had, or two ranks differ in library, runtime, driver, kind of
+/* Collective, before the comm carries its first tensor.  Decides the same on every rank.  `nccl`: the library.  `peer`: the
+ * ranks of the tensor group write into each other's device memory; for one stage of ranks of one host, several of
+ * which may have the same device.  `auto`: both when every rank has a device of its own and the library is there, peer memory
+ * for small tensors where the tensor groups allow it; peer memory alone when there is no library and one stage; else the
+ * hosts.  phx_comm_is_device() says whether it is not the hosts.
+ * PHX_E_UNSUPPORTED: what was asked for by name cannot be had, or two ranks differ in library, runtime, driver, kind of
  * device or build; the text names both.  PHX_E_PEER: a rank did not come in open_ms.  PHX_E_INVALID: see nccl_env.c. */
 int phx_comm_device_open(struct phx_comm *c, struct phx_backend *b, const struct phx_comm_device_options *options,
                          struct phx_err *err) PHX_CHECKED;

@@ -92,6 +92,12 @@ int  phx_comm_device_send(struct phx_comm *c, struct phx_tensor x) PHX_CHECKED;
 int  phx_comm_device_recv(struct phx_comm *c, struct phx_tensor x) PHX_CHECKED;
 int  phx_comm_device_gather(struct phx_comm *c, struct phx_tensor out, struct phx_tensor part, const int32_t *first,
                             const int32_t *n) PHX_CHECKED;
+/* peer.c: gives the exchange of this rank's tensor group the memory of its peers, and tries it.  Collective over all ranks;
+ * every rank answers the same: 0, PHX_E_UNSUPPORTED with the reason of the first rank that has one (the exchange goes
+ * on without), or PHX_E_PEER. */
+struct phx_exchange;
+int phx_comm_open_peers(struct phx_comm *c, struct phx_backend *b, struct phx_exchange *group, struct phx_err *err)
+    PHX_CHECKED;
 /* True when the rank at the other end of some ring is gone, as far as can be seen from here. */
 bool phx_comm_is_peer_gone(const struct phx_comm *c);
 

@@ -48,6 +48,10 @@ struct phx_emu {
     int     is_sink; /* copies and kernels do nothing: what the host does can be timed */
     /* whether wgmma rounds its sums towards zero, and so otherwise than mma.sync */
     int     truncates;
+    /* peers: devices do not reach each other's memory; the n-th map of another rank's fails; a process may map what is its
+     * own, as if it were another's; maps that are open */
+    int     lacks_peers, fail_map, maps_own;
+    int64_t n_maps;
 };
 
 extern struct phx_emu phx_emu; /* inside the module */

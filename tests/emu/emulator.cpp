@@ -4,7 +4,9 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
+#include <memory>
 #include <vector>
 
 #include "tests/emu/block.h"
@@ -17,7 +19,7 @@ namespace {
 
 enum { WARP = 32, THREADS_MAX = 1024 };
 
-enum state { RUNS, WAITS_FOR_WARP, WAITS_FOR_GROUP, SLEEPS, WAITS_FOR_BLOCK, IS_DONE };
+enum state { RUNS, SPINS, WAITS_FOR_WARP, WAITS_FOR_GROUP, SLEEPS, WAITS_FOR_BLOCK, IS_DONE };
 
 struct copy {
     void       *to;
@@ -46,21 +48,34 @@ struct group {
     void             *args[PHX_EMU_WARPGROUP];
 };
 
-thread                       threads[THREADS_MAX];
-warp                         warps[THREADS_MAX / WARP];
-group                        groups[THREADS_MAX / PHX_EMU_WARPGROUP];
-phx_emu_fiber                scheduler;
-int                          n_threads, current;
-bool                         copies_are_eager;
-const std::function<void()> *kernel;
-alignas(128) unsigned char   dynamic_shared[256 << 10];
+} // namespace
+
+// A launch under way: the block that runs, or that waits for memory to change while other launches run.
+struct phx_emu_grid {
+    thread                     threads[THREADS_MAX];
+    warp                       warps[THREADS_MAX / WARP];
+    group                      groups[THREADS_MAX / PHX_EMU_WARPGROUP];
+    phx_emu_fiber              scheduler;
+    phx_emu_launch_shape       shape;
+    std::function<void()>      kernel;
+    bool                       is_backwards, is_inside; // inside a block
+    uint64_t                   n_done;                  // blocks
+    dim3                       block;                   // which is inside
+    int                        n_threads, current;
+    alignas(128) unsigned char dynamic_shared[256 << 10];
+};
+
+namespace {
+
+phx_emu_grid                              *now; // the one that runs
+std::vector<std::unique_ptr<phx_emu_grid>> idle; // their stacks are used again
 
 } // namespace
 
 void phx_emu_die(const char *what)
 {
     fprintf(stderr, "emulator: block (%u, %u, %u), thread %d: %s\n", phx_emu_block_idx.x, phx_emu_block_idx.y,
-            phx_emu_block_idx.z, current, what);
+            phx_emu_block_idx.z, now->current, what);
     abort();
 }
 
@@ -73,44 +88,44 @@ namespace {
 
 int warp_end(int first)
 {
-    return first + WARP < n_threads ? first + WARP : n_threads;
+    return first + WARP < now->n_threads ? first + WARP : now->n_threads;
 }
 
 // To a thread, or to the scheduler (-1).
 void switch_to(int next)
 {
-    thread        *from = &threads[current];
-    int            self = current;
-    phx_emu_fiber *to = next < 0 ? &scheduler : &threads[next].fiber;
+    thread        *from = &now->threads[now->current];
+    int            self = now->current;
+    phx_emu_fiber *to = next < 0 ? &now->scheduler : &now->threads[next].fiber;
 
     if (next >= 0) {
-        current = next;
-        phx_emu_thread_idx = threads[next].idx;
+        now->current = next;
+        phx_emu_thread_idx = now->threads[next].idx;
     }
     phx_emu_fiber_switch(&from->fiber, to, from->state == IS_DONE);
-    current = self;
+    now->current = self;
     phx_emu_thread_idx = from->idx;
 }
 
 // The thread stops here until somebody lets it run: on to the next one of its warp that can.
 void stop()
 {
-    int first = current / WARP * WARP, end = warp_end(first);
+    int first = now->current / WARP * WARP, end = warp_end(first);
 
-    int next = current;
+    int next = now->current;
 
     do
         next = next + 1 < end ? next + 1 : first;
-    while (next != current && threads[next].state != RUNS);
-    switch_to(next != current ? next : -1);
+    while (next != now->current && now->threads[next].state != RUNS);
+    switch_to(next != now->current ? next : -1);
 }
 
 void run_thread()
 {
     phx_emu_fiber_arrived();
-    (*kernel)();
-    threads[current].copies.clear();
-    threads[current].state = IS_DONE;
+    now->kernel();
+    now->threads[now->current].copies.clear();
+    now->threads[now->current].state = IS_DONE;
     stop();
 }
 
@@ -118,8 +133,8 @@ void start_threads()
 {
     dim3 d = phx_emu_block_dim;
 
-    for (int i = 0; i < n_threads; i++) {
-        thread &t = threads[i];
+    for (int i = 0; i < now->n_threads; i++) {
+        thread &t = now->threads[i];
 
         t.idx = dim3((unsigned)i % d.x, (unsigned)i / d.x % d.y, (unsigned)i / d.x / d.y);
         t.state = RUNS;
@@ -127,9 +142,9 @@ void start_threads()
         t.n_groups = 0;
         phx_emu_fiber_prepare(&t.fiber, run_thread);
     }
-    for (warp &w : warps)
+    for (warp &w : now->warps)
         w.n_arrived = 0;
-    for (group &g : groups)
+    for (group &g : now->groups)
         g.n_arrived = 0;
 }
 
@@ -137,10 +152,10 @@ void start_threads()
 bool enter_warp(int first)
 {
     for (int i = first; i < warp_end(first); i++)
-        if (threads[i].state == RUNS) {
-            current = i;
-            phx_emu_thread_idx = threads[i].idx;
-            phx_emu_fiber_switch(&scheduler, &threads[i].fiber, false);
+        if (now->threads[i].state == RUNS) {
+            now->current = i;
+            phx_emu_thread_idx = now->threads[i].idx;
+            phx_emu_fiber_switch(&now->scheduler, &now->threads[i].fiber, false);
             return true;
         }
     return false;
@@ -151,94 +166,151 @@ bool pass_barrier()
 {
     int n_done = 0;
 
-    for (int i = 0; i < n_threads; i++) {
-        current = i;
-        if (threads[i].state == WAITS_FOR_WARP)
+    for (int i = 0; i < now->n_threads; i++) {
+        now->current = i;
+        if (now->threads[i].state == WAITS_FOR_WARP)
             die("waits for its warp, part of which is elsewhere");
-        if (threads[i].state == WAITS_FOR_GROUP)
+        if (now->threads[i].state == WAITS_FOR_GROUP)
             die("waits for its warpgroup, part of which is elsewhere");
-        if (threads[i].state == SLEEPS)
+        if (now->threads[i].state == SLEEPS)
             die("waits for what nobody will do");
-        n_done += threads[i].state == IS_DONE;
+        n_done += now->threads[i].state == IS_DONE;
     }
-    if (n_done == n_threads)
+    if (n_done == now->n_threads)
         return false;
     if (n_done > 0)
         die("has ended or waits at a barrier that others have passed by");
-    for (int i = 0; i < n_threads; i++)
-        threads[i].state = RUNS;
+    for (int i = 0; i < now->n_threads; i++)
+        now->threads[i].state = RUNS;
     return true;
 }
 
-void run_block(bool is_backwards)
+// Whether somebody waits for memory to change; who does will look again.
+bool stop_spinning()
 {
-    int  n_warps = (n_threads + WARP - 1) / WARP;
+    bool spins = false;
+
+    for (int i = 0; i < now->n_threads; i++)
+        if (now->threads[i].state == SPINS) {
+            now->threads[i].state = RUNS;
+            spins = true;
+        }
+    return spins;
+}
+
+// True when the block is done, false when it waits for memory to change.
+bool run_block()
+{
+    int  n_warps = (now->n_threads + WARP - 1) / WARP;
     bool has_run;
 
-    start_threads();
-    phx_emu_groups_start();
-    do
+    do {
         do {
             has_run = false;
             for (int w = 0; w < n_warps; w++)
-                has_run = enter_warp((is_backwards ? n_warps - 1 - w : w) * WARP) || has_run;
+                has_run = enter_warp((now->is_backwards ? n_warps - 1 - w : w) * WARP) || has_run;
         } while (has_run);
-    while (pass_barrier());
+        if (stop_spinning())
+            return false;
+    } while (pass_barrier());
     phx_emu_groups_end();
+    return true;
+}
+
+void start_block()
+{
+    uint64_t n_blocks = (uint64_t)now->shape.grid.x * now->shape.grid.y * now->shape.grid.z;
+    uint64_t at = now->is_backwards ? n_blocks - 1 - now->n_done : now->n_done;
+    dim3     grid = now->shape.grid;
+
+    phx_emu_block_idx = dim3((unsigned)(at % grid.x), (unsigned)(at / grid.x % grid.y), (unsigned)(at / grid.x / grid.y));
+    memset(now->dynamic_shared, 0xff, now->shape.shared_bytes); // NaN: nothing may count on zeros
+    start_threads();
 }
 
 } // namespace
 
-void phx_emu_run_grid(const phx_emu_launch_shape &shape, const std::function<void()> &body, bool is_backwards)
+phx_emu_grid *phx_emu_grid_start(const phx_emu_launch_shape &shape, const std::function<void()> &body, bool is_backwards)
 {
-    uint64_t n_blocks = (uint64_t)shape.grid.x * shape.grid.y * shape.grid.z;
+    phx_emu_grid *g;
 
-    phx_emu_grid_dim = shape.grid;
-    phx_emu_block_dim = shape.block;
-    n_threads = (int)(shape.block.x * shape.block.y * shape.block.z);
-    kernel = &body;
-    copies_are_eager = is_backwards;
-    for (uint64_t i = 0; i < n_blocks; i++) {
-        uint64_t at = is_backwards ? n_blocks - 1 - i : i;
+    if (idle.empty())
+        idle.push_back(std::make_unique<phx_emu_grid>());
+    g = idle.back().release();
+    idle.pop_back();
+    g->shape = shape;
+    g->kernel = body;
+    g->is_backwards = is_backwards;
+    g->is_inside = false;
+    g->n_done = 0;
+    g->n_threads = (int)(shape.block.x * shape.block.y * shape.block.z);
+    return g;
+}
 
-        phx_emu_block_idx = dim3((unsigned)(at % shape.grid.x), (unsigned)(at / shape.grid.x % shape.grid.y),
-                                 (unsigned)(at / shape.grid.x / shape.grid.y));
-        memset(dynamic_shared, 0xff, shape.shared_bytes); // NaN: nothing may count on zeros
-        run_block(is_backwards);
+bool phx_emu_grid_go_on(phx_emu_grid *g)
+{
+    uint64_t n_blocks = (uint64_t)g->shape.grid.x * g->shape.grid.y * g->shape.grid.z;
+
+    now = g;
+    phx_emu_grid_dim = g->shape.grid;
+    phx_emu_block_dim = g->shape.block;
+    for (; g->n_done < n_blocks; g->n_done++, g->is_inside = false) {
+        if (g->is_inside)
+            phx_emu_block_idx = g->block;
+        else
+            start_block();
+        g->is_inside = true;
+        g->block = phx_emu_block_idx;
+        if (!run_block())
+            return false;
     }
+    phx_emu_grid_drop(g);
+    return true;
+}
+
+void phx_emu_grid_drop(phx_emu_grid *g)
+{
+    g->kernel = nullptr;
+    idle.emplace_back(g);
+}
+
+void phx_spin()
+{
+    now->threads[now->current].state = SPINS;
+    stop();
 }
 
 void *phx_emu_shared()
 {
-    return dynamic_shared;
+    return now->dynamic_shared;
 }
 
 void phx_emu_block_barrier()
 {
-    threads[current].state = WAITS_FOR_BLOCK;
+    now->threads[now->current].state = WAITS_FOR_BLOCK;
     stop();
 }
 
 void phx_emu_warp(phx_emu_warp_op *op, void *args)
 {
-    int   first = current / WARP * WARP;
-    warp &w = warps[current / WARP];
+    int   first = now->current / WARP * WARP;
+    warp &w = now->warps[now->current / WARP];
 
     if (warp_end(first) - first != WARP)
         die("a warp of fewer than 32 threads works together");
     if (w.n_arrived > 0 && w.op != op)
         die("does something else than another lane of its warp");
     w.op = op;
-    w.args[current - first] = args;
+    w.args[now->current - first] = args;
     if (++w.n_arrived < WARP) {
-        threads[current].state = WAITS_FOR_WARP;
+        now->threads[now->current].state = WAITS_FOR_WARP;
         stop();
         return;
     }
     op(w.args);
     w.n_arrived = 0;
     for (int i = first; i < first + WARP; i++)
-        threads[i].state = RUNS;
+        now->threads[i].state = RUNS;
 }
 
 void phx_emu_warp_nothing(void *const args[32])
@@ -248,48 +320,48 @@ void phx_emu_warp_nothing(void *const args[32])
 
 int phx_emu_thread_now()
 {
-    return current;
+    return now->current;
 }
 
 bool phx_emu_is_eager()
 {
-    return copies_are_eager;
+    return now->is_backwards;
 }
 
 void phx_emu_group(phx_emu_group_op *op, void *args)
 {
-    int    first = current / PHX_EMU_WARPGROUP * PHX_EMU_WARPGROUP;
-    group &g = groups[current / PHX_EMU_WARPGROUP];
+    int    first = now->current / PHX_EMU_WARPGROUP * PHX_EMU_WARPGROUP;
+    group &g = now->groups[now->current / PHX_EMU_WARPGROUP];
 
-    if (first + PHX_EMU_WARPGROUP > n_threads)
+    if (first + PHX_EMU_WARPGROUP > now->n_threads)
         die("a warpgroup of fewer than 128 threads works together");
     if (g.n_arrived > 0 && g.op != op)
         die("does something else than another thread of its warpgroup");
     g.op = op;
-    g.args[current - first] = args;
+    g.args[now->current - first] = args;
     if (++g.n_arrived < PHX_EMU_WARPGROUP) {
-        threads[current].state = WAITS_FOR_GROUP;
+        now->threads[current].state = WAITS_FOR_GROUP;
         stop();
         return;
     }
     op(g.args);
     g.n_arrived = 0;
     for (int i = first; i < first + PHX_EMU_WARPGROUP; i++)
-        threads[i].state = RUNS;
+        now->threads[i].state = RUNS;
 }
 
 void phx_emu_sleep(const void *object)
 {
-    threads[current].state = SLEEPS;
-    threads[current].object = object;
+    now->threads[current].state = SLEEPS;
+    now->threads[current].object = object;
     stop();
 }
 
 void phx_emu_wake(const void *object)
 {
-    for (int i = 0; i < n_threads; i++)
-        if (threads[i].state == SLEEPS && threads[i].object == object)
-            threads[i].state = RUNS;
+    for (int i = 0; i < now->n_threads; i++)
+        if (now->threads[i].state == SLEEPS && now->threads[i].object == object)
+            now->threads[i].state = RUNS;
 }
 
 void phx_emu_do_shuffle(void *const args[32])
@@ -420,11 +492,11 @@ static void make_copy(void *to, const void *from)
 
 void phx_cp_async16_if(void *shared, const void *global, bool is_wanted)
 {
-    thread &t = threads[current];
+    thread &t = now->threads[now->current];
 
     if (reinterpret_cast<uintptr_t>(shared) % 16 != 0 || reinterpret_cast<uintptr_t>(global) % 16 != 0)
         die("cp.async is not aligned to 16 bytes");
-    if (copies_are_eager)
+    if (now->is_backwards)
         make_copy(shared, is_wanted ? global : nullptr);
     else
         t.copies.push_back({shared, is_wanted ? global : nullptr, t.n_groups});
@@ -432,12 +504,12 @@ void phx_cp_async16_if(void *shared, const void *global, bool is_wanted)
 
 void phx_cp_async_commit()
 {
-    threads[current].n_groups++;
+    now->threads[now->current].n_groups++;
 }
 
 void phx_emu_cp_async_wait(int n)
 {
-    thread &t = threads[current];
+    thread &t = now->threads[now->current];
     size_t  kept = 0;
 
     for (const copy &c : t.copies)
@@ -446,6 +518,14 @@ void phx_emu_cp_async_wait(int n)
         else
             make_copy(c.to, c.from);
     t.copies.resize(kept);
+}
+
+uint64_t phx_now_ns()
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
 // ---- numbers

@@ -125,6 +125,14 @@ void     phx_ldmatrix_x4_trans(uint32_t r[4], const void *shared_row);
 
 // ---- of a thread
 
+// A wait for what another launch writes: the block stops here while others run.  Such a kernel has no static shared
+// memory, which the others would write to.
+void phx_spin();
+static inline void phx_store_release(uint64_t *p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+static inline uint64_t phx_load_acquire(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+template <typename T> static inline T phx_load_fresh(const T *p) { return *p; }
+uint64_t phx_now_ns();
+
 void phx_cp_async16_if(void *shared, const void *global, bool is_wanted);
 void phx_cp_async_commit();
 void phx_emu_cp_async_wait(int n);

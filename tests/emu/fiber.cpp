@@ -117,6 +117,8 @@ void phx_emu_fiber_switch(phx_emu_fiber *from, phx_emu_fiber *to, bool is_leavin
     __sanitizer_start_switch_fiber(is_leaving ? nullptr : &from->fake_stack, to->stack, to->stack_bytes);
     switch_stack(from, to);
     __sanitizer_finish_switch_fiber(from->fake_stack, &stack, &bytes);
+    leaving->stack = stack; // of the thread of the host that runs it now
+    leaving->stack_bytes = bytes;
 #else
     (void)is_leaving;
     switch_stack(from, to);

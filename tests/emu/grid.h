@@ -5,7 +5,14 @@
 
 #include "tests/emu/emulator.h"
 
-// Runs body in every thread of the grid; one at a time.
-void phx_emu_run_grid(const phx_emu_launch_shape &shape, const std::function<void()> &body, bool is_backwards);
+struct phx_emu_grid;
+
+// A launch of body in every thread of a grid, one at a time; nothing runs yet.
+phx_emu_grid *phx_emu_grid_start(const phx_emu_launch_shape &shape, const std::function<void()> &body, bool is_backwards);
+// Runs on: true when all is done and the grid is gone, false when a block waits for memory that another launch writes
+// (phx_spin) and wants to be asked again.
+bool phx_emu_grid_go_on(phx_emu_grid *grid);
+// One that will not go on: the device is dead.
+void phx_emu_grid_drop(phx_emu_grid *grid);
 
 #endif

@@ -5,9 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <deque>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <vector>
 
@@ -18,16 +20,21 @@
 #include <sanitizer/asan_interface.h>
 #endif
 
+// True when it is done, false when it waits for another stream.
+typedef std::function<bool()> phx_emu_work;
+
 struct phx_emu_stream {
-    std::deque<std::function<void()>> work;
+    std::deque<phx_emu_work>          work;
     uint64_t                          n_queued, n_done;
     int                               device; // whose it is
+    pthread_t                         owner;  // who made it
+    bool                              is_running;
     struct phx_emu_graph             *capture; // what is queued goes there and is not done
 };
 
 // A graph and one ready to run are the same here.
 struct phx_emu_graph {
-    std::vector<std::function<void()>> work;
+    std::vector<phx_emu_work>          work;
     bool                               is_invalid;
     pthread_t                          thread; // whose capture it is
 };
@@ -56,19 +63,20 @@ void drain();
 
 extern "C" __attribute__((visibility("default"))) struct phx_emu phx_emu;
 struct phx_emu phx_emu = {13000, 1, 90, 132, (size_t)4 << 30, 227 << 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, reset, 0, 0, 0,
-                          256, 5000, 65536, 1 << 20, 1, drain, 0, 0, 0, 0, 2, (size_t)256 << 10, 0, 0};
+                          256, 5000, 65536, 1 << 20, 1, drain, 0, 0, 0, 0, 2, (size_t)256 << 10, 0, 0,
+                          0, 0, 0, 0};
 
 namespace {
 
 using guard = std::lock_guard<std::recursive_mutex>;
 
-void run_everything();
+void wait_for_device(int device);
 
 void drain()
 {
     guard hold(lock);
 
-    run_everything();
+    wait_for_device(current_device);
 }
 
 void reset()
@@ -97,6 +105,7 @@ void reset()
     phx_emu.copy_bytes = (size_t)256 << 10;
     phx_emu.is_sink = 0;
     phx_emu.truncates = 0;
+    phx_emu.lacks_peers = phx_emu.fail_map = phx_emu.maps_own = 0;
     dead = last_error = cudaSuccess;
 }
 
@@ -137,35 +146,55 @@ void show_device(bool is_shown)
 #endif
 }
 
-void run_until(phx_emu_stream *s, uint64_t end)
+// As far as it goes without waiting for another stream; true when all of it is done.
+bool run_until(phx_emu_stream *s, uint64_t end)
 {
-    if (s->n_done >= end || s->work.empty())
-        return;
+    if (s->is_running) // waits for itself
+        return s->n_done >= end;
+    s->is_running = true;
     if (n_running++ == 0)
         show_device(true);
-    while (s->n_done < end && !s->work.empty()) {
-        std::function<void()> work = std::move(s->work.front());
-
+    while (s->n_done < end && !s->work.empty() && (dead != cudaSuccess || s->work.front()())) {
         s->work.pop_front();
-        if (dead == cudaSuccess)
-            work();
         s->n_done++;
     }
     if (--n_running == 0)
         show_device(false);
-}
-
-void run_all(phx_emu_stream *s)
-{
-    run_until(s, s->n_queued);
+    s->is_running = false;
+    return s->n_done >= end || s->work.empty();
 }
 
 std::vector<phx_emu_stream *> streams;
 
 void run_everything()
 {
-    for (phx_emu_stream *s : streams)
-        run_all(s);
+    for (size_t i = 0; i < streams.size(); i++)
+        (void)run_until(streams[i], streams[i]->n_queued);
+}
+
+// What waits for a stream whose work another thread has not queued yet lets that thread go on.
+void wait_until(phx_emu_stream *s, uint64_t end)
+{
+    while (!run_until(s, end)) {
+        run_everything();
+        lock.unlock();
+        (void)usleep(20);
+        lock.lock();
+    }
+}
+
+void wait_for(phx_emu_stream *s)
+{
+    wait_until(s, s->n_queued);
+}
+
+// As cudaFree does.
+void wait_for_device(int device)
+{
+    for (size_t i = 0; i < streams.size(); i++)
+        if (streams[i]->device == device && pthread_equal(streams[i]->owner, pthread_self()))
+            wait_for(streams[i]);
+    run_everything();
 }
 
 // What a stream that is captured may not be asked; it spoils the capture.
@@ -188,7 +217,7 @@ cudaError_t check_captures()
     return rc;
 }
 
-void enqueue(phx_emu_stream *s, std::function<void()> work)
+void enqueue(phx_emu_stream *s, phx_emu_work work)
 {
     if (s->capture != nullptr) {
         s->capture->work.push_back(std::move(work));
@@ -199,7 +228,7 @@ void enqueue(phx_emu_stream *s, std::function<void()> work)
     s->work.push_back(std::move(work));
     s->n_queued++;
     if (s->work.size() >= QUEUE_MAX)
-        run_all(s);
+        (void)run_until(s, s->n_queued);
 }
 
 bool lies_in(const std::map<uintptr_t, size_t> &memory, const void *p, size_t size_bytes)
@@ -235,7 +264,7 @@ cudaError_t give(std::map<uintptr_t, size_t> &memory, void *ptr, size_t *bytes)
         return cudaSuccess;
     if (found == memory.end())
         return cudaErrorInvalidValue;
-    run_everything(); // as cudaFree does
+    wait_for_device(current_device);
     *bytes = found->second;
 #if defined(__SANITIZE_ADDRESS__)
     __asan_unpoison_memory_region(ptr, found->second);
@@ -454,6 +483,61 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
     return answer(cudaSuccess);
 }
 
+// ---- memory of peers
+
+cudaError_t cudaDeviceCanAccessPeer(int *can, int device, int peer)
+{
+    *can = device != peer && !phx_emu.lacks_peers;
+    return answer(device < phx_emu.n_devices && peer < phx_emu.n_devices ? cudaSuccess : cudaErrorInvalidDevice);
+}
+
+cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned flags)
+{
+    guard       hold(lock);
+    static bool is_enabled[64][64];
+    bool       *enabled = &is_enabled[current_device % 64][peer % 64];
+
+    if (flags != 0 || peer == current_device || phx_emu.lacks_peers)
+        return answer(cudaErrorPeerAccessUnsupported);
+    if (*enabled)
+        return answer(cudaErrorPeerAccessAlreadyEnabled);
+    *enabled = true;
+    return answer(cudaSuccess);
+}
+
+cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t *handle, void *ptr)
+{
+    guard hold(lock);
+
+    memset(handle, 0, sizeof(*handle));
+    if (device_memory.count(reinterpret_cast<uintptr_t>(ptr)) == 0) // a handle of a part would be one of the whole
+        return answer(cudaErrorInvalidValue);
+    memcpy(handle->reserved, &ptr, sizeof(ptr));
+    return answer(cudaSuccess);
+}
+
+cudaError_t cudaIpcOpenMemHandle(void **ptr, cudaIpcMemHandle_t handle, unsigned flags)
+{
+    guard hold(lock);
+
+    *ptr = nullptr;
+    if (strikes(&phx_emu.fail_map))
+        return answer(cudaErrorMapBufferObjectFailed);
+    if (!phx_emu.maps_own || flags != cudaIpcMemLazyEnablePeerAccess)
+        return answer(cudaErrorInvalidResourceHandle);
+    memcpy(ptr, handle.reserved, sizeof(*ptr));
+    phx_emu.n_maps++;
+    return answer(cudaSuccess);
+}
+
+cudaError_t cudaIpcCloseMemHandle(void *ptr)
+{
+    guard hold(lock);
+
+    phx_emu.n_maps--;
+    return answer(ptr != nullptr ? cudaSuccess : cudaErrorInvalidValue);
+}
+
 // ---- copies
 
 namespace {
@@ -500,12 +584,16 @@ cudaError_t copy_async(rows r, enum cudaMemcpyKind kind, phx_emu_stream *s)
 
             late.from = kept.data();
             copy_rows(late);
+            return true;
         });
         return cudaSuccess;
     }
-    enqueue(s, [r] { copy_rows(r); });
+    enqueue(s, [r] {
+        copy_rows(r);
+        return true;
+    });
     if (!to_device && !lies_in(pinned_memory, r.to, to_bytes))
-        run_all(s);
+        wait_for(s);
     return answer(cudaSuccess);
 }
 
@@ -534,7 +622,10 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t size_bytes, cudaStream_t
         return last_error;
     if (!lies_in(device_memory, to, size_bytes))
         return answer(cudaErrorInvalidValue);
-    enqueue(stream, [to, value, size_bytes] { memset(to, value, size_bytes); });
+    enqueue(stream, [to, value, size_bytes] {
+        memset(to, value, size_bytes);
+        return true;
+    });
     return cudaSuccess;
 }
 
@@ -550,6 +641,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
         return last_error;
     *stream = new phx_emu_stream();
     (*stream)->device = current_device;
+    (*stream)->owner = pthread_self();
     streams.push_back(*stream);
     return cudaSuccess;
 }
@@ -558,7 +650,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
     guard hold(lock);
 
-    run_all(stream);
+    wait_for(stream);
     for (size_t i = 0; i < streams.size(); i++)
         if (streams[i] == stream)
             streams.erase(streams.begin() + (long)i--);
@@ -573,7 +665,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
     phx_emu.n_syncs++;
     if (check_capture(stream) != cudaSuccess)
         return last_error;
-    run_all(stream);
+    wait_for(stream);
     return answer(cudaSuccess);
 }
 
@@ -597,7 +689,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 
     (void)flags;
     if (of != nullptr && of != stream)
-        enqueue(stream, [of, at] { run_until(of, at); });
+        enqueue(stream, [of, at] { return run_until(of, at); });
     return answer(cudaSuccess);
 }
 
@@ -628,7 +720,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
     guard hold(lock);
 
     if (event->stream != nullptr)
-        run_until(event->stream, event->at);
+        wait_until(event->stream, event->at);
     return answer(cudaSuccess);
 }
 
@@ -642,6 +734,34 @@ cudaError_t cudaEventQuery(cudaEvent_t event)
 }
 
 // ---- launches
+
+namespace {
+
+struct launch {
+    phx_emu_launch_shape          shape;
+    std::function<void()>         kernel;
+    bool                          is_backwards;
+    std::shared_ptr<phx_emu_grid *> grid; // when it has begun
+
+    bool operator()()
+    {
+        if (grid == nullptr)
+            grid.reset(new phx_emu_grid *(phx_emu_grid_start(shape, kernel, is_backwards)), give_up);
+        if (!phx_emu_grid_go_on(*grid))
+            return false;
+        *grid = nullptr;
+        return true;
+    }
+
+    static void give_up(phx_emu_grid **g)
+    {
+        if (*g != nullptr)
+            phx_emu_grid_drop(*g);
+        delete g;
+    }
+};
+
+} // namespace
 
 cudaError_t phx_emu_launch(const phx_emu_launch_shape &shape, cudaStream_t stream, std::function<void()> kernel)
 {
@@ -660,13 +780,16 @@ cudaError_t phx_emu_launch(const phx_emu_launch_shape &shape, cudaStream_t strea
     if (strikes(&phx_emu.die_at_launch)) {
         cudaError_t how = (cudaError_t)phx_emu.die_error;
 
-        enqueue(stream, [how] { dead = how; });
+        enqueue(stream, [how] {
+            dead = how;
+            return true;
+        });
         return cudaSuccess;
     }
     is_backwards = !is_backwards;
     bool backwards = is_backwards;
 
-    enqueue(stream, [shape, kernel, backwards] { phx_emu_run_grid(shape, kernel, backwards); });
+    enqueue(stream, launch{shape, std::move(kernel), backwards, nullptr});
     return cudaSuccess;
 }
 
@@ -722,7 +845,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
     if (strikes(&phx_emu.fail_graph_launch))
         return answer(cudaErrorLaunchOutOfResources);
     phx_emu.n_graph_launches++;
-    for (const std::function<void()> &work : exec->work)
+    for (const phx_emu_work &work : exec->work)
         enqueue(stream, work);
     return answer(cudaSuccess);
 }
