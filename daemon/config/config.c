@@ -55,6 +55,18 @@ static bool is_date(const char *text)
     return end != NULL && *end == '\0' && strlen(text) == 10;
 }
 
+/* Ranks of one host and one stage write to each other's memory; no network is used. */
+static int check_peer(const struct phx_config *c, struct phx_err *err)
+{
+    if (c->cluster_pp > 1)
+        return phx_fail(err, PHX_E_INVALID, "cluster.transport peer is for cluster.pp 1; use auto, nccl or host");
+    if (c->cluster_interface[0] != '\0' || c->cluster_ib_devices[0] != '\0')
+        return phx_fail(err, PHX_E_INVALID, "%s is not for cluster.transport peer; remove it",
+                        c->cluster_interface[0] != '\0' ? "cluster.interface" : "cluster.ib_devices");
+    return 0;
+}
+
+
 /* What only one of the backends honours. */
 static int check_backend(const struct phx_config *c, struct phx_err *err)
 {
@@ -65,6 +77,8 @@ static int check_backend(const struct phx_config *c, struct phx_err *err)
             key = "engine.isa";
         else if (c->engine_threads > 0)
             key = "engine.threads";
+        if (key == NULL && strcmp(c->cluster_transport, "peer") == 0)
+            return check_peer(c, err);
         return key == NULL ? 0 : phx_fail(err, PHX_E_INVALID, "%s is for engine.backend cpu; remove it", key);
     }
     if (strcmp(c->engine_class, "bitwise") != 0)

@@ -61,9 +61,10 @@ const struct phx_option phx_options[] = {
 
     TEXT("cluster.devices", cluster_devices, "",
          "GPUs that the ranks of a machine use in turn, such as 0,1; empty = all that are visible"),
-    CHOICE("cluster.transport", cluster_transport, "auto", "auto|nccl|host",
-           "how activations go between GPUs: nccl directly, host through pinned memory and MPI; auto: nccl when "
-           "every rank has a GPU of its own"),
+    CHOICE("cluster.transport", cluster_transport, "auto", "auto|nccl|peer|host",
+           "how activations go between GPUs: nccl directly, peer by writing to each other's memory (pp 1, one host), "
+           "host through pinned memory and MPI; auto: when every rank has a GPU of its own, peer for small ones and "
+           "nccl for the rest"),
     TEXT("cluster.interface", cluster_interface, "",
          "network interface that transport nccl may use; empty = its own choice"),
     TEXT("cluster.ib_devices", cluster_ib_devices, "",

@@ -95,9 +95,9 @@ static void describe(const struct card *a, int32_t rank, char *text, size_t size
                    a->device_name, a->arch);
 }
 
-static bool is_same_kind(const struct card *a, const struct card *b)
+static bool is_same_kind(const struct card *a, const struct card *b, bool has_library)
 {
-    return a->version == b->version && a->arch == b->arch && strcmp(a->build, b->build) == 0 &&
+    return (!has_library || a->version == b->version) && a->arch == b->arch && strcmp(a->build, b->build) == 0 &&
            strcmp(a->runtime, b->runtime) == 0 && strcmp(a->driver, b->driver) == 0;
 }
 
@@ -187,7 +187,7 @@ static void decide(enum phx_transport wanted, const struct phx_comm_shape *s, co
     if (wanted != PHX_TRANSPORT_NCCL)
         decide_peers(wanted, s, cards, v);
     for (int32_t i = 1; i < s->n_ranks && is_device(v); i++)
-        if (!is_same_kind(&cards[0], &cards[i])) {
+        if (!is_same_kind(&cards[0], &cards[i], v->has_library)) {
             describe(&cards[0], 0, a, sizeof(a));
             describe(&cards[i], i, b, sizeof(b));
             v->has_library = v->has_peers = 0;

@@ -16,6 +16,17 @@ static bool is_set(const char *text)
     return text != NULL && text[0] != '\0';
 }
 
+static int check_peer(const struct phx_step_options *o, struct phx_err *err)
+{
+    if (o->pp > 1)
+        return phx_fail(err, PHX_E_INVALID, "transport peer carries no stages (pp %d); use auto, nccl or host", o->pp);
+    if (is_set(o->interface) || is_set(o->ib_devices))
+        return phx_fail(err, PHX_E_INVALID, "%s is of a network, and transport peer uses none",
+                        is_set(o->interface) ? "interface" : "ib_devices");
+    return 0;
+}
+
+
 int phx_step_check_device(const struct phx_step_options *o, struct phx_err *err)
 {
     static const char only_cuda[] = "%s needs backend cuda; backend %s would not honour it";
@@ -25,6 +36,8 @@ int phx_step_check_device(const struct phx_step_options *o, struct phx_err *err)
             return phx_fail(err, PHX_E_INVALID, "isa %s needs backend cpu; a GPU has one instruction set", o->isa);
         if (o->n_threads > 0)
             return phx_fail(err, PHX_E_INVALID, "threads needs backend cpu; a rank on a GPU computes there");
+        if (is_set(o->transport) && strcmp(o->transport, "peer") == 0)
+            return check_peer(o, err);
         return 0;
     }
     if (o->is_fast)

@@ -29,7 +29,7 @@ static const struct argp_option options[] = {
     {"class", OPT_CLASS, "C", 0, "bitwise, or fast: cuda only, answers may depend on the load (default bitwise)", 0},
     {"no-graphs", OPT_NO_GRAPHS, NULL, 0, "cuda only: do not record steps as graphs", 0},
     {"devices", OPT_DEVICES, "LIST", 0, "GPUs of this machine's ranks in turn, such as 0,1 (default: all visible)", 0},
-    {"transport", OPT_TRANSPORT, "T", 0, "of activations between GPUs: auto, nccl or host (default auto)", 0},
+    {"transport", OPT_TRANSPORT, "T", 0, "of activations between GPUs: auto, nccl, peer or host (default auto)", 0},
     {"interface", OPT_INTERFACE, "NAME", 0, "network interface of transport nccl", 0},
     {"ib-devices", OPT_IB, "LIST", 0, "InfiniBand devices of transport nccl, or none", 0},
     {"probe", OPT_PROBE, NULL, 0, "say whether the backend can be used here, and end", 0},

@@ -289,7 +289,7 @@ static int transport_options(const struct phx_step_options *o, struct phx_comm_d
     *out = (struct phx_comm_device_options){.is_fast = o->is_fast, .open_ms = MEET_MS, .wait_ms = STALL_MS,
                                             .interface = text_of(o->interface), .ib_devices = text_of(o->ib_devices)};
     if (o->transport != NULL && phx_transport_parse(o->transport, &out->transport) != 0)
-        return phx_fail(err, PHX_E_INVALID, "transport: '%.20s' is none of auto, nccl, host", o->transport);
+        return phx_fail(err, PHX_E_INVALID, "transport: '%.20s' is none of auto, nccl, peer, host", o->transport);
     return 0;
 }
 
@@ -299,7 +299,8 @@ static int prepare_transport(const struct phx_step_options *o, struct phx_err *e
     struct phx_comm_device_options transport;
     int                            rc = transport_options(o, &transport, err);
 
-    if (rc == 0 && strcmp(o->backend, "cuda") == 0 && o->tp * o->pp > 1 && transport.transport != PHX_TRANSPORT_HOST)
+    if (rc == 0 && strcmp(o->backend, "cuda") == 0 && o->tp * o->pp > 1 && transport.transport != PHX_TRANSPORT_HOST &&
+        transport.transport != PHX_TRANSPORT_PEER)
         rc = phx_comm_device_environment(&transport, err);
     return rc;
 }

@@ -31,7 +31,7 @@ struct phx_step_options {
     bool             is_fast;    /* class fast: cuda only */
     bool             is_eager;   /* no graphs: cuda only */
     const char      *devices;    /* indices of the GPUs to use, "0,1"; NULL or "" = all visible, in turn */
-    const char      *transport;  /* of activations between GPUs: "auto", "nccl" or "host"; NULL = auto */
+    const char      *transport;  /* of activations between GPUs: "auto", "nccl", "peer" or "host"; NULL = auto */
     const char      *interface, *ib_devices; /* see shard/comm/nccl.h; NULL or "" = the library's choice */
     bool             is_int8; /* dense weights are quantised */
     int32_t        n_threads;       /* 0 = the cores of this rank's share of its machine */

@@ -211,7 +211,7 @@ static int check_options(const struct phx_ranks_options *o, struct phx_err *err)
     if (!is_cuda && (o->is_fast || o->is_eager || o->transport != PHX_TRANSPORT_AUTO))
         return phx_fail(err, PHX_E_INVALID, "--%s needs --backend cuda",
                         o->is_fast ? "class fast" : o->is_eager ? "no-graphs" : "transport");
-    return is_cuda && o->tp * o->pp > 1 && o->transport != PHX_TRANSPORT_HOST
+    return is_cuda && o->tp * o->pp > 1 && o->transport != PHX_TRANSPORT_HOST && o->transport != PHX_TRANSPORT_PEER
                ? phx_comm_device_environment(&none, err) : 0;
 }
 

@@ -16,7 +16,7 @@ static const struct argp_option options[] = {
     {"backend", OPT_BACKEND, "NAME", 0, "cpu or cuda (cpu)", 0},
     {"class", OPT_CLASS, "bitwise|fast", 0, "fast: cuda only, results may depend on the batch (bitwise)", 0},
     {"no-graphs", OPT_NO_GRAPHS, NULL, 0, "cuda only: do not record steps as graphs", 0},
-    {"transport", OPT_TRANSPORT, "auto|nccl|host", 0, "of activations between GPUs (auto)", 0},
+    {"transport", OPT_TRANSPORT, "auto|nccl|peer|host", 0, "of activations between GPUs (auto)", 0},
     {"isa", OPT_ISA, "NAME", 0, "ref, avx2, avx512, amx or auto", 0},
     {"compute", OPT_COMPUTE, "f32|bf16", 0, "activations in products with bf16 and MXFP4 weights", 0},
     {"threads", 't', "N", 0, "threads per rank (the allowed cores, shared out)", 0},
@@ -88,7 +88,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case OPT_TRANSPORT:
         if (phx_transport_parse(arg, &o->transport) != 0)
-            argp_error(state, "--transport must be auto, nccl or host");
+            argp_error(state, "--transport must be auto, nccl, peer or host");
         break;
     case OPT_ISA:
         o->isa = arg;

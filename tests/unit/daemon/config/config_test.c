@@ -98,6 +98,10 @@ static void numbers_are_taken_at_their_bounds_only(void **state)
     refuse(BASE "engine:\n  graphs: false\n", PHX_E_INVALID, "engine.graphs false is for engine.backend cuda");
     refuse(BASE "engine:\n  class: quick\n", PHX_E_INVALID, "bitwise");
     refuse(BASE "cluster:\n  transport: nccl\n", PHX_E_INVALID, "cluster.transport is for engine.backend cuda");
+    refuse(BASE "cluster:\n  transport: peer\n  pp: 2\nengine:\n  backend: cuda\n", PHX_E_INVALID,
+           "cluster.transport peer is for cluster.pp 1");
+    refuse(BASE "cluster:\n  transport: peer\n  interface: eth0\nengine:\n  backend: cuda\n", PHX_E_INVALID,
+           "cluster.interface is not for cluster.transport peer");
     refuse(BASE "cluster:\n  devices: 0,1\n", PHX_E_INVALID, "cluster.devices is for engine.backend cuda");
     refuse(BASE "cluster:\n  interface: eth0\n", PHX_E_INVALID, "cluster.interface is for engine.backend cuda");
     refuse(BASE "cluster:\n  ib_devices: none\n", PHX_E_INVALID, "cluster.ib_devices is for engine.backend cuda");

@@ -70,7 +70,7 @@ static void *open_exchange(void *device, const struct phx_exchange_options *opti
 {
     (void)why;
     (void)why_size;
-    return options->id[0] == 1 && options->n_ranks == RANKS ? device : NULL;
+    return (options->is_bare || options->id[0] == 1) && options->n_ranks == RANKS ? device : NULL;
 }
 
 static void close_exchange(void *exchange)

@@ -87,6 +87,8 @@ static void what_a_backend_ignores_is_refused(void **state)
         {{.backend = "cpu", .is_eager = true}, "no-graphs"},
         {{.backend = "cpu", .devices = "0"}, "devices"},
         {{.backend = "cpu", .transport = "host"}, "transport"},
+        {{.backend = "cuda", .transport = "peer", .tp = 2, .pp = 2}, "transport peer carries no stages (pp 2)"},
+        {{.backend = "cuda", .transport = "peer", .interface = "lo"}, "interface is of a network"},
         {{.backend = "cpu", .interface = "lo"}, "interface"},
         {{.backend = "cpu", .ib_devices = "none"}, "ib_devices"},
     };
