@@ -66,7 +66,6 @@ static int check_peer(const struct phx_config *c, struct phx_err *err)
     return 0;
 }
 
-
 /* What only one of the backends honours. */
 static int check_backend(const struct phx_config *c, struct phx_err *err)
 {

@@ -26,7 +26,6 @@ static int check_peer(const struct phx_step_options *o, struct phx_err *err)
     return 0;
 }
 
-
 int phx_step_check_device(const struct phx_step_options *o, struct phx_err *err)
 {
     static const char only_cuda[] = "%s needs backend cuda; backend %s would not honour it";

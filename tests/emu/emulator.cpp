@@ -340,7 +340,7 @@ void phx_emu_group(phx_emu_group_op *op, void *args)
     g.op = op;
     g.args[now->current - first] = args;
     if (++g.n_arrived < PHX_EMU_WARPGROUP) {
-        now->threads[current].state = WAITS_FOR_GROUP;
+        now->threads[now->current].state = WAITS_FOR_GROUP;
         stop();
         return;
     }
@@ -352,8 +352,8 @@ void phx_emu_group(phx_emu_group_op *op, void *args)
 
 void phx_emu_sleep(const void *object)
 {
-    now->threads[current].state = SLEEPS;
-    now->threads[current].object = object;
+    now->threads[now->current].state = SLEEPS;
+    now->threads[now->current].object = object;
     stop();
 }
 

@@ -30,13 +30,20 @@ static int32_t best_of(const float *row, int32_t V)
     return best;
 }
 
-static float *run_on(const struct golden *g, const char *backend, int32_t tp, int32_t pp, int32_t chunk)
+static float *run_over(const struct golden *g, const char *backend, enum phx_transport transport, int32_t tp, int32_t pp,
+                       int32_t chunk)
 {
     struct phx_ranks_options o = harness_options(g, tp, pp);
 
     o.backend = backend;
+    o.transport = transport;
     o.kv_dtype = harness_compute == PHX_COMPUTE_BF16 ? PHX_DTYPE_BF16 : PHX_DTYPE_F32;
     return harness_text(g, &o, chunk);
+}
+
+static float *run_on(const struct golden *g, const char *backend, int32_t tp, int32_t pp, int32_t chunk)
+{
+    return run_over(g, backend, PHX_TRANSPORT_AUTO, tp, pp, chunk);
 }
 
 /* Rows whose best id the reference itself is sure about, by more than both may be wrong. */
@@ -110,7 +117,8 @@ static void golden_logits_in_bf16(void **state)
 
 static void layouts_of(const struct golden *g)
 {
-    static const int32_t layouts[][3] = {{1, 1, 1}, {1, 1, 5}, {2, 1, 16}, {1, 2, 7}, {2, 2, 9}, {4, 1, 16}};
+    static const int32_t layouts[][4] = {{1, 1, 1}, {1, 1, 5}, {2, 1, 16}, {1, 2, 7}, {2, 2, 9}, {4, 1, 16},
+                                         {2, 1, 9, PHX_TRANSPORT_PEER}, {4, 1, 16, PHX_TRANSPORT_PEER}};
     float               *want = run_on(g, "cuda", 1, 1, g->T);
 
     for (size_t i = 0; i < sizeof(layouts) / sizeof(layouts[0]); i++) {
@@ -118,7 +126,7 @@ static void layouts_of(const struct golden *g)
 
         if (layouts[i][0] > tp_max)
             continue;
-        got = run_on(g, "cuda", layouts[i][0], layouts[i][1], layouts[i][2]);
+        got = run_over(g, "cuda", (enum phx_transport)layouts[i][3], layouts[i][0], layouts[i][1], layouts[i][2]);
         assert_same_bits(got, want, g->T, g->V, g->dir);
         phx_mem_free(got);
     }

@@ -75,6 +75,38 @@ static void every_layout_has_the_bits_of_one_rank(void **state)
     golden_free(&g);
 }
 
+/* Small sums by the devices themselves, with a library for the large ones and without any. */
+static void peer_memory_has_the_bits_of_one_rank(void **state)
+{
+    static const struct {
+        int32_t            tp, pp, n_devices;
+        enum phx_transport transport;
+    } cases[] = {{2, 1, 1, PHX_TRANSPORT_PEER}, {4, 1, 1, PHX_TRANSPORT_PEER}, {2, 1, 8, PHX_TRANSPORT_PEER},
+                 {4, 1, 8, PHX_TRANSPORT_PEER}, {2, 1, 8, PHX_TRANSPORT_AUTO}, {2, 2, 8, PHX_TRANSPORT_AUTO}};
+    struct golden            g = golden_load("gpt-oss-window-f32");
+    struct phx_ranks_options o = options_of(&g, 1, 1);
+    float                   *want = harness_text(&g, &o, g.T);
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        float *got;
+
+        o = options_of(&g, cases[i].tp, cases[i].pp);
+        o.transport = cases[i].transport;
+        emu->n_devices = cases[i].n_devices;
+        nccl->n_all_gather = nccl->n_send = 0;
+        got = harness_text(&g, &o, 9);
+        assert_same_bits(got, want, g.T, g.V, "over peer memory");
+        /* the library's first exchange at opening, and no sum of a step */
+        assert_int_equal(nccl->n_all_gather, cases[i].transport == PHX_TRANSPORT_AUTO ? cases[i].tp * cases[i].pp : 0);
+        assert_true(cases[i].pp == 1 || nccl->n_send > 0);
+        phx_mem_free(got);
+    }
+    emu->n_devices = 8;
+    phx_mem_free(want);
+    golden_free(&g);
+}
+
 static void class_fast_sums_in_the_librarys_order(void **state)
 {
     struct golden            g = golden_load("llama3-tied-bf16");
@@ -84,7 +116,7 @@ static void class_fast_sums_in_the_librarys_order(void **state)
     (void)state;
     o.is_fast = true;
     nccl->n_all_reduce = nccl->n_all_gather = 0;
-    got = harness_text(&g, &o, g.T);
+    got = harness_text(&g, &o, g.T); /* by its name the library is all there is */
     assert_true(nccl->n_all_reduce > 0 && nccl->n_all_gather == 0);
     assert_true(relative_error(got, g.logits, (size_t)g.T * (size_t)g.V) < 1e-4);
     phx_mem_free(got);
@@ -206,6 +238,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_would_decide_unseen_is_refused),
         cmocka_unit_test(every_layout_has_the_bits_of_one_rank),
+        cmocka_unit_test(peer_memory_has_the_bits_of_one_rank),
         cmocka_unit_test(split_vocabularies_are_sampled_on_the_device),
         cmocka_unit_test(class_fast_sums_in_the_librarys_order),
         cmocka_unit_test(a_rank_that_fails_ends_all_within_seconds),
