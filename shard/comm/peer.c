@@ -77,6 +77,8 @@ static int try_sum(struct phx_comm *c, struct phx_backend *b, struct phx_exchang
     float   value;
     bool    is_wrong = false;
 
+    if (x == NULL)
+        return PHX_E_NOMEM;
     for (int i = 0; i < TURNS; i++) {
         int rc;
 
@@ -96,22 +98,21 @@ static int try_sum(struct phx_comm *c, struct phx_backend *b, struct phx_exchang
 int phx_comm_open_peers(struct phx_comm *c, struct phx_backend *b, struct phx_exchange *group, struct phx_err *err)
 {
     struct outcome o = {0};
-    float         *x;
+    float         *x = phx_backend_alloc(b, sizeof(*x)); /* before any rank waits on a device */
     bool           was_broken;
     int            rc = open_group(c, group, err);
 
     if (rc == 0) {
-        x = phx_backend_alloc(b, sizeof(*x));
-        o.code = x != NULL ? try_sum(c, b, group, x) : PHX_E_NOMEM;
+        o.code = try_sum(c, b, group, x);
         (void)snprintf(o.text, sizeof(o.text), "a first sum over peer memory failed: %s",
                        o.code == PHX_E_UNSUPPORTED ? "it was wrong" : phx_err_text(o.code));
-        if (x != NULL)
-            phx_backend_free(b, x);
         was_broken = c->is_broken;
         c->is_broken = false; /* what carries the activations may be, the hosts still talk */
         rc = agree_outcome(c, &o, err);
         c->is_broken = was_broken;
     }
+    if (x != NULL)
+        phx_backend_free(b, x);
     if (rc == PHX_E_UNSUPPORTED)
         phx_exchange_retract(group);
     return rc;

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -211,6 +212,10 @@ static int check_options(const struct phx_ranks_options *o, struct phx_err *err)
     if (!is_cuda && (o->is_fast || o->is_eager || o->transport != PHX_TRANSPORT_AUTO))
         return phx_fail(err, PHX_E_INVALID, "--%s needs --backend cuda",
                         o->is_fast ? "class fast" : o->is_eager ? "no-graphs" : "transport");
+    /* Ranks of one process and device: to load a kernel when it is first used may wait for those that wait for it. */
+    if (is_cuda && o->comm == PHX_RANKS_LOCAL && o->transport == PHX_TRANSPORT_PEER &&
+        setenv("CUDA_MODULE_LOADING", "EAGER", 0) != 0)
+        return phx_fail(err, PHX_E_NOMEM, "the environment takes no more");
     return is_cuda && o->tp * o->pp > 1 && o->transport != PHX_TRANSPORT_HOST && o->transport != PHX_TRANSPORT_PEER
                ? phx_comm_device_environment(&none, err) : 0;
 }

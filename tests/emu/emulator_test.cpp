@@ -98,6 +98,44 @@ void blocks_meet_at_barriers(void **state)
             assert_int_equal(out[b * 96 + i], 5 * ((i + 41) % 96) + 10);
 }
 
+// Blocks of two streams wait for each other's flags; what they have in shared memory and on their stacks stays theirs.
+__global__ void meet_kernel(uint64_t *own, const uint64_t *other, int *out, uint64_t turn)
+{
+    PHX_SHARED(int, kept);
+    int i = (int)threadIdx.x, mine = 1000 * (int)turn + i;
+
+    kept[i] = mine;
+    __syncthreads();
+    if (i == 7)
+        phx_store_release(own, turn);
+    if (i == 40 || i == 41)
+        while (phx_load_acquire(other) < turn)
+            phx_spin();
+    mine = phx_shfl_xor(mine, 1);
+    __syncthreads();
+    out[i] += mine + kept[63 - i];
+}
+
+void blocks_wait_for_those_of_another_stream(void **state)
+{
+    static uint64_t flags[2];
+    static int      out[2][64];
+    cudaStream_t    both[2] = {stream, nullptr};
+
+    (void)state;
+    assert_int_equal(cudaStreamCreateWithFlags(&both[1], cudaStreamNonBlocking), cudaSuccess);
+    for (int s = 0; s < 2; s++) /* all of one, then all of the other */
+        for (uint64_t turn = 1; turn <= 5; turn++)
+            assert_int_equal(PHX_LAUNCH(meet_kernel, 1, 64, 64 * sizeof(int), both[s], &flags[s], &flags[1 - s], out[s], turn),
+                             cudaSuccess);
+    assert_int_equal(cudaStreamSynchronize(both[0]), cudaSuccess);
+    assert_int_equal(cudaStreamSynchronize(both[1]), cudaSuccess);
+    for (int s = 0; s < 2; s++)
+        for (int i = 0; i < 64; i++)
+            assert_int_equal(out[s][i], 2 * 15000 + 5 * ((i ^ 1) + 63 - i));
+    assert_int_equal(cudaStreamDestroy(both[1]), cudaSuccess);
+}
+
 // ---- matrices
 
 struct product {
@@ -286,6 +324,7 @@ int main()
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lanes_exchange_values),
         cmocka_unit_test(blocks_meet_at_barriers),
+        cmocka_unit_test(blocks_wait_for_those_of_another_stream),
         cmocka_unit_test(matrices_multiply),
         cmocka_unit_test(copies_arrive_when_waited_for),
         cmocka_unit_test(blocks_run_in_both_orders_and_late),
