@@ -39,7 +39,7 @@ static struct cuda_attention translate(const struct cuda_device *d, const struct
         .kv_first = args->kv_first,
         .window = args->window,
         .scale = args->scale,
-        .is_rounded = d->compute == PHX_COMPUTE_BF16 && kv->desc.dtype == PHX_DTYPE_BF16,
+        .is_rounded = d->compute == PHX_COMPUTE_BF16 && kv->desc.dtype != PHX_DTYPE_F32,
         .kv_begin = args->head_first / args->group - args->kv_first,
     };
 

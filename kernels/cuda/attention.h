@@ -9,7 +9,11 @@
  *   all   the parts joined in order from the sink's state, then acc / l
  *   join  m' = max(m, n), a = exp(m - m'), b = exp(n - m'): l = l a + k b, acc = acc a + other b
  *
- * A leaf or part of which a query sees nothing is the empty state and changes nothing. */
+ * A leaf or part of which a query sees nothing is the empty state and changes nothing.  What is no finite number is NaN
+ * in the end.
+ *
+ * int8 with scales: s = (q k) scale of the key; the weights of acc are p times the scale of the value, rounded to bf16,
+ * those of l are p rounded to bf16. */
 #ifndef PHX_KERNELS_CUDA_ATTENTION_H
 #define PHX_KERNELS_CUDA_ATTENTION_H
 
@@ -43,16 +47,18 @@ struct cuda_attention {
     enum cuda_split split;
     int32_t         n_pieces;       /* the most parts or leaves of a sequence, 1 without a split */
     int32_t         slot_queries;   /* of a slot: the queries of a unit that can be there */
+    uint32_t       *counters; /* [n_units][n_kv], all 0: the last block of a unit joins; NULL: phx_cuda_attend_join does */
     float          *pieces; /* [slot][n_kv]: acc [slot_queries][dim], then m and l [slot_queries][2] */
 };
 
 /* One block per row and head; any even head_dim up to CUDA_ATTENTION_DIM_MAX, float32 sums. */
 int phx_cuda_attend_plain(cudaStream_t stream, const struct cuda_attention *a);
 
-/* Tensor cores: bf16 cache, head_dim a multiple of 8 up to 128, padded to `dim` 64 or 128. */
+/* Tensor cores: head_dim up to 128 and a multiple of 8 (bf16 cache) or 16 (int8), padded to `dim` 64 or 128. */
 int phx_cuda_attend_tiles(cudaStream_t stream, const struct cuda_attention *a, int32_t dim);
+int phx_cuda_attend_bytes(cudaStream_t stream, const struct cuda_attention *a, int32_t dim); /* its part for int8 */
 
-/* Joins the pieces that phx_cuda_attend_tiles left with a split. */
+/* Joins the pieces that phx_cuda_attend_tiles left with a split and no counters. */
 int phx_cuda_attend_join(cudaStream_t stream, const struct cuda_attention *a, int32_t dim);
 
 /* What attention over such a cache needs of scratch. */

@@ -1,193 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0
- * What one warp does with one leaf of keys and values in shared memory; included by attention.cu alone.
+ * What one warp does with one leaf of keys and values in shared memory; included by attention_tiles.cuh alone.
  *
- * Fragments.  Lane = 4 g + t.  In a score the k index of a product is a permuted d, so that a lane reads 8 d of
- * a key at once: step 2 i has d = 32 i + 8 t + {0,1 | 2,3}, step 2 i + 1 has {4,5 | 6,7}.  A score's outputs
- * are the weights' A fragment of the second product as they stand.  There column c of n-tile (h, i) is
- * d = 64 h + 8 c + i, so a lane reads 8 d of a position at once and owns d = 64 h + 16 t + 0..15 of a query. */
+ * Fragments.  Lane = 4 g + t.  In a score the k index of a product is a permuted d, so that a lane reads 16 bytes of
+ * a key at once.  bf16: step 2 i has d = 32 i + 8 t + {0,1 | 2,3}, step 2 i + 1 has {4,5 | 6,7}; 8 bits: step 4 i + j
+ * has d = 64 i + 16 t + 4 j + {0,1 | 2,3}.  A score's outputs are the weights' A fragment of the second product as
+ * they stand.  There column c of n-tile (h, i) is d = 64 h + 8 c + i, so a lane reads 8 d of a position at once and
+ * owns d = 64 h + 16 t + 0..15 of a query. */
 #ifndef PHX_KERNELS_CUDA_ATTENTION_LEAF_CUH
 #define PHX_KERNELS_CUDA_ATTENTION_LEAF_CUH
 
-#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/attention_store.cuh"
 
-#include "kernels/cuda/attention.h"
-
-enum {
-    LANES = PHX_WARP,
-    ROWS = CUDA_UNIT_QUERIES,
-    SLAB = 16, /* positions of one product; all of them lie in one block of the cache */
-    SLABS = CUDA_LEAF_TOKENS / SLAB,
-    KEY_TILES = CUDA_LEAF_TOKENS / 8
-};
-
-static const float LOG2_E = 1.4426950408889634f;
-static const float NOTHING = -1e30f; /* the maximum of no score: finite, so inf - inf never happens */
-
-/* ---- states ---------------------------------------------------------------------------------- */
-
-/* How a state with maximum m and one with maximum n become one. */
-struct joint {
-    float m, a, b;
-};
-
-static __device__ inline struct joint join(float m, float n)
-{
-    struct joint j;
-
-    j.m = fmaxf(m, n);
-    j.a = phx_exp2((m - j.m) * LOG2_E);
-    j.b = phx_exp2((n - j.m) * LOG2_E);
-    return j;
-}
-
-static __device__ inline float mix(struct joint j, float x, float y)
-{
-    return fmaf(y, j.b, x * j.a);
-}
-
-/* The state before the first part: the sink counts as a score without a value. */
-static __device__ inline void open_with_sink(const struct cuda_attention &a, int32_t head, float *m, float *l)
-{
-    float sink = a.sinks != NULL ? a.sinks[head] : -INFINITY;
-
-    *m = fmaxf(sink, NOTHING);
-    *l = sink > -INFINITY ? 1.0f : 0.0f;
-}
-
-/* One zero and one NaN: which leaves were left out shows in no bit. */
-static __device__ inline float make_canonical(float x)
-{
-    return x == x ? x + 0.0f : NAN;
-}
-
-/* ---- which queries see what ------------------------------------------------------------------- */
-
-/* The queries of a unit at one kv head. */
-struct span {
-    int32_t seq, kv_head, head; /* the first local head of kv_head */
-    int32_t n_heads, n, first;  /* heads there, queries of the sequence there, the unit's first query */
-    int32_t row, pos;           /* of the sequence's first row */
-    int32_t begin, end;         /* positions that its rows see: [begin, end) */
-};
-
-static __device__ inline int32_t first_seen(const struct cuda_attention &a, int32_t pos)
-{
-    return a.window > 0 && pos - a.window + 1 > 0 ? pos - a.window + 1 : 0;
-}
-
-static __device__ inline struct span find_span(const struct cuda_attention &a, int32_t unit, int32_t kv)
-{
-    struct cuda_attention_unit u = a.units[unit];
-    struct span                s;
-    int32_t                    head, end, n_rows = a.spans.n_rows[u.seq];
-
-    s.seq = u.seq;
-    s.first = u.first;
-    s.kv_head = a.kv_begin + kv;
-    head = (a.kv_first + s.kv_head) * a.group - a.head_first;
-    end = head + a.group;
-    s.head = head > 0 ? head : 0;
-    s.n_heads = (end < a.n_heads ? end : a.n_heads) - s.head;
-    s.n = n_rows * s.n_heads;
-    s.row = a.spans.row[u.seq];
-    s.pos = a.spans.pos[u.seq];
-    s.begin = first_seen(a, s.pos);
-    s.end = s.pos + n_rows;
-    return s;
-}
-
-/* Of this block; the longest walks begin first. */
-static __device__ inline int32_t own_unit()
-{
-    return (int32_t)(gridDim.x - 1 - blockIdx.x);
-}
-
-static __device__ inline struct span own_span(const struct cuda_attention &a)
-{
-    return find_span(a, own_unit(), (int32_t)blockIdx.y);
-}
-
-/* The position of a query; one that is not there sees what the last does. */
-static __device__ inline int32_t position_of(const struct span &s, int32_t query)
-{
-    return s.pos + (query < s.n ? query : s.n - 1) / s.n_heads;
-}
-
-/* What the queries of a block see, [begin, end), and where it lies.  In shared memory, as the limits of a warp are:
- * registers are for sums. */
-struct view {
-    const int32_t *table; /* of the sequence */
-    int32_t        begin, end, kv_head;
-};
-
-/* ---- leaves in shared memory ------------------------------------------------------------------ */
-
-/* Byte offset of 8 d of a position of a leaf: no two lanes of a quarter warp read the same banks. */
-template <int DIM> static __device__ inline uint32_t place(uint32_t position, uint32_t eighth)
-{
-    uint32_t turn = (position & 6u) ^ ((position & 1u) << 2);
-
-    return position * (DIM * 2) + ((eighth ^ turn) << 4);
-}
-
-/* Starts to bring keys and values of the leaf at pos; what nobody of the block sees becomes 0: memory that was
- * never written, or by an earlier owner of the block, may hold anything. */
-template <int DIM, int THREADS>
-static __device__ inline void load_leaf(const struct cuda_attention &a, const struct view &see, unsigned char *to,
-                                        int32_t pos)
-{
-    enum { EIGHTHS = DIM / 8, STEP = THREADS / EIGHTHS }; /* positions that the block brings at once */
-    const uint16_t *data = (const uint16_t *)a.kv.data;
-    int32_t         begin = see.begin, end = see.end, shift = a.kv.block_tokens == 16 ? 4 : 5; /* no others */
-    int32_t         in = (int32_t)threadIdx.x / EIGHTHS, eighth = (int32_t)threadIdx.x % EIGHTHS;
-    int64_t         base[SLABS];
-
-#pragma unroll
-    for (int i = 0; i < SLABS; i++) {
-        int32_t at = pos + i * SLAB;
-
-        base[i] = 0;
-        if (at < end && at + SLAB > begin)
-            base[i] = cuda_kv_at(&a.kv, see.table[at >> shift], see.kv_head, at & (a.kv.block_tokens - 1));
-    }
-#pragma unroll
-    for (int i = 0; i < SLABS; i++)
-#pragma unroll
-        for (int j = 0; j < SLAB; j += STEP) {
-            int32_t         at = pos + i * SLAB + j + in;
-            bool            is_seen = at >= begin && at < end && eighth * 8 < a.kv.head_dim;
-            const uint16_t *from = data + (is_seen ? base[i] + (int64_t)(j + in) * a.kv.head_dim + eighth * 8 : 0);
-            unsigned char  *k = to + place<DIM>((uint32_t)(i * SLAB + j + in), (uint32_t)eighth);
-
-            phx_cp_async16_if(k, from, is_seen);
-            phx_cp_async16_if(k + CUDA_LEAF_TOKENS * DIM * 2, from + (is_seen ? a.kv.v_offset : 0), is_seen);
-        }
-}
-
-static __device__ inline uint4 read_eight(const unsigned char *from)
-{
-    return *(const uint4 *)from;
-}
-
-/* A sign bit is set where one of two bf16 is an infinity or a NaN. */
-static __device__ inline uint32_t find_wild(uint32_t pair)
-{
-    return (pair & 0x7f807f80u) + 0x00800080u;
-}
-
-/* Whether a value of the leaf is an infinity or a NaN; the whole warp asks. */
-template <int DIM> static __device__ inline bool has_wild(const unsigned char *values)
-{
-    uint32_t wild = 0;
-
-#pragma unroll 4
-    for (uint32_t i = threadIdx.x % LANES; i < CUDA_LEAF_TOKENS * DIM / 8; i += LANES) {
-        uint4 v = read_eight(values + i * 16);
-
-        wild |= find_wild(v.x) | find_wild(v.y) | find_wild(v.z) | find_wild(v.w);
-    }
-    return phx_ballot((wild & 0x80008000u) != 0) != 0;
-}
+enum { KEY_TILES = CUDA_LEAF_TOKENS / 8 };
 
 /* ---- a warp's queries ------------------------------------------------------------------------- */
 
@@ -243,10 +67,11 @@ static __device__ inline uint32_t load_query(const struct cuda_attention &a, con
     return phx_bf16_pair(q[d] * a.scale, q[d + 1] * a.scale);
 }
 
-template <int DIM, int MT>
+template <int KIND, int DIM, int MT>
 static __device__ inline void load_queries(const struct cuda_attention &a, const struct span &s, int32_t first,
                                            struct band<DIM, MT> *b)
 {
+    enum { STEPS = leaf<KIND, DIM>::STEPS_AT_ONCE };
     int32_t lane = (int32_t)threadIdx.x % LANES, g = lane / 4, t = lane % 4;
 
 #pragma unroll
@@ -259,10 +84,11 @@ static __device__ inline void load_queries(const struct cuda_attention &a, const
             if (at < s.n)
                 q = a.q + (s.row + at / s.n_heads) * a.q_stride + (int64_t)(s.head + at % s.n_heads) * a.kv.head_dim;
 #pragma unroll
-            for (int i = 0; i < DIM / 32; i++)
+            for (int i = 0; i < DIM / 16; i++)
 #pragma unroll
-                for (int w = 0; w < 4; w++)
-                    b->q[mt][2 * i + w / 2][r + 2 * (w % 2)] = load_query(a, q, 32 * i + 8 * t + 2 * w);
+                for (int w = 0; w < 2; w++)
+                    b->q[mt][i][r + 2 * w] =
+                        load_query(a, q, (i / STEPS * 4 + t) * (4 * STEPS) + i % STEPS * 4 + 2 * w);
         }
 }
 
@@ -281,30 +107,52 @@ static __device__ inline struct limits find_limits(const struct cuda_attention &
 
 /* ---- a leaf ----------------------------------------------------------------------------------- */
 
+/* The scales of two adjacent positions. */
+static __device__ inline float2 read_scales(const unsigned char *scales, uint32_t position)
+{
+    return *(const float2 *)(scales + position * 4);
+}
+
 /* s = q k of all positions of the leaf. */
-template <int DIM, int MT>
+template <int KIND, int DIM, int MT>
 static __device__ inline void score_leaf(const struct band<DIM, MT> &b, const unsigned char *keys,
                                          float s[MT][KEY_TILES][4])
 {
-    uint32_t lane = threadIdx.x % LANES, g = lane / 4, t = lane % 4;
+    typedef leaf<KIND, DIM> layout;
+    enum { STEPS = layout::STEPS_AT_ONCE };
+    uint32_t lane = (uint32_t)phx_opaque((int32_t)threadIdx.x) % LANES, g = lane / 4, t = lane % 4;
 
 #pragma unroll
     for (int n = 0; n < KEY_TILES; n++) {
+        if (layout::HAS_SCALES)
+            __syncwarp(); /* nothing is read ahead: registers are for sums */
 #pragma unroll
         for (int mt = 0; mt < MT; mt++)
 #pragma unroll
             for (int e = 0; e < 4; e++)
                 s[mt][n][e] = 0;
 #pragma unroll
-        for (int i = 0; i < DIM / 32; i++) {
-            uint4    k = read_eight(keys + place<DIM>((uint32_t)n * 8 + g, (uint32_t)i * 4 + t));
-            uint32_t even[2] = {k.x, k.y}, odd[2] = {k.z, k.w};
+        for (int i = 0; i < DIM / layout::DIMS_AT_ONCE / 4; i++) {
+            uint4 k = read_chunk(keys + place<layout::ROW>((uint32_t)n * 8 + g, (uint32_t)i * 4 + t));
 
 #pragma unroll
-            for (int mt = 0; mt < MT; mt++) {
-                phx_mma_bf16(s[mt][n], b.q[mt][2 * i], even);
-                phx_mma_bf16(s[mt][n], b.q[mt][2 * i + 1], odd);
+            for (int j = 0; j < STEPS; j++) {
+                uint32_t pair[2];
+
+                take_key<KIND>(k, j, pair);
+#pragma unroll
+                for (int mt = 0; mt < MT; mt++)
+                    phx_mma_bf16(s[mt][n], b.q[mt][i * STEPS + j], pair);
             }
+        }
+        if (layout::HAS_SCALES) {
+            float2 scale = read_scales(keys + layout::SCALES, (uint32_t)n * 8 + 2 * t);
+
+#pragma unroll
+            for (int mt = 0; mt < MT; mt++)
+#pragma unroll
+                for (int e = 0; e < 4; e++)
+                    s[mt][n][e] *= e % 2 == 0 ? scale.x : scale.y;
         }
     }
 }
@@ -314,7 +162,7 @@ template <int DIM, int MT, int THREADS>
 static __device__ inline void hide_scores(const struct cuda_attention &a, struct lane_words<DIM, MT, THREADS> w,
                                           int32_t pos, float s[MT][KEY_TILES][4])
 {
-    int32_t t = (int32_t)threadIdx.x % 4;
+    int32_t t = phx_opaque((int32_t)threadIdx.x) % 4;
 
 #pragma unroll
     for (int mt = 0; mt < MT; mt++)
@@ -329,15 +177,25 @@ static __device__ inline void hide_scores(const struct cuda_attention &a, struct
         }
 }
 
-/* Scores become the A fragments of rounded weights; *top their maxima. */
-template <int MT>
-static __device__ inline void weigh_leaf(float s[MT][KEY_TILES][4], uint32_t p[MT][SLABS][4], float top[MT][2])
+/* Scores become the A fragments of rounded weights, times the values' scales where there are some; *top are the
+ * scores' maxima, *sum the sums of the rounded weights: a product with ones. */
+template <int KIND, int DIM, int MT>
+static __device__ inline void weigh_leaf(const float s[MT][KEY_TILES][4], const unsigned char *keys,
+                                         uint32_t p[MT][SLABS][4], float top[MT][2], float sum[MT][2])
 {
+    typedef leaf<KIND, DIM> layout;
+    const uint32_t ones[2] = {0x3f803f80u, 0x3f803f80u};
+    uint32_t       t = (uint32_t)phx_opaque((int32_t)threadIdx.x) % 4;
+
 #pragma unroll
     for (int mt = 0; mt < MT; mt++) {
+        float d[4] = {0, 0, 0, 0}, shift[2];
+
+        __syncwarp();
+
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            float m = NOTHING, shift;
+            float m = NOTHING;
 
 #pragma unroll
             for (int n = 0; n < KEY_TILES; n++)
@@ -345,94 +203,67 @@ static __device__ inline void weigh_leaf(float s[MT][KEY_TILES][4], uint32_t p[M
             m = fmaxf(m, phx_shfl_xor(m, 1));
             m = fmaxf(m, phx_shfl_xor(m, 2));
             top[mt][r] = m;
-            shift = -(m * LOG2_E);
-#pragma unroll
-            for (int n = 0; n < KEY_TILES; n++) {
-                float x = phx_exp2(fmaf(s[mt][n][2 * r], LOG2_E, shift));
-                float y = phx_exp2(fmaf(s[mt][n][2 * r + 1], LOG2_E, shift));
-
-                p[mt][n / 2][r + 2 * (n % 2)] = phx_bf16_pair(x, y);
-            }
+            shift[r] = -(m * LOG2_E);
         }
-    }
-}
-
-/* The sums of the rounded weights: a product with ones. */
-template <int MT> static __device__ inline void sum_weights(const uint32_t p[MT][SLABS][4], float sum[MT][2])
-{
-    const uint32_t ones[2] = {0x3f803f80u, 0x3f803f80u};
+#pragma unroll
+        for (int j = 0; j < SLABS; j++) {
+            uint32_t plain[4];
 
 #pragma unroll
-    for (int mt = 0; mt < MT; mt++) {
-        float d[4] = {0, 0, 0, 0};
+            for (int i = 0; i < 4; i++) {
+                int   n = 2 * j + i / 2, r = i % 2;
+                float x = phx_exp2(fmaf(s[mt][n][2 * r], LOG2_E, shift[r]));
+                float y = phx_exp2(fmaf(s[mt][n][2 * r + 1], LOG2_E, shift[r]));
 
-#pragma unroll
-        for (int j = 0; j < SLABS; j++)
-            phx_mma_bf16(d, p[mt][j], ones);
+                plain[i] = p[mt][j][i] = phx_bf16_pair(x, y);
+                if (layout::HAS_SCALES) {
+                    float2 scale = read_scales(keys + layout::SCALES, CUDA_LEAF_TOKENS + (uint32_t)n * 8 + 2 * t);
+
+                    p[mt][j][i] = phx_bf16_pair(s[mt][n][2 * r] != -INFINITY ? x * scale.x : 0.0f,
+                                                s[mt][n][2 * r + 1] != -INFINITY ? y * scale.y : 0.0f);
+                }
+            }
+            phx_mma_bf16(d, plain, ones);
+        }
         sum[mt][0] = d[0];
         sum[mt][1] = d[2];
     }
 }
 
-/* B fragments of 8 n-tiles: the pair of positions (x, y) of 8 d. */
-static __device__ inline void pair_up(const uint4 &x, const uint4 &y, uint32_t to[8])
-{
-    const uint32_t u[4] = {x.x, x.y, x.z, x.w}, v[4] = {y.x, y.y, y.z, y.w};
-
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        to[2 * i] = (u[i] & 0xffffu) | (v[i] << 16);
-        to[2 * i + 1] = (u[i] >> 16) | (v[i] & 0xffff0000u);
-    }
-}
-
-/* The one query of the warp for which add_values works, and what it sees of the leaf. */
-struct lone_query {
-    int32_t query, begin, end;
-};
-
-static __device__ inline uint4 read_value(const unsigned char *from, bool is_seen)
-{
-    uint4 zero = {0, 0, 0, 0};
-
-    return is_seen ? read_eight(from) : zero;
-}
-
-/* acc = acc a + (p v) b for all queries, or for one alone with values only where it sees them. */
-template <int DIM, int MT, bool IS_ALONE>
+/* acc = acc a + (p v) b for all queries, TILES n-tiles at a time: what is added takes registers. */
+template <int KIND, int DIM, int MT>
 static __device__ inline void add_values(struct band<DIM, MT> *b, const unsigned char *values,
-                                         const uint32_t p[MT][SLABS][4], const struct joint how[MT][2],
-                                         struct lone_query one)
+                                         const uint32_t p[MT][SLABS][4], const struct joint how[MT][2])
 {
-    uint32_t lane = threadIdx.x % LANES, g = lane / 4, t = lane % 4;
+    enum { TILES = KIND != CUDA_KV_BF16 && MT > 1 ? 4 : 8 };
+    uint32_t lane = (uint32_t)phx_opaque((int32_t)threadIdx.x) % LANES, g = lane / 4, t = lane % 4;
 
 #pragma unroll
-    for (int h = 0; h < DIM / 64; h++) {
-        float d[MT][8][4];
+    for (int first = 0; first < DIM / 8; first += TILES) {
+        float d[MT][TILES][4];
 
 #pragma unroll
         for (int mt = 0; mt < MT; mt++)
 #pragma unroll
-            for (int i = 0; i < 8; i++)
+            for (int i = 0; i < TILES; i++)
 #pragma unroll
                 for (int e = 0; e < 4; e++)
                     d[mt][i][e] = 0;
 #pragma unroll
         for (int j = 0; j < SLABS; j++) {
-            uint32_t low[8], high[8];
-            uint4    v[4];
+            uint32_t          low[TILES], high[TILES];
+            dims<KIND, TILES> v[4];
 
+            if (KIND != CUDA_KV_BF16)
+                __syncwarp(); /* as in score_leaf */
 #pragma unroll
-            for (int r = 0; r < 4; r++) {
-                uint32_t at = (uint32_t)j * SLAB + 2 * t + (uint32_t)(r % 2 + r / 2 * 8);
-
-                v[r] = read_value(values + place<DIM>(at, (uint32_t)h * 8 + g),
-                                  !IS_ALONE || ((int32_t)at >= one.begin && (int32_t)at < one.end));
-            }
+            for (int r = 0; r < 4; r++)
+                v[r] = read_value<KIND, DIM, TILES>(values, (uint32_t)j * SLAB + 2 * t + (uint32_t)(r % 2 + r / 2 * 8),
+                                                    (uint32_t)(first / 8 * (64 / TILES) + first % 8 / TILES) + g * (8 / TILES));
             pair_up(v[0], v[1], low);
             pair_up(v[2], v[3], high);
 #pragma unroll
-            for (int i = 0; i < 8; i++) {
+            for (int i = 0; i < TILES; i++) {
                 uint32_t pair[2] = {low[i], high[i]};
 
 #pragma unroll
@@ -443,51 +274,63 @@ static __device__ inline void add_values(struct band<DIM, MT> *b, const unsigned
 #pragma unroll
         for (int mt = 0; mt < MT; mt++)
 #pragma unroll
-            for (int i = 0; i < 8; i++)
+            for (int i = 0; i < TILES; i++)
 #pragma unroll
                 for (int e = 0; e < 4; e++)
-                    if (!IS_ALONE || mt * ROWS + e / 2 * 8 + (int32_t)g == one.query)
-                        b->acc[mt][h * 8 + i][e] = mix(how[mt][e / 2], b->acc[mt][h * 8 + i][e], d[mt][i][e]);
+                    b->acc[mt][first + i][e] = mix(how[mt][e / 2], b->acc[mt][first + i][e], d[mt][i][e]);
     }
 }
 
-/* A value that is no number, where not every query sees it: 0 times it must not reach the others.  The leaf is
- * multiplied for each query alone, with the same operations in the same order.  The registers of q are used
- * meanwhile: it is read again. */
-template <int DIM, int MT>
-static __device__ inline void add_wild(const struct cuda_attention &a, int32_t in_unit, struct band<DIM, MT> *b,
-                                       const unsigned char *values, int32_t pos, const uint32_t p[MT][SLABS][4],
-                                       const struct joint how[MT][2])
+/* The d of accumulator (i, e) of a lane. */
+static __device__ inline int32_t dim_of(int i, int e)
 {
-    struct span s = own_span(a);
-
-#pragma unroll 1
-    for (int32_t i = 0; i < MT * ROWS; i++) {
-        int32_t           last = position_of(s, s.first + in_unit + i);
-        struct lone_query one = {i, first_seen(a, last) - pos, last + 1 - pos};
-
-        add_values<DIM, MT, true>(b, values, p, how, one);
-    }
-    load_queries(a, s, s.first + in_unit, b);
+    return i / 8 * 64 + (int32_t)threadIdx.x % 4 * 16 + e % 2 * 8 + i % 8;
 }
 
-/* Joins the leaf at pos to the part of the warp's queries; in_unit is the first of them. */
+/* The bits of [begin, end) among the 32 from 32 * which on. */
+static __device__ inline uint32_t mask_of(int32_t begin, int32_t end, int32_t which)
+{
+    int32_t from = max(begin - 32 * which, 0), to = min(end - 32 * which, 32);
+
+    return from < to ? (0xffffffffu >> (32 - to)) & (0xffffffffu << from) : 0u;
+}
+
+/* A query that sees a value which was taken out has no number there. */
 template <int DIM, int MT, int THREADS>
-static __device__ inline void attend_leaf(const struct cuda_attention &a, int32_t in_unit, const struct limits &limits,
-                                          struct lane_words<DIM, MT, THREADS> w, struct band<DIM, MT> *b,
-                                          const unsigned char *leaf, int32_t pos)
+static __device__ inline void mark_wild(const struct cuda_attention &a, struct lane_words<DIM, MT, THREADS> w,
+                                        struct band<DIM, MT> *b, const struct wild<CUDA_KV_BF16, DIM> &wild, int32_t pos)
 {
-    const unsigned char *values = leaf + CUDA_LEAF_TOKENS * DIM * 2;
-    bool                 is_edge = pos < limits.first_max || pos + CUDA_LEAF_TOKENS - 1 > limits.last_min;
-    uint32_t             p[MT][SLABS][4];
-    float                scores[MT][KEY_TILES][4], top[MT][2], sum[MT][2];
-    struct joint         how[MT][2];
+#pragma unroll
+    for (int r = 0; r < 2 * MT; r++) {
+        int32_t  last = *w.last(r), begin = first_seen(a, last) - pos, end = last + 1 - pos;
+        uint32_t low = mask_of(begin, end, 0), high = mask_of(begin, end, 1);
 
-    score_leaf(*b, leaf, scores);
-    if (is_edge)
+#pragma unroll
+        for (int i = 0; i < DIM / 8; i++)
+#pragma unroll
+            for (int e = r % 2 * 2; e < r % 2 * 2 + 2; e++) {
+                const uint32_t *at = wild.positions[dim_of(i, e)];
+
+                if (((at[0] & low) | (at[1] & high)) != 0)
+                    b->acc[r / 2][i][e] = NAN;
+            }
+    }
+}
+
+/* Joins the leaf at pos to the part of the warp's queries. */
+template <int KIND, int DIM, int MT, int THREADS>
+static __device__ inline void attend_leaf(const struct cuda_attention &a, const struct limits &limits,
+                                          struct lane_words<DIM, MT, THREADS> w, struct band<DIM, MT> *b,
+                                          const unsigned char *keys, int32_t pos)
+{
+    uint32_t     p[MT][SLABS][4];
+    float        scores[MT][KEY_TILES][4], top[MT][2], sum[MT][2];
+    struct joint how[MT][2];
+
+    score_leaf<KIND>(*b, keys, scores);
+    if (pos < limits.first_max || pos + CUDA_LEAF_TOKENS - 1 > limits.last_min)
         hide_scores(a, w, pos, scores);
-    weigh_leaf<MT>(scores, p, top);
-    sum_weights<MT>(p, sum);
+    weigh_leaf<KIND, DIM, MT>(scores, keys, p, top, sum);
 #pragma unroll
     for (int mt = 0; mt < MT; mt++)
 #pragma unroll
@@ -498,13 +341,7 @@ static __device__ inline void attend_leaf(const struct cuda_attention &a, int32_
             *m = how[mt][r].m;
             *l = mix(how[mt][r], *l, sum[mt][r]);
         }
-    if (is_edge && has_wild<DIM>(values)) {
-        add_wild<DIM, MT>(a, in_unit, b, values, pos, p, how);
-    } else {
-        struct lone_query all = {0, 0, 0};
-
-        add_values<DIM, MT, false>(b, values, p, how, all);
-    }
+    add_values<KIND, DIM, MT>(b, keys + leaf<KIND, DIM>::VALUES, p, how);
 }
 
 #endif

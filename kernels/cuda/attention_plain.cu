@@ -23,13 +23,16 @@ static __device__ inline int64_t find_key(const struct cuda_attention &a, const 
     return cuda_kv_at(&a.kv, table[pos / a.kv.block_tokens], kv_head, pos % a.kv.block_tokens);
 }
 
-/* Elements at, at + 1 of the cache. */
-template <bool IS_BF16>
+/* Elements at, at + 1 of the cache, without their scale; KIND is an enum cuda_kv_kind. */
+template <int KIND>
 static __device__ inline float2 load_pair(const struct cuda_attention &a, int64_t at)
 {
     float2 f;
 
-    if (IS_BF16) {
+    if (KIND == CUDA_KV_I8) {
+        f.x = (float)((const int8_t *)a.kv.data)[at];
+        f.y = (float)((const int8_t *)a.kv.data)[at + 1];
+    } else if (KIND == CUDA_KV_BF16) {
         uint32_t bits = *(const uint32_t *)((const uint16_t *)a.kv.data + at);
 
         f.x = phx_bf16_float((uint16_t)(bits & 0xffff));
@@ -40,19 +43,30 @@ static __device__ inline float2 load_pair(const struct cuda_attention &a, int64_
     return f;
 }
 
+/* Of the position's key, or, `behind` v_offset, of its value. */
+template <int KIND>
+static __device__ inline float load_scale(const struct cuda_attention &a, const int32_t *table, int32_t kv_head,
+                                          int32_t pos, int64_t behind)
+{
+    if (KIND != CUDA_KV_I8)
+        return 1.0f;
+    return *(const float *)((const unsigned char *)a.kv.data + behind +
+                            cuda_kv_scale_at(&a.kv, table[pos / a.kv.block_tokens], kv_head, pos % a.kv.block_tokens));
+}
+
 /* What a warp has seen so far; a lane owns d = 2 * lane + 64 * i and the next. */
 struct plain_state {
     float  m, l;
     float2 acc[PAIRS_MAX];
 };
 
-template <bool IS_BF16>
+template <int KIND>
 static __device__ inline float score(const struct cuda_attention &a, const float *q, int64_t at)
 {
     float s = 0;
 
     for (int32_t d = 0; d < a.kv.head_dim; d += 2) {
-        float2 k = load_pair<IS_BF16>(a, at + d);
+        float2 k = load_pair<KIND>(a, at + d);
 
         s = fmaf(q[d], k.x, s);
         s = fmaf(q[d + 1], k.y, s);
@@ -61,7 +75,7 @@ static __device__ inline float score(const struct cuda_attention &a, const float
 }
 
 /* The positions [begin, end) of the tile at pos. */
-template <bool IS_BF16>
+template <int KIND>
 static __device__ inline void attend_tile(const struct cuda_attention &a, struct plain_state *st,
                                           const float *q, const int32_t *table, int32_t kv_head,
                                           int32_t pos, int32_t begin, int32_t end)
@@ -71,7 +85,8 @@ static __device__ inline void attend_tile(const struct cuda_attention &a, struct
     float   s = -INFINITY, m, p, shrink;
 
     if (is_seen)
-        s = score<IS_BF16>(a, q, find_key(a, table, kv_head, pos + lane)) * (a.is_rounded ? 1.0f : a.scale);
+        s = score<KIND>(a, q, find_key(a, table, kv_head, pos + lane)) * (a.is_rounded ? 1.0f : a.scale) *
+            load_scale<KIND>(a, table, kv_head, pos + lane, 0);
     m = fmaxf(st->m, phx_warp_max(s));
     p = phx_exp2((s - m) * LOG2_E);
     shrink = phx_exp2((st->m - m) * LOG2_E);
@@ -84,14 +99,14 @@ static __device__ inline void attend_tile(const struct cuda_attention &a, struct
     }
     for (int32_t j = begin; j < end; j++) {
         int64_t at = find_key(a, table, kv_head, pos + j) + a.kv.v_offset;
-        float   w = phx_shfl(p, j);
+        float   w = phx_shfl(p, j) * load_scale<KIND>(a, table, kv_head, pos + j, a.kv.v_offset);
 
 #pragma unroll
         for (int i = 0; i < PAIRS_MAX; i++) {
             int32_t d = 2 * (lane + i * LANES);
 
             if (d < a.kv.head_dim) {
-                float2 v = load_pair<IS_BF16>(a, at + d);
+                float2 v = load_pair<KIND>(a, at + d);
 
                 st->acc[i].x = fmaf(w, v.x, st->acc[i].x);
                 st->acc[i].y = fmaf(w, v.y, st->acc[i].y);
@@ -123,7 +138,7 @@ static __device__ inline void join_warps(const struct cuda_attention &a, float s
     }
 }
 
-template <bool IS_BF16>
+template <int KIND>
 static __global__ void __launch_bounds__(WARPS *LANES) attend_plain(const struct cuda_attention a)
 {
     __shared__ float q[CUDA_ATTENTION_DIM_MAX];
@@ -155,7 +170,7 @@ static __global__ void __launch_bounds__(WARPS *LANES) attend_plain(const struct
 
         if (tile % WARPS != warp)
             continue;
-        attend_tile<IS_BF16>(a, &st, q, a.spans.table + (int64_t)seq * a.spans.table_stride, kv_head, pos,
+        attend_tile<KIND>(a, &st, q, a.spans.table + (int64_t)seq * a.spans.table_stride, kv_head, pos,
                              begin > 0 ? begin : 0, end < TILE ? end : TILE);
     }
 #pragma unroll
@@ -173,7 +188,9 @@ static __global__ void __launch_bounds__(WARPS *LANES) attend_plain(const struct
 extern "C" int phx_cuda_attend_plain(cudaStream_t stream, const struct cuda_attention *a)
 {
     dim3 grid((unsigned)a->spans.n_rows_total, (unsigned)a->n_heads, 1);
-    void (*kernel)(const struct cuda_attention) = a->kv.is_bf16 ? attend_plain<true> : attend_plain<false>;
+    void (*kernel)(const struct cuda_attention) = a->kv.kind == CUDA_KV_I8     ? attend_plain<CUDA_KV_I8>
+                                                  : a->kv.kind == CUDA_KV_BF16 ? attend_plain<CUDA_KV_BF16>
+                                                                               : attend_plain<CUDA_KV_F32>;
 
     return (int)PHX_LAUNCH(kernel, grid, WARPS * LANES, 0, stream, *a);
 }

@@ -179,6 +179,11 @@ static __device__ __forceinline__ float4 phx_load_fresh(const float4 *p)
     return __ldcg(p);
 }
 
+static __device__ __forceinline__ float2 phx_load_fresh(const float2 *p)
+{
+    return __ldcg(p);
+}
+
 static __device__ __forceinline__ float phx_load_fresh(const float *p)
 {
     return __ldcg(p);
@@ -270,6 +275,20 @@ static __device__ __forceinline__ uint32_t phx_bf16_mul2(uint32_t a, uint32_t b)
 #endif
 }
 
+/* Both halves of a plus those of b, rounded to nearest even. */
+static __device__ __forceinline__ uint32_t phx_bf16_add2(uint32_t a, uint32_t b)
+{
+#ifdef PHX_CUDA_EMULATED
+    return phx_bf16_pair(__uint_as_float(a << 16) + __uint_as_float(b << 16),
+                         __uint_as_float(a & 0xffff0000u) + __uint_as_float(b & 0xffff0000u));
+#else
+    uint32_t d;
+
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(0x3f803f80u), "r"(b)); /* times 1 */
+    return d;
+#endif
+}
+
 /* Within 2 units of the last place; a result below 2^-126 is 0. */
 static __device__ __forceinline__ float phx_exp2(float v)
 {
@@ -288,6 +307,16 @@ static __device__ __forceinline__ float phx_exp2(float v)
 static __device__ __forceinline__ float phx_exp(float v)
 {
     return expf(v);
+}
+
+/* v, of which the compiler knows no more than that: what follows from it is computed where it is used, not kept in
+ * registers from before a loop on. */
+static __device__ __forceinline__ int32_t phx_opaque(int32_t v)
+{
+#ifndef PHX_CUDA_EMULATED
+    asm volatile("" : "+r"(v));
+#endif
+    return v;
 }
 
 /* Says on the host what went wrong on the device: sync finds one of the codes (enum cuda_fault). */

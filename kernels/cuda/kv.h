@@ -10,14 +10,17 @@
 extern "C" {
 #endif
 
-/* Passed to kernels by value.  Strides in elements (floats, or bf16 as uint16_t). */
+/* How elements lie: float32, bf16, or int8 behind which a head of a block has its tokens' scales in float32. */
+enum cuda_kv_kind { CUDA_KV_F32, CUDA_KV_BF16, CUDA_KV_I8 };
+
+/* Passed to kernels by value.  Strides in elements. */
 struct cuda_kv_view {
     void   *data;         /* of the layer */
-    int64_t head_stride;  /* block_tokens * head_dim */
+    int64_t head_stride;  /* block_tokens * head_dim, and 4 bytes per token for scales */
     int64_t v_offset;     /* kv_heads * head_stride: from a block's keys to its values */
     int64_t block_stride; /* 2 * v_offset */
     int32_t block_tokens, kv_heads, head_dim;
-    bool    is_bf16;      /* else float32 */
+    enum cuda_kv_kind kind;
 };
 
 struct cuda_kv {
@@ -44,7 +47,17 @@ static inline int64_t cuda_kv_at(const struct cuda_kv_view *v, int32_t block, in
     return (int64_t)block * v->block_stride + (int64_t)head * v->head_stride + (int64_t)offset * v->head_dim;
 }
 
-/* One step's keys and values, float32 rows [n_rows_total][kv_heads * head_dim]; bf16 is rounded to nearest even. */
+/* Byte of the key's scale, 16-byte aligned for every fourth token; the value's lies v_offset behind. */
+#ifdef __CUDACC__
+__host__ __device__
+#endif
+static inline int64_t cuda_kv_scale_at(const struct cuda_kv_view *v, int32_t block, int32_t head, int32_t offset)
+{
+    return cuda_kv_at(v, block, head, v->block_tokens) + (int64_t)offset * 4;
+}
+
+/* One step's keys and values, float32 rows [n_rows_total][kv_heads * head_dim]; bf16 is rounded to nearest even, int8 is
+ * what the CPU makes of them (kernels/cpu/kv.c), bit for bit. */
 struct cuda_kv_write {
     struct cuda_kv_view kv;
     struct cuda_spans   spans;

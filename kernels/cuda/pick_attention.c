@@ -11,8 +11,9 @@ enum {
 
 int32_t phx_cuda_pick_attention(enum phx_compute compute, const struct phx_kv_desc *kv)
 {
-    /* 16-byte copies need whole groups of 8 d */
-    if (compute != PHX_COMPUTE_BF16 || kv->dtype != PHX_DTYPE_BF16 || kv->head_dim % 8 != 0 || kv->head_dim > 128)
+    int32_t of_copy = kv->dtype == PHX_DTYPE_I8 ? 16 : 8; /* d of 16 bytes */
+
+    if (compute != PHX_COMPUTE_BF16 || kv->dtype == PHX_DTYPE_F32 || kv->head_dim % of_copy != 0 || kv->head_dim > 128)
         return 0;
     return kv->head_dim <= 64 ? 64 : 128;
 }

@@ -29,6 +29,10 @@ static void the_kernel_follows_from_the_model(void **state)
     assert_int_equal(pick(PHX_COMPUTE_BF16, PHX_DTYPE_BF16, 36), 0);  /* not in 16-byte pieces */
     assert_int_equal(pick(PHX_COMPUTE_BF16, PHX_DTYPE_F32, 64), 0);
     assert_int_equal(pick(PHX_COMPUTE_F32, PHX_DTYPE_BF16, 64), 0);
+    assert_int_equal(pick(PHX_COMPUTE_BF16, PHX_DTYPE_I8, 64), 64);
+    assert_int_equal(pick(PHX_COMPUTE_BF16, PHX_DTYPE_I8, 80), 128);
+    assert_int_equal(pick(PHX_COMPUTE_BF16, PHX_DTYPE_I8, 72), 0); /* not in 16-byte pieces */
+    assert_int_equal(pick(PHX_COMPUTE_F32, PHX_DTYPE_I8, 64), 0);
 }
 
 static void few_queries_go_in_narrow_units(void **state)
