@@ -428,6 +428,13 @@ static void a_kernel_does_not_wait_for_ever(void **state)
     assert_int_equal(phx_exchange_poll(seats[0].x, &why), PHX_EXCHANGE_FAILED);
     assert_string_equal(why, "a rank did not come in time");
     phx_backend_free(seats[0].b, x);
+    /* what was sent before that is still there; who comes late gets no more, and not the parts of later sums */
+    x = phx_backend_alloc(seats[1].b, 64);
+    assert_int_equal(phx_exchange_sum(seats[1].x, phx_view(x, 1, 16)), 0);
+    assert_int_equal(phx_backend_sync(seats[1].b, &why), 0);
+    assert_int_equal(phx_exchange_sum(seats[1].x, phx_view(x, 1, 16)), 0);
+    assert_int_equal(phx_backend_sync(seats[1].b, &why), -1);
+    phx_backend_free(seats[1].b, x);
     close_seats(seats);
 }
 
