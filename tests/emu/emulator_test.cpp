@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include <thread>
+
 extern "C" {
 #include <cmocka.h>
 }
@@ -125,14 +127,15 @@ void blocks_wait_for_those_of_another_stream(void **state)
     (void)state;
     assert_int_equal(cudaStreamCreateWithFlags(&both[1], cudaStreamNonBlocking), cudaSuccess);
     for (int s = 0; s < 2; s++) /* all of one, then all of the other */
-        for (uint64_t turn = 1; turn <= 5; turn++)
+        for (uint64_t turn = 1; turn <= 50; turn++)
             assert_int_equal(PHX_LAUNCH(meet_kernel, 1, 64, 64 * sizeof(int), both[s], &flags[s], &flags[1 - s], out[s], turn),
                              cudaSuccess);
+    std::thread other([&both] { assert_int_equal(cudaStreamSynchronize(both[1]), cudaSuccess); });
     assert_int_equal(cudaStreamSynchronize(both[0]), cudaSuccess);
-    assert_int_equal(cudaStreamSynchronize(both[1]), cudaSuccess);
+    other.join();
     for (int s = 0; s < 2; s++)
         for (int i = 0; i < 64; i++)
-            assert_int_equal(out[s][i], 2 * 15000 + 5 * ((i ^ 1) + 63 - i));
+            assert_int_equal(out[s][i], 2 * 1275000 + 50 * ((i ^ 1) + 63 - i));
     assert_int_equal(cudaStreamDestroy(both[1]), cudaSuccess);
 }
 
