@@ -109,6 +109,13 @@ struct phx_device_ceiling {
 /* 0, or -1 with the reason for phx_backend_sync(); zeros where there is no device. */
 int phx_device_measure(struct phx_backend *b, const struct phx_device_request *request, struct phx_device_ceiling *out);
 
+/* For benchmarks: notes when the device gets to this place of its queue, i from 0 on.  Stamp 0 keeps the device busy for some
+ * milliseconds first, so that what follows is not waiting for the host.  Nothing on a backend without times. */
+enum { PHX_STAMPS_MAX = 2048 };
+void phx_device_stamp(struct phx_backend *b, int32_t i);
+/* Waits; us[i] = microseconds from stamp i to i + 1, n - 1 of them.  0, or -1: no times, or the reason is for sync. */
+int phx_device_stamps(struct phx_backend *b, int32_t n, float *us);
+
 /* Waits for the queue.  0, or -1 when an op failed since the last call: *what (may be NULL) then names
  * the op and the reason, valid until the next op.  The backend is usable again afterwards; not after
  * PHX_SYNC_LOST: the device itself has failed (ECC, Xid, a fault of a kernel), only closing is left. */

@@ -6,7 +6,7 @@
 
 #include "kernels/backend.h"
 
-enum { PHX_BACKEND_ABI = 6, /* moves when a table or a meaning in it does */
+enum { PHX_BACKEND_ABI = 7, /* moves when a table or a meaning in it does */
        PHX_WHY_BYTES = 240 };
 
 struct phx_exchange_ops;
@@ -30,6 +30,8 @@ struct phx_ops {
     void (*free_host)(void *device, void *ptr);
     void (*facts)(void *device, struct phx_device_facts *facts); /* NULL: there are none */
     int (*measure)(void *device, const struct phx_device_request *request, struct phx_device_ceiling *out); /* NULL: none */
+    void (*stamp)(void *device, int32_t i); /* both NULL: there are no times */
+    int (*stamps)(void *device, int32_t n, float *us);
     const struct phx_exchange_ops *exchange; /* NULL: devices cannot talk to each other */
 
     size_t (*weight_bytes)(const struct phx_weight_desc *desc);

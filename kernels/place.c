@@ -84,6 +84,19 @@ int phx_device_measure(struct phx_backend *b, const struct phx_device_request *r
     return b->ops->measure != NULL ? b->ops->measure(b->device, request, out) : 0;
 }
 
+void phx_device_stamp(struct phx_backend *b, int32_t i)
+{
+    if (!b->has_failed && b->ops->stamp != NULL && i >= 0 && i < PHX_STAMPS_MAX)
+        b->ops->stamp(b->device, i);
+}
+
+int phx_device_stamps(struct phx_backend *b, int32_t n, float *us)
+{
+    if (b->has_failed || b->ops->stamps == NULL || n > PHX_STAMPS_MAX)
+        return -1;
+    return b->ops->stamps(b->device, n, us);
+}
+
 /* NULL is the CPU. */
 static bool has_memory(const struct phx_backend *b)
 {

@@ -19,6 +19,10 @@ void  phx_cuda_free_host(void *device, void *ptr);
 void  phx_cuda_count_add(struct phx_memory_count *c, size_t size_bytes); /* what phx_cuda_take() will do */
 size_t phx_cuda_work_bytes(const void *device, const struct phx_work *work);
 void   phx_cuda_work_reserve(void *device, const struct phx_work *work);
+/* stamp.c */
+void  phx_cuda_stamp(void *device, int32_t i);
+int   phx_cuda_stamps(void *device, int32_t n, float *us);
+void  phx_cuda_stamps_close(struct cuda_device *d);
 void  phx_cuda_facts(void *device, struct phx_device_facts *facts);
 
 #endif

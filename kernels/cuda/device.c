@@ -166,6 +166,7 @@ void phx_cuda_close(void *device)
         (void)cudaStreamSynchronize(d->stream);
     phx_cuda_step_close(d);
     phx_cuda_library_close(d);
+    phx_cuda_stamps_close(d);
     phx_cuda_stage_close(d);
     phx_cuda_pool_close(d);
     if (d->fault != NULL)

@@ -65,6 +65,7 @@ struct cuda_pool {
 };
 
 struct cuda_step; /* step.h */
+struct cuda_stamps;
 
 struct cuda_device {
     cudaStream_t        stream;
@@ -82,6 +83,7 @@ struct cuda_device {
     void               *scratch;
     size_t              scratch_bytes;
     struct cuda_step    *step;
+    struct cuda_stamps  *stamps;  /* when a benchmark asked for times (stamp.c) */
     struct cuda_library *library; /* cuBLASLt, when class B has looked for it (library.c) */
     int32_t            *fault; /* pinned; kernels write an enum cuda_fault */
     bool                has_failed;

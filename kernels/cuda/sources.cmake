@@ -46,6 +46,7 @@ set(PHX_CUDA_SOURCES
   route.cu
   spans.c
   stage.c
+  stamp.c
   step.c
   top.c
   top.cu

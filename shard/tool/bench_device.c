@@ -83,6 +83,30 @@ double phx_bench_prefill_ceiling(const struct phx_bench_command *c, const struct
     return best > 0 ? n / best : 0;
 }
 
+static void print_ops_json(const struct phx_bench_request *r, const struct phx_bench_result *result)
+{
+    const char *before = "";
+
+    printf("\"ops\": [");
+    for (int32_t i = 0; i < r->n_batches && r->gen > 0; i++)
+        for (int32_t j = 0; j < result->ops[i].n; j++, before = ", ") {
+            const struct phx_bench_op *op = &result->ops[i].ops[j];
+
+            printf("%s{\"batch\": %d, \"op\": \"%s\", \"columns\": %d, \"calls\": %d, \"us\": %.6g, \"share\": %.4f}", before,
+                   r->batch[i], op->name, op->columns, op->n, op->us, op->us / result->ops[i].us);
+        }
+    printf("], ");
+}
+
+static void print_ops_text(int32_t batch, const struct phx_bench_ops *ops)
+{
+    if (ops->us > 0)
+        printf("ops       batch %d, one step without its graph: %.1f us\n", batch, ops->us);
+    for (int32_t i = 0; i < ops->n; i++)
+        printf("          %-14s %6d wide  %4d calls %10.1f us %6.1f %%\n", ops->ops[i].name, ops->ops[i].columns, ops->ops[i].n,
+               ops->ops[i].us, 100 * ops->ops[i].us / ops->us);
+}
+
 void phx_bench_print_device_json(const struct phx_bench_command *c, const struct phx_bench_result *result)
 {
     const struct phx_bench_request  *r = &c->request;
@@ -115,6 +139,7 @@ void phx_bench_print_device_json(const struct phx_bench_command *c, const struct
                2 * macs * B / bytes, 2 * macs * rate / 1e12);
     }
     printf("], ");
+    print_ops_json(r, result);
 }
 
 void phx_bench_print_device_text(const struct phx_bench_command *c, const struct phx_bench_result *result)
@@ -135,4 +160,6 @@ void phx_bench_print_device_text(const struct phx_bench_command *c, const struct
         printf("ceiling   %8.2f tokens/s   %s %d: %.1f %% reached\n", best, i < 0 ? "prefill, chunk" : "decode, batch",
                i < 0 ? r->chunk : r->batch[i], best > 0 ? 100 * rate / best : 0.0);
     }
+    for (int32_t i = 0; i < r->n_batches && r->gen > 0; i++)
+        print_ops_text(r->batch[i], &result->ops[i]);
 }

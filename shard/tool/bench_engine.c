@@ -302,8 +302,22 @@ static int32_t context_of(const struct phx_bench_request *r, int32_t batch)
     return batch == 1 || r->prompt < PHX_BENCH_BATCH_PROMPT ? r->prompt : PHX_BENCH_BATCH_PROMPT;
 }
 
+/* One more step, timed op by op on rank 0. */
+static int trace_step(struct run *run, int32_t context, struct phx_bench_ops *ops, struct phx_err *err)
+{
+    bool is_head = run->rank->part->rank == 0;
+    struct phx_bench_trace *trace = is_head ? phx_mem_calloc(1, sizeof *trace) : NULL;
+    if (is_head)
+        phx_bench_trace_begin(trace, run->rank->backend);
+    int code = decode(run, context, 1, err);
+    if (is_head)
+        phx_bench_trace_end(trace, ops);
+    phx_mem_free(trace);
+    return code;
+}
+
 static int bench_decode(struct phx_rank *rank, const struct phx_bench_request *r, int32_t batch,
-                        struct phx_bench_rate *rate, struct phx_err *err)
+                        struct phx_bench_rate *rate, struct phx_bench_ops *ops, struct phx_err *err)
 {
     double     rates[PHX_BENCH_REPS_MAX];
     struct run run;
@@ -319,6 +333,8 @@ static int bench_decode(struct phx_rank *rank, const struct phx_bench_request *r
         code = decode(&run, context, r->gen, err);
         rates[i] = (double)batch * r->gen * 1e9 / (double)(phx_clock_mono_ns() - start);
     }
+    if (code == 0 && r->device.calls > 0)
+        code = trace_step(&run, context + r->gen / 2, ops, err);
     if (code == 0)
         *rate = summarise(rates, r->reps);
     code = code == 0 ? run.failure : code;
@@ -372,7 +388,7 @@ static int body(struct phx_rank *rank, void *ctx, struct phx_err *err)
     if (is_head)
         c->result->prefill = rate;
     for (int32_t i = 0; i < r->n_batches && r->gen > 0 && code != PHX_E_PEER; i++) {
-        int decoded = bench_decode(rank, r, r->batch[i], &rate, code == 0 ? err : NULL);
+        int decoded = bench_decode(rank, r, r->batch[i], &rate, &c->result->ops[i], code == 0 ? err : NULL);
         code = code == 0 || decoded == PHX_E_PEER ? decoded : code;
         if (is_head) {
             c->result->decode[i] = rate;

@@ -6,6 +6,7 @@
 #ifndef PHX_SHARD_TOOL_BENCH_ENGINE_H
 #define PHX_SHARD_TOOL_BENCH_ENGINE_H
 
+#include "shard/tool/bench_ops.h"
 #include "shard/tool/ranks.h"
 
 enum {
@@ -52,6 +53,7 @@ struct phx_bench_result {
     struct phx_bench_rate prefill;
     struct phx_bench_rate decode[PHX_BENCH_BATCHES_MAX]; /* of all sequences together */
     int32_t context[PHX_BENCH_BATCHES_MAX];              /* mean positions while decoding */
+    struct phx_bench_ops  ops[PHX_BENCH_BATCHES_MAX];    /* of a step of rank 0, with the device's ceilings */
     struct phx_device_ceiling device; /* zeros: not measured */
     char    device_name[64];
     char    isa[32];

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <deque>
@@ -42,6 +43,8 @@ struct phx_emu_graph {
 struct phx_emu_event {
     phx_emu_stream *stream; // of the last record, or nullptr
     uint64_t        at;
+    bool            is_timed;
+    std::shared_ptr<double> ms; // when the stream got there; nullptr before
 };
 
 namespace {
@@ -695,8 +698,8 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
 {
-    (void)flags;
     *event = new phx_emu_event();
+    (*event)->is_timed = (flags & cudaEventDisableTiming) == 0;
     return answer(cudaSuccess);
 }
 
@@ -710,6 +713,17 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
     guard hold(lock);
 
+    if (event->is_timed && stream->capture == nullptr) {
+        std::shared_ptr<double> ms = event->ms = std::make_shared<double>(0);
+
+        enqueue(stream, [ms] {
+            struct timespec now;
+
+            (void)clock_gettime(CLOCK_MONOTONIC, &now);
+            *ms = static_cast<double>(now.tv_sec) * 1e3 + static_cast<double>(now.tv_nsec) / 1e6;
+            return true;
+        });
+    }
     event->stream = stream;
     event->at = stream->n_queued;
     return answer(cudaSuccess);
@@ -721,6 +735,18 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
 
     if (event->stream != nullptr)
         wait_until(event->stream, event->at);
+    return answer(cudaSuccess);
+}
+
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
+{
+    guard hold(lock);
+
+    if (from->ms == nullptr || to->ms == nullptr)
+        return answer(cudaErrorInvalidResourceHandle);
+    if (from->stream->n_done < from->at || to->stream->n_done < to->at)
+        return cudaErrorNotReady;
+    *ms = static_cast<float>(*to->ms - *from->ms);
     return answer(cudaSuccess);
 }
 

@@ -51,6 +51,18 @@ def test_every_run_measures_the_device_and_itself(result):
             assert point["fraction"] == pytest.approx(point["tokens_per_s"] / point["ceiling_tokens_per_s"], rel=1e-3)
 
 
+def test_a_step_is_told_op_by_op(result):
+    for run in result["runs"]:
+        if run["by"] != "phalanx":
+            continue
+        ops = run["figures"]["ops"]
+        for batch in (1, 2):
+            mine = [op for op in ops if op["batch"] == batch]
+            assert {"matmul", "attention"} <= {op["op"] for op in mine}
+            assert sum(op["share"] for op in mine) == pytest.approx(1, abs=0.01)
+            assert all(op["us"] >= 0 and op["calls"] > 0 for op in mine)
+
+
 def test_the_ceiling_is_the_arithmetic_of_the_shapes(result):
     """tiny-llama, one sequence: every weight and the keys and values of nine positions are read once."""
     figures = next(run["figures"] for run in result["runs"] if run["name"] == "llama-3.1-8b")

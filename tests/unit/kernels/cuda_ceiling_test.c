@@ -99,11 +99,36 @@ static void a_refusal_is_told_and_nothing_stays(void **state)
         }
 }
 
+static void stamps_tell_how_long_what_lies_between_them_took(void **state)
+{
+    struct phx_backend *b = open_device(), *cpu = phx_backend_open("cpu", NULL, NULL, 0);
+    float              *x = phx_backend_alloc(b, 4096 * sizeof(float)), us[3] = {-1, -1, -1};
+
+    (void)state;
+    assert_int_equal(phx_device_stamps(b, 2, us), -1); /* there are none */
+    assert_int_equal(phx_backend_sync(b, NULL), 0);
+    phx_device_stamp(b, 0);
+    for (int i = 0; i < 50; i++)
+        phx_add(b, phx_view(x, 4, 1024), phx_view(x, 4, 1024));
+    phx_device_stamp(b, 1);
+    phx_device_stamp(b, 2);
+    phx_device_stamp(b, PHX_STAMPS_MAX); /* out of range: nothing */
+    assert_int_equal(phx_device_stamps(b, 3, us), 0);
+    assert_true(us[0] > us[1] && us[1] >= 0 && us[2] == -1);
+    phx_device_stamp(cpu, 0);
+    assert_int_equal(phx_device_stamps(cpu, 1, us), -1);
+    phx_backend_free(b, x);
+    phx_backend_close(cpu);
+    phx_backend_close(b);
+    assert_int_equal(emu->used_bytes, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_figure_is_there),
         cmocka_unit_test(what_is_missing_is_zero),
+        cmocka_unit_test(stamps_tell_how_long_what_lies_between_them_took),
         cmocka_unit_test(a_refusal_is_told_and_nothing_stays),
     };
 
