@@ -14,6 +14,7 @@ from statistics import median
 from types import SimpleNamespace
 
 import torch
+import torch._dynamo
 import torch.nn.functional as F
 
 PRESETS = {
@@ -23,14 +24,21 @@ PRESETS = {
 THETA = 500000.0
 
 
-def random_weights(s, device):
-    def weight(*shape):
-        return torch.randn(*shape, device=device, dtype=torch.bfloat16) * 0.02
+def stay(t):
+    """A graph reads it where it is; else it would be copied before every replay."""
+    torch._dynamo.mark_static_address(t)
+    return t
 
-    layers = [SimpleNamespace(norm1=1 + weight(s.dim), norm2=1 + weight(s.dim), qkv=weight((s.heads + 2 * s.kv) * s.head, s.dim),
-                              out=weight(s.dim, s.heads * s.head), up=weight(2 * s.ffn, s.dim), down=weight(s.dim, s.ffn))
+
+def random_weights(s, device):
+    def weight(*shape, middle=0.0):
+        return stay(torch.randn(*shape, device=device, dtype=torch.bfloat16) * 0.02 + middle)
+
+    layers = [SimpleNamespace(norm1=weight(s.dim, middle=1.0), norm2=weight(s.dim, middle=1.0),
+                              qkv=weight((s.heads + 2 * s.kv) * s.head, s.dim), out=weight(s.dim, s.heads * s.head),
+                              up=weight(2 * s.ffn, s.dim), down=weight(s.dim, s.ffn))
               for _ in range(s.layers)]
-    return SimpleNamespace(layers=layers, embed=weight(s.vocab, s.dim), norm=1 + weight(s.dim), lm=weight(s.vocab, s.dim))
+    return SimpleNamespace(layers=layers, embed=weight(s.vocab, s.dim), norm=weight(s.dim, middle=1.0), lm=weight(s.vocab, s.dim))
 
 
 class Cache:
@@ -38,8 +46,8 @@ class Cache:
 
     def __init__(self, s, batch, length, device):
         shape = (batch, s.kv, length, s.head)
-        self.k = [torch.zeros(shape, device=device, dtype=torch.bfloat16) for _ in range(s.layers)]
-        self.v = [torch.zeros(shape, device=device, dtype=torch.bfloat16) for _ in range(s.layers)]
+        self.k = [stay(torch.zeros(shape, device=device, dtype=torch.bfloat16)) for _ in range(s.layers)]
+        self.v = [stay(torch.zeros(shape, device=device, dtype=torch.bfloat16)) for _ in range(s.layers)]
 
 
 def rotate(x, cos, sin):
@@ -109,7 +117,7 @@ class Bench:
             for at in range(o.context, length):
                 pos = torch.tensor([at], device=self.device)
                 chosen.copy_(step(s, self.w, cache, cos, sin, ids[at], pos, all_masks[pos]))
-        for _ in range(2): # compiling and recording
+        for _ in range(2):  # compiling and recording
             work()
         self.note(how, "decode", batch, o.context + o.gen // 2, self.rates(batch * o.gen, work))
 
