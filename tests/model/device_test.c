@@ -254,7 +254,8 @@ static int answer_all(struct phx_rank *rank, void *ctx, struct phx_err *err)
     return rc;
 }
 
-static void ask(struct quiz *quiz, const char *backend, int32_t tp, int32_t pp, enum phx_compute compute)
+static void ask_with(struct quiz *quiz, const char *backend, int32_t tp, int32_t pp, enum phx_compute compute,
+                     enum phx_dtype kv_dtype)
 {
     struct phx_ranks_options o;
     struct phx_err           err = {0};
@@ -264,7 +265,7 @@ static void ask(struct quiz *quiz, const char *backend, int32_t tp, int32_t pp, 
     o.dir = dir;
     o.backend = backend;
     o.compute = compute;
-    o.kv_dtype = compute == PHX_COMPUTE_BF16 ? PHX_DTYPE_BF16 : PHX_DTYPE_F32;
+    o.kv_dtype = kv_dtype;
     o.tp = tp;
     o.pp = pp;
     o.comm = PHX_RANKS_LOCAL;
@@ -275,6 +276,11 @@ static void ask(struct quiz *quiz, const char *backend, int32_t tp, int32_t pp, 
     if (phx_ranks_run(&o, answer_all, quiz, &err) != 0)
         fail_msg("%s at tp %d, pp %d: %s", backend, tp, pp, err.text);
     phx_mem_free(dir);
+}
+
+static void ask(struct quiz *quiz, const char *backend, int32_t tp, int32_t pp, enum phx_compute compute)
+{
+    ask_with(quiz, backend, tp, pp, compute, compute == PHX_COMPUTE_BF16 ? PHX_DTYPE_BF16 : PHX_DTYPE_F32);
 }
 
 static int32_t count_exact(const struct quiz *quiz)
@@ -331,6 +337,23 @@ static void the_demo_answers_alike_in_every_layout(void **state)
     phx_mem_free(split);
 }
 
+/* In float32 as on the CPU, whose cache has the same bits; in bf16 alike in every layout. */
+static void the_demo_answers_from_an_int8_cache(void **state)
+{
+    struct quiz *want = load_quiz(), *got = load_quiz();
+
+    (void)state;
+    ask_with(want, "cpu", 1, 1, PHX_COMPUTE_F32, PHX_DTYPE_I8);
+    ask_with(got, "cuda", 1, 1, PHX_COMPUTE_F32, PHX_DTYPE_I8);
+    assert_same_answers(got, want, "float32, int8 cache");
+    ask_with(want, "cuda", 1, 1, PHX_COMPUTE_BF16, PHX_DTYPE_I8);
+    ask_with(got, "cuda", 2, 2, PHX_COMPUTE_BF16, PHX_DTYPE_I8);
+    assert_same_answers(got, want, "bf16, int8 cache");
+    assert_true(count_exact(want) * 10 >= 8 * want->n);
+    phx_mem_free(want);
+    phx_mem_free(got);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -341,6 +364,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest demo_tests[] = {
         cmocka_unit_test(the_demo_answers_as_on_the_cpu),
         cmocka_unit_test(the_demo_answers_alike_in_every_layout),
+        cmocka_unit_test(the_demo_answers_from_an_int8_cache),
     };
     int rc;
 

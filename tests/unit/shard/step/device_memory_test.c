@@ -89,6 +89,7 @@ struct shape {
     enum phx_compute compute;
     bool            is_int8, is_fast;
     int32_t         tp, max_rows, n_blocks;
+    bool            is_i8_cache;
 };
 
 static json_t *config_of(const struct shape *s)
@@ -276,7 +277,7 @@ static void check_shape(const struct shape *s)
     o.pp = 1;
     o.comm = PHX_RANKS_LOCAL;
     o.transport = PHX_TRANSPORT_HOST;
-    o.kv_dtype = s->compute == PHX_COMPUTE_BF16 ? PHX_DTYPE_BF16 : PHX_DTYPE_F32;
+    o.kv_dtype = s->is_i8_cache ? PHX_DTYPE_I8 : s->compute == PHX_COMPUTE_BF16 ? PHX_DTYPE_BF16 : PHX_DTYPE_F32;
     o.max_rows = s->max_rows;
     o.max_seqs = o.max_logits = 8;
     o.max_context = 1024;
@@ -308,6 +309,8 @@ static void the_plan_is_what_is_taken(void **state)
         {"llama-3.2-1b", NULL, 1, 0, 512, PHX_COMPUTE_BF16, true, false, 2, 128, 128},
         {"tiny-gpt-oss", NULL, 0, 0, 0, PHX_COMPUTE_BF16, false, false, 1, 256, 64},
         {"tiny-gpt-oss", NULL, 0, 0, 0, PHX_COMPUTE_F32, false, false, 2, 256, 64},
+        {"tiny-gpt-oss", NULL, 0, 0, 0, PHX_COMPUTE_BF16, false, false, 2, 256, 64, true},
+        {"llama-3.2-1b", NULL, 1, 0, 512, PHX_COMPUTE_BF16, false, false, 2, 128, 2048, true},
         {"tiny-gpt-oss", NULL, 0, 0, 0, PHX_COMPUTE_BF16, true, true, 2, 16, 700},
         {"tiny-llama", NULL, 0, 0, 0, PHX_COMPUTE_BF16, false, true, 1, 520, 64},
         {"tiny-llama", "float32", 0, 0, 0, PHX_COMPUTE_F32, false, false, 2, 256, 64},
