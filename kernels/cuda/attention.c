@@ -4,6 +4,8 @@
 
 #include "kernels/cuda/step.h"
 
+_Static_assert((int)CUDA_JOINS_MAX <= (int)CUDA_COUNTERS, "a counter for each");
+
 /* The launches of one share; a is the layer's. */
 static void launch(struct cuda_device *d, struct cuda_attention a, const struct cuda_attention_shape *shape,
                    const struct cuda_attention_share *share, const struct cuda_attention_unit *units)
@@ -19,7 +21,8 @@ static void launch(struct cuda_device *d, struct cuda_attention a, const struct 
     a.pieces = is_split ? phx_cuda_scratch(d, share->pieces_bytes) : NULL;
     if (is_split && a.pieces == NULL) /* the error is kept */
         return;
-    if (phx_cuda_check(d, phx_cuda_attend_tiles(d->stream, &a, shape->dim), "attention") && is_split)
+    a.counters = share->is_joined_inside ? d->staging.counters : NULL;
+    if (phx_cuda_check(d, phx_cuda_attend_tiles(d->stream, &a, shape->dim), "attention") && is_split && a.counters == NULL)
         (void)phx_cuda_check(d, phx_cuda_attend_join(d->stream, &a, shape->dim), "attention");
 }
 

@@ -67,7 +67,7 @@ template <int DIM>
 static __device__ inline void join_query(const struct cuda_attention &a, const struct cut &c, int32_t slot, int32_t in_unit,
                                          int32_t d4, struct sums *whole)
 {
-    enum { AHEAD = 8 };
+    enum { AHEAD = CUDA_JOIN_AHEAD };
     struct sums empty = {NOTHING, 0, {0, 0, 0, 0}}, part = empty;
 
 #pragma unroll 1

@@ -15,7 +15,8 @@ extern "C" {
 enum {
     CUDA_ARCH_MIN = 80,               /* compute capability 8.0: bf16 products */
     CUDA_ALIGN_BYTES = 256,           /* of every piece of device memory */
-    CUDA_STAGE_BYTES = 16 << 20,      /* host arrays between two syncs */
+    CUDA_STAGE_BYTES = 16 << 20,      /* host arrays between two syncs, and behind them ... */
+    CUDA_COUNTERS = 4096,             /* ... words on the device that are 0 between launches */
     CUDA_UPLOAD_SLOTS = 4,
     CUDA_UPLOAD_SLOT_BYTES = 4 << 20
 };
@@ -35,6 +36,7 @@ struct cuda_staging {
     struct cuda_spans spans;         /* of ops outside a step */
     const int32_t    *spans_host;    /* the same in pinned memory */
     int32_t           caller_stride; /* of the table they were made from */
+    uint32_t         *counters;      /* [CUDA_COUNTERS] on the device; who counts leaves 0 */
 };
 
 /* Pinned memory through which bulk data passes: while one slot is on its way the next is filled. */

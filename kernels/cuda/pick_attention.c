@@ -6,6 +6,7 @@ enum {
     FEW_LEAVES = 4,                         /* a second launch takes longer than walking these */
     BUSY_BLOCKS = 4,                        /* of one warp per multiprocessor: enough loads in flight */
     WIDE_128_BYTES = 104 << 10,             /* what four warps need for 128 d: compute capability 8.6 has 99 KB */
+    JOIN_ROUNDS = 4,                        /* to the memory and back: about what a second launch takes */
     PIECES_MAX = 65535                      /* of a grid's z, units when pieces are joined */
 };
 
@@ -50,6 +51,14 @@ enum cuda_split phx_cuda_pick_split(const struct cuda_split_shape *s)
     if (s->n_parts == s->n_units || (!s->is_narrow && s->n_units * s->n_kv >= busy))
         return CUDA_SPLIT_NONE;
     return fits(s, s->n_parts, s->leaves_max / CUDA_PART_LEAVES + 2) ? CUDA_SPLIT_PARTS : CUDA_SPLIT_NONE;
+}
+
+bool phx_cuda_pick_joining(int32_t dim, int32_t slot_queries, int32_t n_pieces, int64_t n_joins)
+{
+    int64_t at_once = 128 / dim; /* queries of a warp: a lane has four d of one */
+    int64_t rounds = ((int64_t)n_pieces + CUDA_JOIN_AHEAD - 1) / CUDA_JOIN_AHEAD * ((slot_queries + at_once - 1) / at_once);
+
+    return rounds <= JOIN_ROUNDS && n_joins <= CUDA_JOINS_MAX;
 }
 
 const char *phx_cuda_split_name(enum cuda_split split)

@@ -15,14 +15,16 @@ enum {
     CUDA_PART_LEAVES = 8,
     CUDA_PART_TOKENS = CUDA_LEAF_TOKENS * CUDA_PART_LEAVES,
     CUDA_ATTENTION_DIM_MAX = 512,
-    CUDA_UNIT_QUERIES = 16 /* of one tensor core product */
+    CUDA_UNIT_QUERIES = 16, /* of one tensor core product */
+    CUDA_JOIN_AHEAD = 16,   /* pieces of a query that one warp has on their way at once */
+    CUDA_JOINS_MAX = 4096   /* counters of a launch */
 };
 
 /* How the leaves of a sequence are shared out. */
 enum cuda_split {
     CUDA_SPLIT_NONE = 1, /* one block walks all of them and writes the result */
-    CUDA_SPLIT_PARTS,    /* a block per part, joined by a second kernel */
-    CUDA_SPLIT_LEAVES    /* a block per leaf, joined by a second kernel */
+    CUDA_SPLIT_PARTS,    /* a block per part */
+    CUDA_SPLIT_LEAVES    /* a block per leaf */
 };
 
 /* The padded head_dim of the tiled kernels, 64 or 128; 0: the plain kernel. */
@@ -44,6 +46,10 @@ struct cuda_split_shape {
     int64_t n_units, n_parts, n_leaves; /* sums over the units */
     size_t  slot_bytes;        /* of a piece of one kv head */
 };
+
+/* Whether the last block of each unit joins its pieces, n_joins units and kv heads in all; else a second launch does,
+ * which has a block per query.  Of narrow units. */
+bool phx_cuda_pick_joining(int32_t dim, int32_t slot_queries, int32_t n_pieces, int64_t n_joins);
 
 /* The scratch that a split may take; more pieces, and keys are not shared out. */
 #ifndef PHX_CUDA_PIECES_BYTES

@@ -88,6 +88,8 @@ static void choose_split(struct cuda_attention_share *s, const struct cuda_atten
     split.slot_bytes = (size_t)s->slot_queries * (size_t)(shape->dim + 2) * sizeof(float);
     s->split = phx_cuda_pick_split(&split);
     s->n_pieces = s->split == CUDA_SPLIT_LEAVES ? w->leaves_max : s->split == CUDA_SPLIT_PARTS ? w->parts_max : 1;
+    s->is_joined_inside = is_narrow && s->split != CUDA_SPLIT_NONE &&
+                          phx_cuda_pick_joining(shape->dim, s->slot_queries, s->n_pieces, w->n_units * shape->n_kv);
     s->n_slots = s->split == CUDA_SPLIT_LEAVES ? w->n_leaves : s->split == CUDA_SPLIT_PARTS ? w->n_parts : 0;
     s->pieces_bytes = (size_t)s->n_slots * (size_t)shape->n_kv * split.slot_bytes; /* pick_split has bounded it */
 }

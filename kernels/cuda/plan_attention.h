@@ -38,6 +38,7 @@ struct cuda_attention_share {
     int32_t         slot_queries; /* of a slot: the queries of a unit that can be there */
     enum cuda_split split;
     int32_t         n_pieces;     /* the most of a unit, 1 without a split */
+    bool            is_joined_inside; /* the launch joins its pieces itself */
     int64_t         n_slots;      /* of all units */
     size_t          pieces_bytes; /* scratch of the slots */
 };

@@ -12,7 +12,7 @@
 #define PHX_CUDA_COPY_BYTES ((size_t)256 << 10)
 #endif
 
-enum { STAGE_ALIGN = 16, COPIERS_MAX = 4 };
+enum { STAGE_ALIGN = 16, COPIERS_MAX = 4, COUNTER_BYTES = CUDA_COUNTERS * 4, RING_BYTES = CUDA_STAGE_BYTES - COUNTER_BYTES };
 
 bool phx_cuda_stage_open(struct cuda_device *d)
 {
@@ -23,7 +23,8 @@ bool phx_cuda_stage_open(struct cuda_device *d)
     if (s->device == NULL || !phx_cuda_check(d, cudaHostAlloc(&host, CUDA_STAGE_BYTES, cudaHostAllocDefault), "staging"))
         return false;
     s->host = host;
-    return true;
+    s->counters = (uint32_t *)(void *)(s->device + RING_BYTES);
+    return phx_cuda_check(d, cudaMemsetAsync(s->counters, 0, COUNTER_BYTES, d->stream), "staging");
 }
 
 void phx_cuda_stage_close(struct cuda_device *d)
@@ -50,9 +51,9 @@ size_t phx_cuda_stage_reserve(struct cuda_device *d, size_t size_bytes)
     struct cuda_staging *s = &d->staging;
     size_t               at = s->used;
 
-    if (size_bytes > CUDA_STAGE_BYTES - at) {
+    if (size_bytes > RING_BYTES - at) {
         (void)phx_cuda_fail(d, "%zu bytes of a step's arrays are too many beside %zu (limit %d between two syncs)",
-                            size_bytes, at, (int)CUDA_STAGE_BYTES);
+                            size_bytes, at, (int)RING_BYTES);
         return SIZE_MAX;
     }
     s->used = cuda_round_up(at + size_bytes, STAGE_ALIGN);

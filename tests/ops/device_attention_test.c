@@ -225,7 +225,7 @@ static void long_sequences_have_one_result(void **state)
                                          {1100, 3, 1, 128, 32, 0, false, 0.09f, TILED},
                                          {1100, 8, 1, 64, 32, 700, true, 0.125f, TILED},
                                          {1100, 8, 1, 64, 16, 0, true, 0.125f, BYTES},
-                                         {1100, 3, 1, 128, 32, 700, false, 0.09f, BYTES},
+                                         {1100, 2, 1, 128, 32, 700, false, 0.09f, BYTES},
                                          {900, 2, 1, 24, 16, 0, true, 0.2f, EXACT}};
     static const int32_t      sizes[] = {132, 2, 1};
     struct phx_emu           *emu = find_emulator();

@@ -79,12 +79,26 @@ static void keys_are_shared_out_until_the_device_is_busy(void **state)
     assert_string_equal(split(false, 16, 131072), "none"); /* the pieces would not fit */
 }
 
+static void few_pieces_are_joined_where_they_are_made(void **state)
+{
+    (void)state;
+    assert_true(phx_cuda_pick_joining(64, 8, 16, 8));
+    assert_false(phx_cuda_pick_joining(64, 8, 17, 8));
+    assert_true(phx_cuda_pick_joining(64, 4, 32, 8));
+    assert_true(phx_cuda_pick_joining(128, 4, 16, 8));
+    assert_false(phx_cuda_pick_joining(128, 5, 2, 8));
+    assert_true(phx_cuda_pick_joining(64, 8, 16, CUDA_JOINS_MAX));
+    assert_false(phx_cuda_pick_joining(64, 8, 16, CUDA_JOINS_MAX + 1));
+    assert_false(phx_cuda_pick_joining(128, 16, INT32_MAX - 20, 1));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_kernel_follows_from_the_model),
         cmocka_unit_test(few_queries_go_in_narrow_units),
         cmocka_unit_test(keys_are_shared_out_until_the_device_is_busy),
+        cmocka_unit_test(few_pieces_are_joined_where_they_are_made),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
