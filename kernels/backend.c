@@ -234,22 +234,8 @@ void phx_matmul(struct phx_backend *b, struct phx_tensor out, struct phx_tensor 
 void phx_rope(struct phx_backend *b, struct phx_tensor x, int32_t head_dim,
               const struct phx_spans *spans, struct phx_tensor cos, struct phx_tensor sin)
 {
-    if (b->has_failed || !is_f32(b, "rope", "x", x, x.dim[0], x.dim[1]) ||
-        !check_spans(b, "rope", spans, x.dim[0]))
+    if (b->has_failed || !check_rope(b, "rope", x, head_dim, spans, cos, sin))
         return;
-    if (head_dim < 2 || head_dim % 2 != 0 || x.dim[1] % head_dim != 0) {
-        (void)fail(b, "rope: %d columns are not heads of %d", x.dim[1], head_dim);
-        return;
-    }
-    if (!is_f32(b, "rope", "cos", cos, cos.dim[0], head_dim / 2) ||
-        !is_f32(b, "rope", "sin", sin, cos.dim[0], head_dim / 2))
-        return;
-    for (int32_t i = 0; i < spans->n_seqs; i++)
-        if (spans->pos[i] > cos.dim[0] - spans->n_rows[i]) {
-            (void)fail(b, "rope: position %d is past the table of %d",
-                       spans->pos[i] + spans->n_rows[i] - 1, cos.dim[0]);
-            return;
-        }
     b->ops->rope(b->device, x, head_dim, spans, cos, sin);
     traced(b, "rope", x);
 }
@@ -257,16 +243,9 @@ void phx_rope(struct phx_backend *b, struct phx_tensor x, int32_t head_dim,
 void phx_kv_write(struct phx_backend *b, struct phx_kv *kv, int32_t layer, struct phx_tensor k,
                   struct phx_tensor v, const struct phx_spans *spans)
 {
-    int32_t columns = kv->desc.kv_heads * kv->desc.head_dim;
-
-    if (b->has_failed || !is_f32(b, "kv_write", "k", k, k.dim[0], columns) ||
-        !is_f32(b, "kv_write", "v", v, k.dim[0], columns) ||
-        !check_spans(b, "kv_write", spans, k.dim[0]) || !check_blocks(b, "kv_write", spans, &kv->desc, 1))
+    if (b->has_failed || !is_f32(b, "kv_write", "k", k, k.dim[0], kv->desc.kv_heads * kv->desc.head_dim) ||
+        !check_kv_write(b, "kv_write", kv, layer, k.dim[0], v, spans))
         return;
-    if (layer < 0 || layer >= kv->desc.n_layers) {
-        (void)fail(b, "kv_write: layer %d of %d", layer, kv->desc.n_layers);
-        return;
-    }
     b->ops->kv_write(b->device, kv->impl, layer, k, v, spans);
 }
 

@@ -305,6 +305,11 @@ void phx_rope(struct phx_backend *b, struct phx_tensor x, int32_t head_dim,
 void phx_kv_write(struct phx_backend *b, struct phx_kv *kv, int32_t layer, struct phx_tensor k,
                   struct phx_tensor v, const struct phx_spans *spans);
 
+/* phx_rope() of x [T, (heads + kv_heads) * Dh] and phx_kv_write() of its last kv_heads heads with v, in one: with the bits
+ * of both.  What x holds of these heads afterwards is undefined. */
+void phx_rope_write(struct phx_backend *b, struct phx_tensor x, struct phx_kv *kv, int32_t layer, struct phx_tensor v,
+                    const struct phx_spans *spans, struct phx_tensor cos, struct phx_tensor sin);
+
 struct phx_attention_args {
     struct phx_tensor     out;        /* [T, H * Dh] */
     struct phx_tensor     q;          /* [T, H * Dh], rotated */
@@ -360,6 +365,20 @@ void phx_moe_bias(struct phx_backend *b, struct phx_tensor x, struct phx_tensor 
 
 void phx_add(struct phx_backend *b, struct phx_tensor x, struct phx_tensor y); /* x += y, [T, D] */
 void phx_add_row(struct phx_backend *b, struct phx_tensor x, struct phx_tensor row); /* x[t] += row */
+
+struct phx_add_norm_args {
+    struct phx_tensor x;          /* [T, D] the residual stream */
+    struct phx_tensor y;          /* [T, D] what a branch has computed; undefined afterwards */
+    struct phx_tensor bias;       /* [1, D] added to y first, or data == NULL */
+    struct phx_tensor ids, gates; /* with expert_bias [E, D]: added to y first, as phx_moe_bias() does; or data == NULL */
+    struct phx_tensor expert_bias;
+    struct phx_tensor norm, gain; /* [T, D], [1, D]: the next branch's input, rmsnorm(x); or data == NULL */
+    float             eps;
+};
+
+/* The end of a branch: x += y, and the norm of the sum; in one, with the bits of phx_moe_bias(), phx_add_row(), phx_add()
+ * and phx_rmsnorm() one after the other. */
+void phx_add_norm(struct phx_backend *b, const struct phx_add_norm_args *args);
 
 /* out[i] = x[rows[i]]; rows: host array of dim[0] of out. */
 void phx_gather_rows(struct phx_backend *b, struct phx_tensor out, struct phx_tensor x,

@@ -91,6 +91,31 @@ static inline bool check_blocks(struct phx_backend *b, const char *op, const str
     return true;
 }
 
+static inline bool check_rope(struct phx_backend *b, const char *op, struct phx_tensor x, int32_t head_dim,
+                              const struct phx_spans *spans, struct phx_tensor cos, struct phx_tensor sin)
+{
+    if (!is_f32(b, op, "x", x, x.dim[0], x.dim[1]) || !check_spans(b, op, spans, x.dim[0]))
+        return false;
+    if (head_dim < 2 || head_dim % 2 != 0 || x.dim[1] % head_dim != 0)
+        return fail(b, "%s: %d columns are not heads of %d", op, x.dim[1], head_dim);
+    if (!is_f32(b, op, "cos", cos, cos.dim[0], head_dim / 2) || !is_f32(b, op, "sin", sin, cos.dim[0], head_dim / 2))
+        return false;
+    for (int32_t i = 0; i < spans->n_seqs; i++)
+        if (spans->pos[i] > cos.dim[0] - spans->n_rows[i])
+            return fail(b, "%s: position %d is past the table of %d", op, spans->pos[i] + spans->n_rows[i] - 1, cos.dim[0]);
+    return true;
+}
+
+/* Of the values; the caller has the keys. */
+static inline bool check_kv_write(struct phx_backend *b, const char *op, const struct phx_kv *kv, int32_t layer, int32_t rows,
+                                  struct phx_tensor v, const struct phx_spans *spans)
+{
+    if (!is_f32(b, op, "v", v, rows, kv->desc.kv_heads * kv->desc.head_dim) || !check_spans(b, op, spans, rows) ||
+        !check_blocks(b, op, spans, &kv->desc, 1))
+        return false;
+    return (layer >= 0 && layer < kv->desc.n_layers) || fail(b, "%s: layer %d of %d", op, layer, kv->desc.n_layers);
+}
+
 static inline void traced(struct phx_backend *b, const char *op, struct phx_tensor out)
 {
     if (b->trace != NULL)

@@ -6,7 +6,7 @@
 
 #include "kernels/backend.h"
 
-enum { PHX_BACKEND_ABI = 7, /* moves when a table or a meaning in it does */
+enum { PHX_BACKEND_ABI = 8, /* moves when a table or a meaning in it does */
        PHX_WHY_BYTES = 240 };
 
 struct phx_exchange_ops;
@@ -64,6 +64,9 @@ struct phx_ops {
                  const struct phx_spans *spans, struct phx_tensor cos, struct phx_tensor sin);
     void (*kv_write)(void *device, void *kv, int32_t layer, struct phx_tensor k,
                      struct phx_tensor v, const struct phx_spans *spans);
+    /* NULL here and at add_norm: the door calls the ops that it is made of. */
+    void (*rope_write)(void *device, struct phx_tensor x, void *kv, int32_t layer, struct phx_tensor v,
+                       const struct phx_spans *spans, struct phx_tensor cos, struct phx_tensor sin);
     void (*attention)(void *device, const struct phx_attention_args *args, const void *kv);
     void (*moe_route)(void *device, struct phx_tensor ids, struct phx_tensor gates,
                       struct phx_tensor logits);
@@ -79,6 +82,7 @@ struct phx_ops {
                             struct phx_tensor gates, struct phx_tensor bias);
     void (*add)(void *device, struct phx_tensor x, struct phx_tensor y);
     void (*add_row)(void *device, struct phx_tensor x, struct phx_tensor row);
+    void (*add_norm)(void *device, const struct phx_add_norm_args *args);
     void (*gather_rows)(void *device, struct phx_tensor out, struct phx_tensor x,
                         const int32_t *rows);
     void (*top)(void *device, struct phx_tensor ids, struct phx_tensor values, struct phx_tensor lse,

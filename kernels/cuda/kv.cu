@@ -5,6 +5,23 @@
 
 enum { THREADS = 256, WARPS = THREADS / PHX_WARP, DIM_MAX = 512, GROUPS_MAX = DIM_MAX / (I8_OF_LANE * PHX_WARP) };
 
+/* Where element i of all heads of row `row` of sequence `seq` goes. */
+static __device__ __forceinline__ int64_t find_place(const struct cuda_kv_write &c, int row, int seq, int i)
+{
+    int pos = c.spans.pos_of_row[row];
+    int block = c.spans.table[(int64_t)seq * c.spans.table_stride + pos / c.kv.block_tokens];
+
+    return cuda_kv_at(&c.kv, block, i / c.kv.head_dim, pos % c.kv.block_tokens) + i % c.kv.head_dim;
+}
+
+static __device__ __forceinline__ void put(const struct cuda_kv_view &kv, int64_t at, float v)
+{
+    if (kv.kind == CUDA_KV_BF16)
+        static_cast<uint16_t *>(kv.data)[at] = phx_bf16_bits(v);
+    else
+        static_cast<float *>(kv.data)[at] = v;
+}
+
 static __global__ void __launch_bounds__(THREADS) write_kernel(struct cuda_kv_write c)
 {
     int row = (int)blockIdx.x, i = (int)blockIdx.y * THREADS + (int)threadIdx.x;
@@ -12,22 +29,65 @@ static __global__ void __launch_bounds__(THREADS) write_kernel(struct cuda_kv_wr
 
     if (seq < 0 || i >= c.kv.kv_heads * c.kv.head_dim)
         return;
-    int     pos = c.spans.pos_of_row[row];
-    int     block = c.spans.table[(int64_t)seq * c.spans.table_stride + pos / c.kv.block_tokens];
-    int64_t at = cuda_kv_at(&c.kv, block, i / c.kv.head_dim, pos % c.kv.block_tokens) + i % c.kv.head_dim;
-    float   k = c.k[row * c.k_stride + i], v = c.v[row * c.v_stride + i];
+    int64_t at = find_place(c, row, seq, i);
 
-    if (c.kv.kind == CUDA_KV_BF16) {
-        static_cast<uint16_t *>(c.kv.data)[at] = phx_bf16_bits(k);
-        static_cast<uint16_t *>(c.kv.data)[at + c.kv.v_offset] = phx_bf16_bits(v);
-    } else {
-        static_cast<float *>(c.kv.data)[at] = k;
-        static_cast<float *>(c.kv.data)[at + c.kv.v_offset] = v;
-    }
+    put(c.kv, at, c.k[row * c.k_stride + i]);
+    put(c.kv, at + c.kv.v_offset, c.v[row * c.v_stride + i]);
 }
 
-/* By one warp: head_dim numbers with one scale. */
-static __device__ void write_i8(const float *x, int head_dim, signed char *to, float *scale_at)
+/* Numbers j and j + half of a head, rotated as by rope_kernel. */
+struct pair {
+    float first, second;
+};
+
+static __device__ __forceinline__ struct pair rotate(const struct cuda_rope_write &c, int row, int head, int j)
+{
+    int          half = c.write.kv.head_dim / 2;
+    int64_t      pos = c.write.spans.pos_of_row[row];
+    const float *x = c.x + row * c.x_stride + (int64_t)head * 2 * half + j;
+    float        a = x[0], b = x[half], cos = c.cos[pos * c.cos_stride + j], sin = c.sin[pos * c.sin_stride + j];
+
+    return {fmaf(-b, sin, a * cos), fmaf(a, sin, b * cos)};
+}
+
+static __device__ __forceinline__ void rotate_query(const struct cuda_rope_write &c, int row, int head, int j)
+{
+    struct pair p = rotate(c, row, head, j);
+    float      *x = c.x + row * c.x_stride + (int64_t)head * c.write.kv.head_dim + j;
+
+    x[0] = p.first;
+    x[c.write.kv.head_dim / 2] = p.second;
+}
+
+/* A thread per pair of a head; of a key's head it has two values too. */
+static __global__ void __launch_bounds__(THREADS) rope_write_kernel(struct cuda_rope_write c)
+{
+    const struct cuda_kv_view &kv = c.write.kv;
+    int half = kv.head_dim / 2, row = (int)blockIdx.x, i = (int)blockIdx.y * THREADS + (int)threadIdx.x;
+    int head = i / half, j = i % half, seq = c.write.spans.seq_of_row[row];
+
+    if (seq < 0 || head >= c.n_heads + kv.kv_heads)
+        return;
+    if (head < c.n_heads) {
+        rotate_query(c, row, head, j);
+        return;
+    }
+    struct pair  p = rotate(c, row, head, j);
+    int          of_keys = (head - c.n_heads) * kv.head_dim + j;
+    int64_t      at = find_place(c.write, row, seq, of_keys);
+    const float *v = c.write.v + row * c.write.v_stride + of_keys;
+
+    put(kv, at, p.first);
+    put(kv, at + half, p.second);
+    put(kv, at + kv.v_offset, v[0]);
+    put(kv, at + kv.v_offset + half, v[half]);
+}
+
+/* ---- int8 ------------------------------------------------------------------------------------- */
+
+/* By one warp: head_dim numbers, get(d), with one scale. */
+template <class Get>
+static __device__ __forceinline__ void write_i8(const Get &get, int head_dim, signed char *to, float *scale_at)
 {
     int   lane = (int)threadIdx.x % PHX_WARP;
     float v[GROUPS_MAX][I8_OF_LANE], scale = 0;
@@ -40,7 +100,7 @@ static __device__ void write_i8(const float *x, int head_dim, signed char *to, f
         for (int i = 0; i < I8_OF_LANE; i++) {
             int d = (g * I8_OF_LANE + i) * PHX_WARP + lane;
 
-            v[g][i] = d < head_dim ? x[d] : 0.0f;
+            v[g][i] = d < head_dim ? get(d) : 0.0f;
         }
         own = i8_find_scale(v[g]);
         scale = scale >= own ? scale : scale < own ? own : __uint_as_float(0x7fc00000u); /* one NaN is enough */
@@ -58,6 +118,19 @@ static __device__ void write_i8(const float *x, int head_dim, signed char *to, f
         *scale_at = scale;
 }
 
+/* By one warp: the keys (or values) of a head of a row of sequence `seq`. */
+template <class Get>
+static __device__ __forceinline__ void put_i8(const struct cuda_kv_write &c, int row, int seq, int head, bool is_value,
+                                              const Get &get)
+{
+    int            pos = c.spans.pos_of_row[row], offset = pos % c.kv.block_tokens;
+    int            block = c.spans.table[(int64_t)seq * c.spans.table_stride + pos / c.kv.block_tokens];
+    unsigned char *data = static_cast<unsigned char *>(c.kv.data) + (is_value ? c.kv.v_offset : 0);
+
+    write_i8(get, c.kv.head_dim, reinterpret_cast<signed char *>(data) + cuda_kv_at(&c.kv, block, head, offset),
+             reinterpret_cast<float *>(data + cuda_kv_scale_at(&c.kv, block, head, offset)));
+}
+
 /* A warp per row, head, and keys or values. */
 static __global__ void __launch_bounds__(THREADS) write_i8_kernel(struct cuda_kv_write c)
 {
@@ -66,14 +139,34 @@ static __global__ void __launch_bounds__(THREADS) write_i8_kernel(struct cuda_kv
 
     if (seq < 0 || head >= c.kv.kv_heads) /* the whole warp */
         return;
-    int            pos = c.spans.pos_of_row[row], offset = pos % c.kv.block_tokens;
-    int            block = c.spans.table[(int64_t)seq * c.spans.table_stride + pos / c.kv.block_tokens];
-    const float   *x = which % 2 == 0 ? c.k + row * c.k_stride : c.v + row * c.v_stride;
-    unsigned char *data = static_cast<unsigned char *>(c.kv.data) + (which % 2 == 0 ? 0 : c.kv.v_offset);
+    const float *x = (which % 2 == 0 ? c.k + row * c.k_stride : c.v + row * c.v_stride) + (int64_t)head * c.kv.head_dim;
 
-    write_i8(x + (int64_t)head * c.kv.head_dim, c.kv.head_dim,
-             reinterpret_cast<signed char *>(data) + cuda_kv_at(&c.kv, block, head, offset),
-             reinterpret_cast<float *>(data + cuda_kv_scale_at(&c.kv, block, head, offset)));
+    put_i8(c, row, seq, head, which % 2 != 0, [x](int d) { return x[d]; });
+}
+
+/* A warp per row and head of queries, of keys, of values. */
+static __global__ void __launch_bounds__(THREADS) rope_write_i8_kernel(struct cuda_rope_write c)
+{
+    const struct cuda_kv_view &kv = c.write.kv;
+    int row = (int)blockIdx.x, head = (int)blockIdx.y * WARPS + (int)threadIdx.x / PHX_WARP, key = head - c.n_heads;
+    int half = kv.head_dim / 2, seq = c.write.spans.seq_of_row[row];
+
+    if (seq < 0 || key >= 2 * kv.kv_heads) /* the whole warp */
+        return;
+    if (key < 0)
+        for (int j = (int)threadIdx.x % PHX_WARP; j < half; j += PHX_WARP)
+            rotate_query(c, row, head, j);
+    else if (key < kv.kv_heads)
+        put_i8(c.write, row, seq, key, false, [&c, row, head, half](int d) {
+            struct pair p = rotate(c, row, head, d % half);
+
+            return d < half ? p.first : p.second;
+        });
+    else {
+        const float *v = c.write.v + row * c.write.v_stride + (int64_t)(key - kv.kv_heads) * kv.head_dim;
+
+        put_i8(c.write, row, seq, key - kv.kv_heads, true, [v](int d) { return v[d]; });
+    }
 }
 
 int phx_cuda_kv_write_rows(cudaStream_t stream, const struct cuda_kv_write *c)
@@ -84,4 +177,15 @@ int phx_cuda_kv_write_rows(cudaStream_t stream, const struct cuda_kv_write *c)
     dim3     grid((unsigned)c->spans.n_rows_total, (n + of_block - 1) / of_block);
 
     return PHX_LAUNCH(is_i8 ? write_i8_kernel : write_kernel, grid, THREADS, 0, stream, *c);
+}
+
+int phx_cuda_rope_write_rows(cudaStream_t stream, const struct cuda_rope_write *c)
+{
+    const struct cuda_kv_view *kv = &c->write.kv;
+    bool     is_i8 = kv->kind == CUDA_KV_I8;
+    unsigned n = (unsigned)(is_i8 ? c->n_heads + 2 * kv->kv_heads : (c->n_heads + kv->kv_heads) * kv->head_dim / 2);
+    unsigned of_block = is_i8 ? WARPS : THREADS;
+    dim3     grid((unsigned)c->write.spans.n_rows_total, (n + of_block - 1) / of_block);
+
+    return PHX_LAUNCH(is_i8 ? rope_write_i8_kernel : rope_write_kernel, grid, THREADS, 0, stream, *c);
 }

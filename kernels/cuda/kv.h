@@ -66,7 +66,19 @@ struct cuda_kv_write {
 };
 int phx_cuda_kv_write_rows(cudaStream_t stream, const struct cuda_kv_write *call);
 
+/* Heads of one step's queries and keys, rotated by the tables (vector.h); keys and values to the cache, queries in place. */
+struct cuda_rope_write {
+    struct cuda_kv_write write; /* k: unused */
+    float               *x;     /* [n_rows_total][n_heads + kv_heads][head_dim], rows x_stride apart */
+    const float         *cos, *sin;
+    int64_t              x_stride, cos_stride, sin_stride;
+    int32_t              n_heads;
+};
+int phx_cuda_rope_write_rows(cudaStream_t stream, const struct cuda_rope_write *call);
+
 /* Entries of struct phx_ops. */
+void   phx_cuda_rope_write(void *device, struct phx_tensor x, void *kv, int32_t layer, struct phx_tensor v,
+                           const struct phx_spans *spans, struct phx_tensor cos, struct phx_tensor sin);
 size_t phx_cuda_kv_bytes(const struct phx_kv_desc *desc);
 void  *phx_cuda_kv_create(void *device, const struct phx_kv_desc *desc);
 void   phx_cuda_kv_destroy(void *device, void *kv);

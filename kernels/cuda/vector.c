@@ -50,6 +50,27 @@ void phx_cuda_add_row(void *device, struct phx_tensor x, struct phx_tensor row)
     add(device, x, row, 0, "add_row");
 }
 
+void phx_cuda_add_norm(void *device, const struct phx_add_norm_args *a)
+{
+    struct cuda_device       *d = device;
+    struct cuda_add_norm_call c = {
+        .x = a->x.data, .norm = a->norm.data, .y = a->y.data, .bias = a->bias.data, .gain = a->gain.data,
+        .x_stride = a->x.stride0, .y_stride = a->y.stride0, .norm_stride = a->norm.stride0,
+        .n_rows = a->x.dim[0], .n = a->x.dim[1], .eps = a->eps, .fault = d->fault};
+
+    if (a->expert_bias.data != NULL) {
+        c.ids = a->ids.data;
+        c.gates = a->gates.data;
+        c.expert_bias = a->expert_bias.data;
+        c.ids_stride = a->ids.stride0;
+        c.gates_stride = a->gates.stride0;
+        c.expert_stride = a->expert_bias.stride0;
+        c.top_k = a->ids.dim[1];
+        c.n_experts = a->expert_bias.dim[0];
+    }
+    (void)phx_cuda_check(d, phx_cuda_add_norm_rows(d->stream, &c), "add_norm");
+}
+
 void phx_cuda_gather_rows(void *device, struct phx_tensor out, struct phx_tensor x, const int32_t *rows)
 {
     struct cuda_device   *d = device;

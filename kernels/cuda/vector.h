@@ -27,6 +27,20 @@ int phx_cuda_rmsnorm_rows(cudaStream_t stream, const struct cuda_rows_call *call
 int phx_cuda_swiglu_rows(cudaStream_t stream, const struct cuda_rows_call *call);
 /* out = x + y */
 int phx_cuda_add_rows(cudaStream_t stream, const struct cuda_rows_call *call);
+/* Rows [n_rows][n]; NULL where a part is not asked for. */
+struct cuda_add_norm_call {
+    float         *x, *norm;
+    const float   *y, *bias, *gain;
+    const int32_t *ids; /* [n_rows][top_k], with gates and expert_bias [n_experts][n] */
+    const float   *gates, *expert_bias;
+    int64_t        x_stride, y_stride, norm_stride, ids_stride, gates_stride, expert_stride;
+    int32_t        n_rows, n, top_k, n_experts;
+    float          eps;
+    int32_t       *fault;
+};
+/* x += y, which gets the biases first, and norm = rmsnorm(x): the operations of route.h's bias, of add and of rmsnorm in
+ * their order.  A wrong expert id leaves the row and is a fault. */
+int phx_cuda_add_norm_rows(cudaStream_t stream, const struct cuda_add_norm_call *call);
 /* out[i] = x[row_of[i]] */
 int phx_cuda_gather(cudaStream_t stream, const struct cuda_rows_call *call);
 
@@ -48,6 +62,7 @@ void phx_cuda_rope(void *device, struct phx_tensor x, int32_t head_dim, const st
 void phx_cuda_swiglu(void *device, struct phx_tensor out, struct phx_tensor gate_up, enum phx_glu kind, float limit);
 void phx_cuda_add(void *device, struct phx_tensor x, struct phx_tensor y);
 void phx_cuda_add_row(void *device, struct phx_tensor x, struct phx_tensor row);
+void phx_cuda_add_norm(void *device, const struct phx_add_norm_args *args);
 void phx_cuda_gather_rows(void *device, struct phx_tensor out, struct phx_tensor x, const int32_t *rows);
 
 #ifdef __cplusplus

@@ -41,6 +41,16 @@ void phx_forward_embed(struct phx_model *m, const struct phx_step *s)
     phx_forward_sum(m, s->x);
 }
 
+void phx_forward_norm(struct phx_model *m, const struct phx_step *s)
+{
+    phx_rmsnorm    (m->backend, s->norm, s->x, m->weights.layers[0].attn_norm, m->config->norm_eps);
+}
+
+struct phx_tensor phx_forward_next_norm(const struct phx_model *m, int32_t i)
+{
+    return i + 1 < m->weights.n_layers ? m->weights.layers[i + 1].attn_norm : (struct phx_tensor){0};
+}
+
 void phx_forward_attention(struct phx_model *m, const struct phx_layer *w, const struct phx_step *s)
 {
     const struct phx_model_config *c = m->config;
@@ -52,17 +62,16 @@ void phx_forward_attention(struct phx_model *m, const struct phx_layer *w, const
         .head_first = m->part.heads.first, .kv_first = m->part.kv_heads.first,
         .window = w->window, .scale = m->attn_scale, .sinks = w->sinks, .spans = spans};
 
+    struct phx_add_norm_args       end = {.x = s->x, .y = s->out, .bias = w->attn_out_bias,
+                                          .norm = s->norm, .gain = w->ffn_norm, .eps = c->norm_eps};
+
     /* x += W_o attention(rope(W_q n + b_q), rope(W_k n + b_k), W_v n + b_v) + b_o,  n = rmsnorm(x) */
-    phx_rmsnorm    (b, s->norm, s->x, w->attn_norm, c->norm_eps);
     phx_matmul     (b, s->qkv, s->norm, w->attn_qkv, w->attn_qkv_bias);
-    phx_rope       (b, s->qk, c->head_dim, spans, m->cos, m->sin);
-    phx_kv_write   (b, m->kv, w->index, s->k, s->v, spans);
+    phx_rope_write (b, s->qk, m->kv, w->index, s->v, spans, m->cos, m->sin);
     phx_attention  (b, &args);
     phx_matmul     (b, s->out, s->attn, w->attn_out, (struct phx_tensor){0});
     phx_forward_sum(m, s->out); /* heads are split over the ranks */
-    if (w->attn_out_bias.data != NULL)
-        phx_add_row(b, s->out, w->attn_out_bias);
-    phx_add        (b, s->x, s->out);
+    phx_add_norm   (b, &end);
 }
 
 /* Where this rank's columns of the logits are: one rank computes the whole vocabulary, on the host in place. */

@@ -4,7 +4,7 @@
 
 /* x += sum_e g_e (W_down,e glu(W_gate,e n + b_gate,e, W_up,e n + b_up,e) + b_down,e),
  * n = rmsnorm(x);  e, g = the top-k of W_r n + b_r and the softmax over them */
-static void mixture(struct phx_model *m, const struct phx_layer *w, const struct phx_step *s)
+static void mixture(struct phx_model *m, const struct phx_layer *w, const struct phx_step *s, struct phx_tensor next_norm)
 {
     const struct phx_model_config *c = m->config;
     struct phx_backend            *b = m->backend;
@@ -12,20 +12,22 @@ static void mixture(struct phx_model *m, const struct phx_layer *w, const struct
         .out = s->out, .x = s->norm, .ids = s->ids, .gates = s->gates,
         .gate_up = w->gate_up, .gate_up_bias = w->gate_up_bias, .down = w->down,
         .kind = PHX_GLU_OAI, .limit = c->glu_limit};
+    struct phx_add_norm_args       end = {
+        .x = s->x, .y = s->out, .ids = s->ids, .gates = s->gates, .expert_bias = w->down_bias,
+        .norm = next_norm.data != NULL ? s->norm : next_norm, .gain = next_norm, .eps = c->norm_eps};
 
-    phx_rmsnorm    (b, s->norm, s->x, w->ffn_norm, c->norm_eps);
     phx_matmul     (b, s->router, s->norm, w->router, w->router_bias);
     phx_moe_route  (b, s->ids, s->gates, s->router);
     phx_moe_ffn    (b, &experts);
     phx_forward_sum(m, s->out); /* each rank holds a slice of every expert */
-    phx_moe_bias   (b, s->out, s->ids, s->gates, w->down_bias);
-    phx_add        (b, s->x, s->out);
+    phx_add_norm   (b, &end);
 }
 
 void phx_forward_gpt_oss(struct phx_model *m, const struct phx_step *s)
 {
+    phx_forward_norm(m, s);
     for (int32_t i = 0; i < m->weights.n_layers; i++) {
         phx_forward_attention(m, &m->weights.layers[i], s); /* with sinks, every other layer windowed */
-        mixture(m, &m->weights.layers[i], s);
+        mixture(m, &m->weights.layers[i], s, phx_forward_next_norm(m, i));
     }
 }

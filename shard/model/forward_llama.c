@@ -3,24 +3,26 @@
 #include "shard/model/state.h"
 
 /* x += W_down (silu(W_gate n) * W_up n),   n = rmsnorm(x) */
-static void feed_forward(struct phx_model *m, const struct phx_layer *w, const struct phx_step *s)
+static void feed_forward(struct phx_model *m, const struct phx_layer *w, const struct phx_step *s,
+                         struct phx_tensor next_norm)
 {
-    struct phx_backend *b = m->backend;
+    struct phx_backend      *b = m->backend;
+    struct phx_add_norm_args end = {
+        .x = s->x, .y = s->out, .bias = w->down_bias, .norm = next_norm.data != NULL ? s->norm : next_norm,
+        .gain = next_norm, .eps = m->config->norm_eps};
 
-    phx_rmsnorm    (b, s->norm, s->x, w->ffn_norm, m->config->norm_eps);
     phx_matmul     (b, s->gate_up, s->norm, w->gate_up, w->gate_up_bias);
     phx_swiglu     (b, s->act, s->gate_up, PHX_GLU_SILU, 0.0f);
     phx_matmul     (b, s->out, s->act, w->down, (struct phx_tensor){0});
     phx_forward_sum(m, s->out); /* ffn columns are split over the ranks */
-    if (w->down_bias.data != NULL)
-        phx_add_row(b, s->out, w->down_bias);
-    phx_add        (b, s->x, s->out);
+    phx_add_norm   (b, &end);
 }
 
 void phx_forward_llama(struct phx_model *m, const struct phx_step *s)
 {
+    phx_forward_norm(m, s);
     for (int32_t i = 0; i < m->weights.n_layers; i++) {
         phx_forward_attention(m, &m->weights.layers[i], s);
-        feed_forward(m, &m->weights.layers[i], s);
+        feed_forward(m, &m->weights.layers[i], s, phx_forward_next_norm(m, i));
     }
 }

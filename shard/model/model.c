@@ -83,7 +83,6 @@ static int make_scratch(struct phx_model *m, struct phx_err *err)
     s->ids.dtype = PHX_DTYPE_I32;
     s->qk = phx_columns(s->qkv, 0, q + kv);
     s->q = phx_columns(s->qkv, 0, q);
-    s->k = phx_columns(s->qkv, q, kv);
     s->v = phx_columns(s->qkv, q + kv, kv);
     return code;
 }
@@ -361,7 +360,7 @@ static int check_batch(const struct phx_model *m, const struct phx_batch *batch,
 static struct phx_step step_of(const struct phx_model *m, const struct phx_batch *batch)
 {
     struct phx_step     s = m->scratch;
-    struct phx_tensor *views[] = {&s.x,  &s.norm, &s.qkv,     &s.q,   &s.k,      &s.v,   &s.qk,
+    struct phx_tensor *views[] = {&s.x,  &s.norm, &s.qkv,     &s.q,   &s.v,   &s.qk,
                                   &s.attn, &s.out, &s.gate_up, &s.act, &s.router, &s.ids, &s.gates};
     for (size_t i = 0; i < sizeof views / sizeof *views; i++)
         *views[i] = phx_rows(*views[i], batch->n_rows);

@@ -44,7 +44,7 @@ struct phx_step {
     struct phx_tensor       x;       /* [T, D] the residual stream */
     struct phx_tensor       norm;    /* [T, D] */
     struct phx_tensor       qkv;     /* [T, (Hl + 2 Kl) Dh] */
-    struct phx_tensor       q, k, v; /* columns of qkv */
+    struct phx_tensor       q, v; /* columns of qkv */
     struct phx_tensor       qk;      /* q and k together: what is rotated */
     struct phx_tensor       attn;    /* [T, Hl Dh] */
     struct phx_tensor       out;     /* [T, D] a block's output, partial until summed */
@@ -106,7 +106,11 @@ void phx_forward_head(struct phx_model *m, const struct phx_step *s, struct phx_
 void phx_forward_order(struct phx_model *m, const struct phx_batch *batch);
 /* What of them is wanted, to host memory on tp 0. */
 void phx_forward_fetch(struct phx_model *m, const struct phx_batch *batch, struct phx_tensor logits);
-/* x += W_o attention(...) of the normed residual stream; the same in both architectures. */
+/* norm = rmsnorm(x) of the first layer; each branch that ends makes the next one's with its sum (phx_add_norm). */
+void phx_forward_norm(struct phx_model *m, const struct phx_step *s);
+/* The gain of the norm behind layer i of this stage; data NULL behind the last. */
+struct phx_tensor phx_forward_next_norm(const struct phx_model *m, int32_t i);
+/* x += W_o attention(...) of norm, which becomes that of the layer's second half; the same in both architectures. */
 void phx_forward_attention(struct phx_model *m, const struct phx_layer *w, const struct phx_step *s);
 /* The sum over the tensor group, if it is more than this rank; a failure is kept for the end of the step. */
 void phx_forward_sum(struct phx_model *m, struct phx_tensor x);

@@ -41,8 +41,8 @@ void expect_near(const char *what, const struct rig *r, const float *got, const 
                  size_t n, double bound);
 
 extern const struct CMUnitTest device_attention_tests[], device_draw_tests[], device_embed_tests[],
-    device_matmul_tests[], device_moe_tests[], device_top_tests[], device_vector_tests[], device_weight_tests[];
+    device_fused_tests[],    device_matmul_tests[], device_moe_tests[], device_top_tests[], device_vector_tests[], device_weight_tests[];
 extern const size_t            n_device_attention_tests, n_device_draw_tests, n_device_embed_tests,
-    n_device_matmul_tests, n_device_moe_tests, n_device_top_tests, n_device_vector_tests, n_device_weight_tests;
+    n_device_fused_tests,    n_device_matmul_tests, n_device_moe_tests, n_device_top_tests, n_device_vector_tests, n_device_weight_tests;
 
 #endif

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Ops that are others in one, for backends where a launch costs.  Traced, they are what they are made of. */
+#include "kernels/door.h"
+
+void phx_rope_write(struct phx_backend *b, struct phx_tensor x, struct phx_kv *kv, int32_t layer, struct phx_tensor v,
+                    const struct phx_spans *spans, struct phx_tensor cos, struct phx_tensor sin)
+{
+    static const char         op[] = "rope_write";
+    const struct phx_kv_desc *desc = &kv->desc;
+    int32_t                   keys = desc->kv_heads * desc->head_dim;
+
+    if (b->has_failed || !is_f32(b, op, "x", x, x.dim[0], x.dim[1]))
+        return;
+    if (x.dim[1] < keys) {
+        (void)fail(b, "%s: %d columns hold no keys of %d", op, x.dim[1], keys);
+        return;
+    }
+    if (b->ops->rope_write == NULL || b->trace != NULL) {
+        phx_rope(b, x, desc->head_dim, spans, cos, sin);
+        phx_kv_write(b, kv, layer, phx_columns(x, x.dim[1] - keys, keys), v, spans);
+        return;
+    }
+    if (check_rope(b, op, x, desc->head_dim, spans, cos, sin) && check_kv_write(b, op, kv, layer, x.dim[0], v, spans))
+        b->ops->rope_write(b->device, x, kv->impl, layer, v, spans, cos, sin);
+}
+
+static bool check_add_norm(struct phx_backend *b, const char *op, const struct phx_add_norm_args *a)
+{
+    int32_t T = a->x.dim[0], D = a->x.dim[1];
+
+    return is_f32(b, op, "x", a->x, T, D) && is_f32(b, op, "y", a->y, T, D) &&
+           (a->bias.data == NULL || is_f32(b, op, "bias", a->bias, 1, D)) &&
+           (a->expert_bias.data == NULL ||
+            (is_f32(b, op, "expert_bias", a->expert_bias, a->expert_bias.dim[0], D) &&
+             is_matrix(b, op, "ids", a->ids, PHX_DTYPE_I32, T, a->ids.dim[1]) &&
+             is_f32(b, op, "gates", a->gates, T, a->ids.dim[1]))) &&
+           (a->norm.data == NULL || (is_f32(b, op, "norm", a->norm, T, D) && is_f32(b, op, "gain", a->gain, 1, D)));
+}
+
+void phx_add_norm(struct phx_backend *b, const struct phx_add_norm_args *a)
+{
+    if (b->has_failed || !check_add_norm(b, "add_norm", a))
+        return;
+    if (b->ops->add_norm != NULL && b->trace == NULL) {
+        b->ops->add_norm(b->device, a);
+        return;
+    }
+    if (a->expert_bias.data != NULL)
+        phx_moe_bias(b, a->y, a->ids, a->gates, a->expert_bias);
+    if (a->bias.data != NULL)
+        phx_add_row(b, a->y, a->bias);
+    phx_add(b, a->x, a->y);
+    if (a->norm.data != NULL)
+        phx_rmsnorm(b, a->norm, a->x, a->gain, a->eps);
+}
