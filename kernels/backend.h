@@ -355,6 +355,8 @@ struct phx_moe_args {
 
 /* The experts of a mixture: gate/up product + bias, glu, down product weighted by the gates. */
 void phx_moe_ffn(struct phx_backend *b, const struct phx_moe_args *args);
+/* phx_moe_route() by logits [T, E] into args->ids and args->gates, and phx_moe_ffn(), in one: with the bits of both. */
+void phx_moe_route_ffn(struct phx_backend *b, const struct phx_moe_args *args, struct phx_tensor logits);
 /* Scratch that phx_moe_ffn needs for at most T rows; reserved once so that steps do not allocate. */
 void phx_moe_reserve(struct phx_backend *b, int32_t max_rows, int32_t top_k,
                      const struct phx_weight *gate_up, const struct phx_weight *down);

@@ -116,6 +116,38 @@ static inline bool check_kv_write(struct phx_backend *b, const char *op, const s
     return (layer >= 0 && layer < kv->desc.n_layers) || fail(b, "%s: layer %d of %d", op, layer, kv->desc.n_layers);
 }
 
+static inline bool check_route(struct phx_backend *b, const char *op, struct phx_tensor ids, struct phx_tensor gates,
+                               struct phx_tensor logits)
+{
+    int32_t rows = logits.dim[0], top_k = ids.dim[1];
+
+    if (!is_f32(b, op, "logits", logits, rows, logits.dim[1]) || !is_matrix(b, op, "ids", ids, PHX_DTYPE_I32, rows, top_k) ||
+        !is_f32(b, op, "gates", gates, rows, top_k))
+        return false;
+    return (top_k >= 1 && top_k <= logits.dim[1]) || fail(b, "%s: top %d of %d experts", op, top_k, logits.dim[1]);
+}
+
+static inline bool check_experts(struct phx_backend *b, const struct phx_moe_args *a)
+{
+    const struct phx_weight_desc *u = &a->gate_up->desc, *d = &a->down->desc;
+    int32_t                       rows = a->x.dim[0], top_k = a->ids.dim[1];
+
+    if (u->n != 2 * d->k || u->k != d->n || u->n_experts != d->n_experts || u->n_slices != 1)
+        return fail(b, "moe_ffn: gate_up [%d, %d] does not fit down [%d, %d]", u->n, u->k, d->n, d->k);
+    if (a->kind != PHX_GLU_SILU && a->kind != PHX_GLU_OAI)
+        return fail(b, "moe_ffn: unknown kind %d", (int)a->kind);
+    if (!is_f32(b, "moe_ffn", "x", a->x, rows, u->k) ||
+        !is_f32(b, "moe_ffn", "out", a->out, rows, d->n) ||
+        !is_matrix(b, "moe_ffn", "ids", a->ids, PHX_DTYPE_I32, rows, top_k) ||
+        !is_f32(b, "moe_ffn", "gates", a->gates, rows, top_k) ||
+        (a->gate_up_bias.data != NULL &&
+         !is_f32(b, "moe_ffn", "gate_up_bias", a->gate_up_bias, u->n_experts, u->n)))
+        return false;
+    if (top_k < 1 || top_k > u->n_experts)
+        return fail(b, "moe_ffn: top %d of %d experts", top_k, u->n_experts);
+    return true;
+}
+
 static inline void traced(struct phx_backend *b, const char *op, struct phx_tensor out)
 {
     if (b->trace != NULL)

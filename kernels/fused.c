@@ -53,3 +53,25 @@ void phx_add_norm(struct phx_backend *b, const struct phx_add_norm_args *a)
     if (a->norm.data != NULL)
         phx_rmsnorm(b, a->norm, a->x, a->gain, a->eps);
 }
+
+void phx_moe_route_ffn(struct phx_backend *b, const struct phx_moe_args *args, struct phx_tensor logits)
+{
+    static const char op[] = "moe_route_ffn";
+    const char       *fault;
+
+    if (b->ops->moe_route_ffn == NULL || b->trace != NULL) {
+        phx_moe_route(b, args->ids, args->gates, logits);
+        phx_moe_ffn(b, args);
+        return;
+    }
+    if (b->has_failed || !check_route(b, op, args->ids, args->gates, logits) || !check_experts(b, args))
+        return;
+    if (logits.dim[0] != args->x.dim[0] || logits.dim[1] != args->gate_up->desc.n_experts) {
+        (void)fail(b, "%s: logits [%d, %d] for %d rows and %d experts", op, logits.dim[0], logits.dim[1], args->x.dim[0],
+                   args->gate_up->desc.n_experts);
+        return;
+    }
+    fault = b->ops->moe_route_ffn(b->device, args, logits, args->gate_up->impl, args->down->impl);
+    if (fault != NULL)
+        (void)fail(b, "%s: %s", op, fault);
+}

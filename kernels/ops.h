@@ -6,7 +6,7 @@
 
 #include "kernels/backend.h"
 
-enum { PHX_BACKEND_ABI = 8, /* moves when a table or a meaning in it does */
+enum { PHX_BACKEND_ABI = 9, /* moves when a table or a meaning in it does */
        PHX_WHY_BYTES = 240 };
 
 struct phx_exchange_ops;
@@ -78,6 +78,9 @@ struct phx_ops {
                                const struct phx_weight_desc *down);
     const char *(*moe_ffn)(void *device, const struct phx_moe_args *args, const void *gate_up,
                            const void *down);
+    /* As moe_ffn.  NULL: the door calls the ops that it is made of. */
+    const char *(*moe_route_ffn)(void *device, const struct phx_moe_args *args, struct phx_tensor logits,
+                                 const void *gate_up, const void *down);
     const char *(*moe_bias)(void *device, struct phx_tensor x, struct phx_tensor ids,
                             struct phx_tensor gates, struct phx_tensor bias);
     void (*add)(void *device, struct phx_tensor x, struct phx_tensor y);

@@ -54,6 +54,7 @@ static const struct phx_ops cuda_ops = {
     .swiglu = phx_cuda_swiglu,
     .moe_reserve = phx_cuda_moe_reserve,
     .moe_ffn = phx_cuda_moe_ffn,
+    .moe_route_ffn = phx_cuda_moe_route_ffn,
     .moe_bias = phx_cuda_moe_bias,
     .add = phx_cuda_add,
     .add_row = phx_cuda_add_row,

@@ -9,6 +9,8 @@
 
 _Static_assert((int)CUDA_MOE_BLOCK_K == (int)CUDA_BLOCK_K, "one block");
 
+enum { ROUTED_ROWS_MAX = 64 /* whose experts one block chooses */ };
+
 static const char OP[] = "moe_ffn";
 
 /* Where the pieces of a pass lie in the scratch, in bytes from its start. */
@@ -54,6 +56,7 @@ struct moe_call {
     struct scratch_plan           plan;
     unsigned char                *scratch;
     int32_t                       first, n_rows, top_k; /* of the pass */
+    struct phx_tensor             logits;               /* that experts are chosen by; data NULL: they have been */
 };
 
 static struct scratch_plan plan_scratch(const struct cuda_moe_choice *c, int32_t n_rows, int32_t top_k,
@@ -116,24 +119,45 @@ static int32_t tiles_max(const struct moe_call *c)
     return phx_cuda_moe_tiles_max(c->n_rows * c->top_k, c->gate_up->desc.n_experts, c->choice.tile_pairs);
 }
 
-static bool sort(const struct moe_call *c)
+static struct cuda_moe_sort plan_sort(const struct moe_call *c)
 {
     const struct phx_tensor *ids = &c->args->ids;
-    struct cuda_moe_sort     a = {
-            .ids = (const int32_t *)ids->data + c->first * ids->stride0,
-            .ids_stride = ids->stride0,
-            .n_rows = c->n_rows,
-            .top_k = c->top_k,
-            .n_experts = c->gate_up->desc.n_experts,
-            .tile_pairs = c->choice.tile_pairs,
-            .row = piece(c, c->plan.row),
-            .place = piece(c, c->plan.place),
-            .tiles = piece(c, c->plan.tiles),
-            .n_tiles = piece(c, c->plan.n_tiles),
-            .fault = c->d->fault,
-    };
 
-    return phx_cuda_check(c->d, phx_cuda_moe_sort(c->d->stream, &a), OP);
+    return (struct cuda_moe_sort){
+        .ids = (const int32_t *)ids->data + c->first * ids->stride0,
+        .ids_stride = ids->stride0,
+        .n_rows = c->n_rows,
+        .top_k = c->top_k,
+        .n_experts = c->gate_up->desc.n_experts,
+        .tile_pairs = c->choice.tile_pairs,
+        .row = piece(c, c->plan.row),
+        .place = piece(c, c->plan.place),
+        .tiles = piece(c, c->plan.tiles),
+        .n_tiles = piece(c, c->plan.n_tiles),
+        .fault = c->d->fault,
+    };
+}
+
+static struct cuda_moe_round plan_round(const struct moe_call *c)
+{
+    const struct phx_tensor *x = &c->args->x;
+
+    return (struct cuda_moe_round){piece(c, c->plan.x), (const float *)x->data + c->first * x->stride0, x->stride0, c->n_rows,
+                                   c->gate_up->cut};
+}
+
+/* Sorts, and rounds the rows where the product wants that; in one launch where few rows are streamed. */
+static bool start(const struct moe_call *c)
+{
+    struct cuda_moe_start a = {.sort = plan_sort(c), .round = plan_round(c)};
+
+    if (c->choice.kernel == CUDA_MOE_STREAM) {
+        if (c->logits.data != NULL)
+            a.route = phx_cuda_route_call(c->args->ids, c->args->gates, c->logits);
+        return phx_cuda_check(c->d, phx_cuda_moe_start(c->d->stream, &a), OP);
+    }
+    return phx_cuda_check(c->d, phx_cuda_moe_sort(c->d->stream, &a.sort), OP) &&
+           (c->choice.kernel != CUDA_MOE_TILE || phx_cuda_check(c->d, phx_cuda_moe_round(c->d->stream, &a.round), OP));
 }
 
 static bool multiply(const struct moe_call *c, const struct cuda_moe_product *a)
@@ -185,13 +209,6 @@ static bool gather(const struct moe_call *c, const struct cuda_moe_product *a)
     return phx_cuda_check(c->d, phx_cuda_moe_gather(c->d->stream, &g), OP);
 }
 
-static bool round_rows(const struct moe_call *c, const struct cuda_moe_product *a)
-{
-    struct cuda_moe_round r = {piece(c, c->plan.x), a->x, a->x_stride, c->n_rows, c->gate_up->cut};
-
-    return phx_cuda_check(c->d, phx_cuda_moe_round(c->d->stream, &r), OP);
-}
-
 /* Into act, or into gate_up when the glu is not fused. */
 static bool multiply_up(const struct moe_call *c)
 {
@@ -201,7 +218,7 @@ static bool multiply_up(const struct moe_call *c)
     a.x = (const float *)args->x.data + c->first * args->x.stride0;
     a.x_stride = args->x.stride0;
     if (c->choice.kernel != CUDA_MOE_FLOAT) {
-        if (!(c->choice.kernel == CUDA_MOE_HOPPER ? gather(c, &a) : round_rows(c, &a)))
+        if (c->choice.kernel == CUDA_MOE_HOPPER && !gather(c, &a))
             return false;
         a.x = piece(c, c->plan.x);
         a.x_stride = x_stride(c, c->gate_up);
@@ -270,10 +287,11 @@ static bool join(const struct moe_call *c)
 
 static bool run_pass(const struct moe_call *c)
 {
-    return sort(c) && multiply_up(c) && (c->choice.is_fused || apply_glu(c)) && multiply_down(c) && join(c);
+    return start(c) && multiply_up(c) && (c->choice.is_fused || apply_glu(c)) && multiply_down(c) && join(c);
 }
 
-const char *phx_cuda_moe_ffn(void *device, const struct phx_moe_args *args, const void *gate_up, const void *down)
+static const char *run(void *device, const struct phx_moe_args *args, struct phx_tensor logits, const void *gate_up,
+                       const void *down)
 {
     struct cuda_device *d = device;
     struct moe_call     c = {.d = d, .args = args, .gate_up = gate_up, .down = down, .top_k = args->ids.dim[1]};
@@ -292,10 +310,25 @@ const char *phx_cuda_moe_ffn(void *device, const struct phx_moe_args *args, cons
     c.scratch = phx_cuda_scratch(d, c.plan.used);
     if (c.scratch == NULL)
         return NULL; /* it has kept the reason */
+    if (c.choice.kernel == CUDA_MOE_STREAM && pass == rows && rows <= ROUTED_ROWS_MAX)
+        c.logits = logits;
+    else if (logits.data != NULL)
+        phx_cuda_moe_route(d, args->ids, args->gates, logits);
     for (c.n_rows = pass; c.first < rows; c.first += c.n_rows) {
         c.n_rows = rows - c.first < pass ? rows - c.first : pass;
         if (!run_pass(&c))
             return NULL;
     }
     return NULL;
+}
+
+const char *phx_cuda_moe_ffn(void *device, const struct phx_moe_args *args, const void *gate_up, const void *down)
+{
+    return run(device, args, (struct phx_tensor){0}, gate_up, down);
+}
+
+const char *phx_cuda_moe_route_ffn(void *device, const struct phx_moe_args *args, struct phx_tensor logits,
+                                   const void *gate_up, const void *down)
+{
+    return run(device, args, logits, gate_up, down);
 }

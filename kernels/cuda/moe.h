@@ -16,6 +16,7 @@
 
 #include <stdint.h>
 
+#include "kernels/cuda/route.h"
 #include "kernels/cuda/weight.h"
 
 #ifdef __cplusplus
@@ -55,6 +56,14 @@ struct cuda_moe_round {
     struct cuda_cut   cut;
 };
 int phx_cuda_moe_round(cudaStream_t stream, const struct cuda_moe_round *a);
+
+/* Both in one launch, for few rows; and the choice of experts before them unless route.logits is NULL. */
+struct cuda_moe_start {
+    struct cuda_route_call route;
+    struct cuda_moe_sort   sort;
+    struct cuda_moe_round  round;
+};
+int phx_cuda_moe_start(cudaStream_t stream, const struct cuda_moe_start *a);
 
 /* One product of all tiles. */
 struct cuda_moe_product {
@@ -136,6 +145,8 @@ size_t phx_cuda_moe_scratch(const struct cuda_device *d, int32_t max_rows, int32
 const char *phx_cuda_moe_reserve(void *device, int32_t max_rows, int32_t top_k, const struct phx_weight_desc *gate_up,
                                  const struct phx_weight_desc *down);
 const char *phx_cuda_moe_ffn(void *device, const struct phx_moe_args *args, const void *gate_up, const void *down);
+const char *phx_cuda_moe_route_ffn(void *device, const struct phx_moe_args *args, struct phx_tensor logits,
+                                   const void *gate_up, const void *down);
 
 #ifdef __cplusplus
 }

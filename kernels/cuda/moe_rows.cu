@@ -2,7 +2,7 @@
  * What happens to whole rows between the products of a mixture: rounding, glu, joining. */
 #include "kernels/cuda/moe.cuh"
 
-enum { THREADS = 256, CHUNK = 8 /* bf16 in 16 bytes */, BLOCK_CHUNKS = CUDA_BLOCK_K / CHUNK };
+enum { THREADS = 256 };
 
 static unsigned count_blocks(int64_t items)
 {
@@ -14,54 +14,29 @@ static __device__ inline int64_t this_item()
     return (int64_t)blockIdx.x * THREADS + (int64_t)threadIdx.x;
 }
 
-/* Eight values of a rounded row: places 8 * chunk .. of a block; get(k) is the row's value. */
-template <class Get>
-static __device__ inline uint4 round_chunk(const struct cuda_cut &cut, int32_t block, int chunk, const Get &get)
-{
-    struct cuda_block_k b = cuda_find_block(cut, block);
-    float            v[CHUNK];
-
-#pragma unroll
-    for (int i = 0; i < CHUNK; i++) {
-        int at = moe_k_of_place(chunk * CHUNK + i);
-
-        v[i] = at < b.n ? get(b.first + at) : 0.0f;
-    }
-    return make_uint4(phx_bf16_pair(v[0], v[1]), phx_bf16_pair(v[2], v[3]), phx_bf16_pair(v[4], v[5]),
-                      phx_bf16_pair(v[6], v[7]));
-}
-
 static __global__ void __launch_bounds__(THREADS) round_rows(const __grid_constant__ struct cuda_moe_round a)
 {
-    int64_t item = this_item(), row = item / (a.cut.n_blocks * BLOCK_CHUNKS);
-    int32_t chunk = (int32_t)(item % (a.cut.n_blocks * BLOCK_CHUNKS));
-
-    if (row < a.n_rows) {
-        const float *x = a.x + row * a.x_stride;
-
-        ((uint4 *)a.out)[item] = round_chunk(a.cut, chunk / BLOCK_CHUNKS, chunk % BLOCK_CHUNKS,
-                                             [x](int32_t k) { return x[k]; });
-    }
+    moe_round_item(a, this_item());
 }
 
 int phx_cuda_moe_round(cudaStream_t stream, const struct cuda_moe_round *a)
 {
-    int64_t items = (int64_t)a->n_rows * a->cut.n_blocks * BLOCK_CHUNKS;
+    int64_t items = (int64_t)a->n_rows * a->cut.n_blocks * MOE_BLOCK_CHUNKS;
 
     return PHX_LAUNCH(round_rows, count_blocks(items), THREADS, 0, stream, *a);
 }
 
 static __global__ void __launch_bounds__(THREADS) glu_rounded(const __grid_constant__ struct cuda_moe_glu a)
 {
-    int64_t item = this_item(), pair = item / (a.cut.n_blocks * BLOCK_CHUNKS);
-    int32_t chunk = (int32_t)(item % (a.cut.n_blocks * BLOCK_CHUNKS));
+    int64_t item = this_item(), pair = item / (a.cut.n_blocks * MOE_BLOCK_CHUNKS);
+    int32_t chunk = (int32_t)(item % (a.cut.n_blocks * MOE_BLOCK_CHUNKS));
 
     if (pair < a.n_pairs) {
         const float *gate = a.gate_up + pair * 2 * a.n, *up = gate + a.n;
 
         ((uint4 *)a.act)[item] =
-            round_chunk(a.cut, chunk / BLOCK_CHUNKS, chunk % BLOCK_CHUNKS,
-                        [&a, gate, up](int32_t k) { return moe_glu(gate[k], up[k], a.kind, a.limit); });
+            moe_round_chunk(a.cut, chunk / MOE_BLOCK_CHUNKS, chunk % MOE_BLOCK_CHUNKS,
+                            [&a, gate, up](int32_t k) { return moe_glu(gate[k], up[k], a.kind, a.limit); });
     }
 }
 
@@ -80,7 +55,7 @@ static __global__ void __launch_bounds__(THREADS) glu_floats(const __grid_consta
 int phx_cuda_moe_glu(cudaStream_t stream, const struct cuda_moe_glu *a)
 {
     if (a->act != NULL)
-        return PHX_LAUNCH(glu_rounded, count_blocks((int64_t)a->n_pairs * a->cut.n_blocks * BLOCK_CHUNKS), THREADS, 0,
+        return PHX_LAUNCH(glu_rounded, count_blocks((int64_t)a->n_pairs * a->cut.n_blocks * MOE_BLOCK_CHUNKS), THREADS, 0,
                           stream, *a);
     return PHX_LAUNCH(glu_floats, count_blocks((int64_t)a->n_pairs * a->n), THREADS, 0, stream, *a);
 }

@@ -2,10 +2,8 @@
  * Which pairs (row, slot) an expert has: a stable counting sort in one block, so that the host need not read the
  * ids and a captured step serves any routing.  A warp looks for one expert at a time; inside an expert the pairs
  * keep their order, rows ascending. */
-#include "kernels/cuda/device.cuh"
-
-#include "kernels/cuda/device.h"
-#include "kernels/cuda/moe.h"
+#include "kernels/cuda/moe.cuh"
+#include "kernels/cuda/route.cuh"
 
 enum { UNROLL = 4, STRIP = UNROLL * PHX_WARP /* pairs that a warp looks at together */ };
 
@@ -106,9 +104,9 @@ static __device__ int32_t place_pairs(const struct cuda_moe_sort &a, const int16
     return at;
 }
 
-static __global__ void sort_pairs(const __grid_constant__ struct cuda_moe_sort a)
+/* By one block; shared: sort_bytes(). */
+static __device__ void sort_all(const struct cuda_moe_sort &a, int32_t *shared)
 {
-    PHX_SHARED(int32_t, shared);
     struct sort_memory m = {shared, shared + a.n_experts, (int16_t *)(shared + 2 * a.n_experts)};
     int                warp = (int)threadIdx.x / PHX_WARP, lane = (int)threadIdx.x % PHX_WARP;
     int                n_warps = (int)blockDim.x / PHX_WARP;
@@ -137,11 +135,50 @@ static __global__ void sort_pairs(const __grid_constant__ struct cuda_moe_sort a
     }
 }
 
+static __global__ void sort_pairs(const __grid_constant__ struct cuda_moe_sort a)
+{
+    PHX_SHARED(int32_t, shared);
+
+    sort_all(a, shared);
+}
+
+/* The first block chooses and sorts, the others round. */
+static __global__ void start_pairs(const __grid_constant__ struct cuda_moe_start a)
+{
+    PHX_SHARED(int32_t, shared);
+    int warp = (int)threadIdx.x / PHX_WARP, n_warps = (int)blockDim.x / PHX_WARP;
+
+    if (blockIdx.x > 0) {
+        moe_round_item(a.round, (int64_t)(blockIdx.x - 1) * blockDim.x + threadIdx.x);
+        return;
+    }
+    for (int32_t row = warp; a.route.logits != NULL && row < a.route.n_rows; row += n_warps)
+        route_row(a.route, row, (int)threadIdx.x % PHX_WARP);
+    __syncthreads(); /* the sort reads the ids of all rows */
+    sort_all(a.sort, shared);
+}
+
+static unsigned count_threads(const struct cuda_moe_sort *a)
+{
+    return (unsigned)((a->n_experts < PHX_WARP ? a->n_experts : PHX_WARP) * PHX_WARP);
+}
+
+static size_t sort_bytes(const struct cuda_moe_sort *a)
+{
+    return 2 * (size_t)a->n_experts * sizeof(int32_t) +
+           (size_t)count_strip_pairs(a->n_rows * a->top_k) * sizeof(int16_t);
+}
+
 int phx_cuda_moe_sort(cudaStream_t stream, const struct cuda_moe_sort *a)
 {
-    int32_t threads = (a->n_experts < PHX_WARP ? a->n_experts : PHX_WARP) * PHX_WARP;
-    size_t  shared_bytes = 2 * (size_t)a->n_experts * sizeof(int32_t) +
-                          (size_t)count_strip_pairs(a->n_rows * a->top_k) * sizeof(int16_t);
+    return PHX_LAUNCH(sort_pairs, 1, count_threads(a), sort_bytes(a), stream, *a);
+}
 
-    return PHX_LAUNCH(sort_pairs, 1, (unsigned)threads, shared_bytes, stream, *a);
+int phx_cuda_moe_start(cudaStream_t stream, const struct cuda_moe_start *a)
+{
+    unsigned threads = count_threads(&a->sort);
+    int64_t  items = (int64_t)a->round.n_rows * a->round.cut.n_blocks * MOE_BLOCK_CHUNKS;
+
+    return PHX_LAUNCH(start_pairs, (unsigned)(1 + (items + threads - 1) / threads), threads, sort_bytes(&a->sort), stream,
+                      *a);
 }

@@ -17,6 +17,8 @@ struct cuda_route_call {
     int32_t      n_rows, n_experts, top_k;
 };
 
+struct cuda_route_call phx_cuda_route_call(struct phx_tensor ids, struct phx_tensor gates, struct phx_tensor logits);
+
 /* A row's top_k experts, largest logit first (the lowest index on ties, NaN last), and the softmax over them: sums in
  * that order. */
 int phx_cuda_route_rows(cudaStream_t stream, const struct cuda_route_call *call);

@@ -17,8 +17,7 @@ static void mixture(struct phx_model *m, const struct phx_layer *w, const struct
         .norm = next_norm.data != NULL ? s->norm : next_norm, .gain = next_norm, .eps = c->norm_eps};
 
     phx_matmul     (b, s->router, s->norm, w->router, w->router_bias);
-    phx_moe_route  (b, s->ids, s->gates, s->router);
-    phx_moe_ffn    (b, &experts);
+    phx_moe_route_ffn(b, &experts, s->router);
     phx_forward_sum(m, s->out); /* each rank holds a slice of every expert */
     phx_add_norm   (b, &end);
 }

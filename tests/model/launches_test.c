@@ -89,7 +89,7 @@ static void a_layer_launches_few(void **state)
 {
     (void)state;
     for (int32_t rows = 1; rows <= ROWS_MAX; rows += ROWS_MAX - 1) {
-        count_launches("gpt-oss-parameters-bf16", rows, 13);
+        count_launches("gpt-oss-parameters-bf16", rows, 11);
         count_launches("llama3-tied-bf16", rows, 9);
     }
 }

@@ -118,6 +118,89 @@ static void wrong_experts_and_shapes_are_refused(void **state)
     }
 }
 
+/* ---- experts that are chosen where they are used ----------------------------------------------- */
+
+enum { E = 40, D = 64, F = 48, BEST = 4 };
+
+static struct phx_weight *make_experts(struct rig *r, uint64_t seed, int32_t n, int32_t k)
+{
+    const struct phx_weight_desc desc = {PHX_DTYPE_BF16, n, k, E, 1, {k}};
+    struct phx_weight           *w = phx_weight_create(r->b, &desc);
+    size_t                       each = (size_t)n * (size_t)k;
+    float                       *host = take(E * each, sizeof(float));
+    uint16_t                    *bits = take(E * each, sizeof(*bits));
+
+    seed_random(seed);
+    fill_random(host, E * each);
+    for (size_t i = 0; i < E * each; i++) { /* cut off: exact in bf16 */
+        uint32_t word;
+
+        memcpy(&word, &host[i], sizeof(word));
+        bits[i] = (uint16_t)(word >> 16);
+    }
+    for (int32_t e = 0; e < E; e++) {
+        struct phx_weight_source source = {.data = bits + (size_t)e * each, .dtype = PHX_DTYPE_BF16,
+                                           .row_stride = k * (int64_t)sizeof(*bits), .k_stride = sizeof(*bits), .expert = e,
+                                           .n_rows = n};
+
+        phx_weight_pack(r->b, w, &source); /* has read the source when it returns */
+    }
+    drop(host);
+    drop(bits);
+    return w;
+}
+
+static struct phx_moe_args make_choice(struct rig *r, int32_t rows, const struct phx_weight *up, const struct phx_weight *down)
+{
+    struct phx_moe_args a = {.out = make_rows(r, 1, rows, D, 3), .x = make_rows(r, 2, rows, D, 1),
+                             .ids = make_rows(r, 3, rows, BEST, 2), .gates = make_rows(r, 4, rows, BEST, 1),
+                             .gate_up = up, .gate_up_bias = make_rows(r, 5, E, 2 * F, 0), .down = down,
+                             .kind = PHX_GLU_OAI, .limit = 7.0f};
+
+    a.ids.dtype = PHX_DTYPE_I32;
+    return a;
+}
+
+static void check_choice(struct rig *r, int32_t rows, const struct phx_weight *up, const struct phx_weight *down)
+{
+    struct phx_moe_args a = make_choice(r, rows, up, down), b = make_choice(r, rows, up, down);
+    struct phx_tensor   logits = make_rows(r, 6, rows, E, 1);
+
+    phx_moe_reserve(r->b, rows, BEST, up, down);
+    phx_moe_route_ffn(r->b, &a, logits);
+    phx_moe_route(r->b, b.ids, b.gates, logits);
+    phx_moe_ffn(r->b, &b);
+    a.ids.dtype = b.ids.dtype = PHX_DTYPE_F32; /* equal bits are equal numbers, denormal ones too */
+    expect_same_bits(r, a.ids, b.ids, "ids");
+    expect_same_bits(r, a.gates, b.gates, "gates");
+    expect_same_bits(r, a.out, b.out, "mixture");
+}
+
+/* As streamed products, few rows and too many to choose for in one block; and as others. */
+static void experts_are_chosen_where_they_are_used(void **state)
+{
+    static const int32_t counts[] = {1, 2, 7, 33, 64, 65, 130};
+    struct rig           r;
+    int                  cursor = 0;
+
+    (void)state;
+    for (int compute = PHX_COMPUTE_F32; compute <= PHX_COMPUTE_BF16; compute++) {
+        cursor = 0;
+        while (next_rig(&r, &cursor, (enum phx_compute)compute)) {
+            struct phx_weight *up = make_experts(&r, 8, 2 * F, D), *down = make_experts(&r, 9, D, F);
+            int                mark = r.n_memory;
+
+            for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
+                check_choice(&r, counts[i], up, down);
+                rig_back(&r, mark);
+            }
+            phx_weight_destroy(r.b, up);
+            phx_weight_destroy(r.b, down);
+            close_rig(&r);
+        }
+    }
+}
+
 /* ---- rotated keys to the cache ---------------------------------------------------------------- */
 
 enum { SEQS = 3, ROWS = 14, POSITIONS = 40, BLOCK = 16, STRIDE = 3, LAYERS = 2 };
@@ -203,6 +286,7 @@ static void wrong_writes_are_refused(void **state)
 const struct CMUnitTest device_fused_tests[] = {
     cmocka_unit_test(the_end_of_a_branch_is_its_parts),
     cmocka_unit_test(wrong_experts_and_shapes_are_refused),
+    cmocka_unit_test(experts_are_chosen_where_they_are_used),
     cmocka_unit_test(keys_are_rotated_on_their_way_to_the_cache),
     cmocka_unit_test(wrong_writes_are_refused),
 };
