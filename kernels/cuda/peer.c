@@ -187,8 +187,8 @@ void phx_cuda_peers_close(struct cuda_peers *p)
     for (int32_t r = 0; r < p->group.n_ranks && !p->is_aborted; r++)
         if (p->is_mapped[r])
             (void)cudaIpcCloseMemHandle(p->group.buffer[r]); /* fails when the device is lost, and its memory with it */
+    /* The buffer stays until the process ends: a peer that has not noticed yet that this rank leaves may write to it. */
     if (!p->is_aborted) {
-        (void)cudaFree(p->buffer);
         (void)cudaFreeHost(p->group.given_up);
         (void)cudaGetLastError();
     }

@@ -56,7 +56,7 @@ static void find_best(const float *logits, int32_t n, int32_t k, struct sent *s)
 {
     int32_t n_best = 0;
 
-    for (int32_t i = 0; i < n; i++) {
+    for (int32_t i = 0; i < n && k > 0; i++) {
         int32_t at = n_best;
 
         if (at == k && !(logits[i] > s->best[at - 1]))
