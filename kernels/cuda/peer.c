@@ -30,7 +30,6 @@ struct cuda_peers {
     size_t                 size_bytes;
     bool                   is_mapped[CUDA_PEERS_MAX]; /* by a handle */
     bool                   is_aborted;
-    struct cuda_peers  *next_kept;
 };
 
 /* What no other process has, in whatever container it is. */
@@ -181,17 +180,6 @@ bool phx_cuda_peers_is_lost(const struct cuda_peers *p)
     return __atomic_load_n(p->group.given_up, __ATOMIC_ACQUIRE) != 0;
 }
 
-/* Those that were closed.  A peer that has not noticed yet that this rank leaves may still write to its buffer, and kernels
- * that were given up may read the word that says so: both stay until the process ends. */
-static struct cuda_peers *kept;
-
-static void keep(struct cuda_peers *p)
-{
-    p->next_kept = __atomic_load_n(&kept, __ATOMIC_RELAXED);
-    while (!__atomic_compare_exchange_n(&kept, &p->next_kept, p, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
-        ;
-}
-
 void phx_cuda_peers_close(struct cuda_peers *p)
 {
     if (p == NULL)
@@ -199,7 +187,12 @@ void phx_cuda_peers_close(struct cuda_peers *p)
     for (int32_t r = 0; r < p->group.n_ranks && !p->is_aborted; r++)
         if (p->is_mapped[r])
             (void)cudaIpcCloseMemHandle(p->group.buffer[r]); /* fails when the device is lost, and its memory with it */
-    keep(p);
+    /* The buffer stays until the process ends: a peer that has not noticed yet that this rank leaves may write to it. */
+    if (!p->is_aborted) {
+        (void)cudaFreeHost(p->group.given_up);
+        (void)cudaGetLastError();
+    }
+    phx_memory_free(p);
 }
 
 int phx_cuda_peers_sum(struct cuda_peers *p, float *x, int64_t n)
