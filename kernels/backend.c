@@ -53,6 +53,13 @@ void phx_backend_set_trace(struct phx_backend *b, phx_trace_fn fn, void *ctx)
 {
     b->trace = fn;
     b->trace_ctx = ctx;
+    b->is_apart = fn != NULL;
+}
+
+void phx_backend_set_watch(struct phx_backend *b, phx_trace_fn fn, void *ctx)
+{
+    phx_backend_set_trace(b, fn, ctx);
+    b->is_apart = false;
 }
 
 int phx_backend_sync(struct phx_backend *b, const char **what)

@@ -122,9 +122,11 @@ int phx_device_stamps(struct phx_backend *b, int32_t n, float *us);
 enum { PHX_SYNC_LOST = -2 };
 int phx_backend_sync(struct phx_backend *b, const char **what);
 
-/* Called after each op when set (debugging, golden dumps): op name and its output. */
+/* Called after each op when set (debugging, golden dumps): op name and its output.  Traced, ops that a backend has as one are
+ * computed as what they are made of; watched, as they always are.  The later call replaces the earlier; NULL: neither. */
 typedef void (*phx_trace_fn)(void *ctx, const char *op, struct phx_tensor out);
 void phx_backend_set_trace(struct phx_backend *b, phx_trace_fn fn, void *ctx);
+void phx_backend_set_watch(struct phx_backend *b, phx_trace_fn fn, void *ctx);
 
 /* ---- memory -------------------------------------------------------------------------------- */
 

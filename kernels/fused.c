@@ -15,13 +15,15 @@ void phx_rope_write(struct phx_backend *b, struct phx_tensor x, struct phx_kv *k
         (void)fail(b, "%s: %d columns hold no keys of %d", op, x.dim[1], keys);
         return;
     }
-    if (b->ops->rope_write == NULL || b->trace != NULL) {
+    if (b->ops->rope_write == NULL || b->is_apart) {
         phx_rope(b, x, desc->head_dim, spans, cos, sin);
         phx_kv_write(b, kv, layer, phx_columns(x, x.dim[1] - keys, keys), v, spans);
         return;
     }
-    if (check_rope(b, op, x, desc->head_dim, spans, cos, sin) && check_kv_write(b, op, kv, layer, x.dim[0], v, spans))
+    if (check_rope(b, op, x, desc->head_dim, spans, cos, sin) && check_kv_write(b, op, kv, layer, x.dim[0], v, spans)) {
         b->ops->rope_write(b->device, x, kv->impl, layer, v, spans, cos, sin);
+        traced(b, op, x);
+    }
 }
 
 static bool check_add_norm(struct phx_backend *b, const char *op, const struct phx_add_norm_args *a)
@@ -41,8 +43,9 @@ void phx_add_norm(struct phx_backend *b, const struct phx_add_norm_args *a)
 {
     if (b->has_failed || !check_add_norm(b, "add_norm", a))
         return;
-    if (b->ops->add_norm != NULL && b->trace == NULL) {
+    if (b->ops->add_norm != NULL && !b->is_apart) {
         b->ops->add_norm(b->device, a);
+        traced(b, "add_norm", a->x);
         return;
     }
     if (a->expert_bias.data != NULL)
@@ -59,7 +62,7 @@ void phx_moe_route_ffn(struct phx_backend *b, const struct phx_moe_args *args, s
     static const char op[] = "moe_route_ffn";
     const char       *fault;
 
-    if (b->ops->moe_route_ffn == NULL || b->trace != NULL) {
+    if (b->ops->moe_route_ffn == NULL || b->is_apart) {
         phx_moe_route(b, args->ids, args->gates, logits);
         phx_moe_ffn(b, args);
         return;
@@ -74,4 +77,6 @@ void phx_moe_route_ffn(struct phx_backend *b, const struct phx_moe_args *args, s
     fault = b->ops->moe_route_ffn(b->device, args, logits, args->gate_up->impl, args->down->impl);
     if (fault != NULL)
         (void)fail(b, "%s: %s", op, fault);
+    else
+        traced(b, op, args->out);
 }

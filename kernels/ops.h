@@ -105,6 +105,7 @@ struct phx_backend {
     bool                  is_eager; /* as it was opened */
     phx_trace_fn          trace;
     void                 *trace_ctx;
+    bool                  is_apart; /* every op that is others in one is called as those */
     const struct phx_step_inputs *step; /* between its begin and its end; checked */
     bool                  has_failed;
     char                  what[PHX_WHY_BYTES];

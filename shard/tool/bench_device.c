@@ -98,6 +98,21 @@ static void print_ops_json(const struct phx_bench_request *r, const struct phx_b
     printf("], ");
 }
 
+static void print_timeline_json(const struct phx_bench_request *r, const struct phx_bench_result *result)
+{
+    const char *before = "";
+
+    printf("\"timeline\": [");
+    for (int32_t i = 0; i < r->n_batches && r->gen > 0; i++)
+        for (int32_t j = 0; j < result->ops[i].n_calls; j++, before = ", ") {
+            const struct phx_bench_op *op = &result->ops[i].calls[j];
+
+            printf("%s{\"batch\": %d, \"op\": \"%s\", \"columns\": %d, \"us\": %.6g}", before, r->batch[i], op->name,
+                   op->columns, op->us);
+        }
+    printf("], ");
+}
+
 static void print_ops_text(int32_t batch, const struct phx_bench_ops *ops)
 {
     if (ops->us > 0)
@@ -140,6 +155,7 @@ void phx_bench_print_device_json(const struct phx_bench_command *c, const struct
     }
     printf("], ");
     print_ops_json(r, result);
+    print_timeline_json(r, result);
 }
 
 void phx_bench_print_device_text(const struct phx_bench_command *c, const struct phx_bench_result *result)

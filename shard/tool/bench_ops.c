@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Behind every op; what is not traced counts to the next that is. */
+/* Behind every op; what is not watched counts to the next that is. */
 static void stamp(void *ctx, const char *op, struct phx_tensor out)
 {
     struct phx_bench_trace *t = ctx;
@@ -22,7 +22,7 @@ void phx_bench_trace_begin(struct phx_bench_trace *t, struct phx_backend *b)
     memset(t, 0, sizeof(*t));
     t->backend = b;
     t->n = 1;
-    phx_backend_set_trace(b, stamp, t);
+    phx_backend_set_watch(b, stamp, t);
     phx_device_stamp(b, 0);
 }
 
@@ -56,11 +56,15 @@ void phx_bench_trace_end(struct phx_bench_trace *t, struct phx_bench_ops *out)
 {
     static float us[PHX_STAMPS_MAX]; /* one benchmark at a time */
 
-    phx_backend_set_trace(t->backend, NULL, NULL);
+    phx_backend_set_watch(t->backend, NULL, NULL);
     memset(out, 0, sizeof(*out));
     if (phx_device_stamps(t->backend, t->n, us) != 0)
         return;
-    for (int32_t i = 0; i + 1 < t->n; i++)
+    for (int32_t i = 0; i + 1 < t->n; i++) {
         add(out, &t->seen[i], (double)us[i]);
+        out->calls[out->n_calls] = t->seen[i];
+        out->calls[out->n_calls].n = 1;
+        out->calls[out->n_calls++].us = (double)us[i];
+    }
     qsort(out->ops, (size_t)out->n, sizeof(out->ops[0]), compare_us);
 }

@@ -18,6 +18,8 @@ struct phx_bench_ops {
     int32_t             n;
     struct phx_bench_op ops[PHX_BENCH_OPS_MAX]; /* the longest first */
     double              us;                     /* of all; 0: the device has no times */
+    int32_t             n_calls;
+    struct phx_bench_op calls[PHX_STAMPS_MAX];  /* in their order, n = 1 */
 };
 
 struct phx_bench_trace {
@@ -26,7 +28,7 @@ struct phx_bench_trace {
     struct phx_bench_op seen[PHX_STAMPS_MAX];
 };
 
-/* From here on ops are called one by one and stamped. */
+/* From here on every op is launched as it is called, and stamped. */
 void phx_bench_trace_begin(struct phx_bench_trace *t, struct phx_backend *b);
 /* No longer; adds up. */
 void phx_bench_trace_end(struct phx_bench_trace *t, struct phx_bench_ops *out);

@@ -63,6 +63,20 @@ def test_a_step_is_told_op_by_op(result):
             assert all(op["us"] >= 0 and op["calls"] > 0 for op in mine)
 
 
+def test_the_time_line_has_every_launch_of_a_step(result):
+    for run in result["runs"]:
+        if run["by"] != "phalanx":
+            continue
+        for batch in (1, 2):
+            line = [call for call in run["figures"]["timeline"] if call["batch"] == batch]
+            ops = {(op["op"], op["columns"]): op for op in run["figures"]["ops"] if op["batch"] == batch}
+            for (name, columns), op in ops.items():
+                mine = [call["us"] for call in line if (call["op"], call["columns"]) == (name, columns)]
+                assert len(mine) == op["calls"] and sum(mine) == pytest.approx(op["us"], rel=1e-3)
+            assert "add_norm" in {call["op"] for call in line}  # ops that are one are timed as one
+            assert "add" not in {call["op"] for call in line}
+
+
 def test_the_ceiling_is_the_arithmetic_of_the_shapes(result):
     """tiny-llama, one sequence: every weight and the keys and values of nine positions are read once."""
     figures = next(run["figures"] for run in result["runs"] if run["name"] == "llama-3.1-8b")
@@ -76,8 +90,7 @@ def test_the_ceiling_is_the_arithmetic_of_the_shapes(result):
 
 def test_the_picture_has_every_point(result, tmp_path):
     (tmp_path / "result.json").write_text("noise\n" + json.dumps({"parts": [{"part": "benchmark", "figures": result}]}) + "\n")
-    drawn = subprocess.run([sys.executable, ROOT / "tests/bench/roofline.py", tmp_path / "result.json"], capture_output=True,
-                           text=True, timeout=60)
+    drawn = draw("roofline.py", tmp_path / "result.json")
     assert drawn.returncode == 0, drawn.stderr
     root = Tree.fromstring(drawn.stdout)
     dots = [e for e in root.iter() if e.tag.endswith("circle")]
@@ -86,10 +99,25 @@ def test_the_picture_has_every_point(result, tmp_path):
     assert "emulated device" in words and "llama-3.1-8b: decode, 2 together" in words
 
 
-def test_a_result_without_a_run_is_refused(tmp_path):
+def draw(name, path):
+    return subprocess.run([sys.executable, ROOT / "tests/bench" / name, path], capture_output=True, text=True, timeout=60)
+
+
+def test_the_time_line_is_drawn_in_its_order(result, tmp_path):
+    (tmp_path / "result.json").write_text(json.dumps(result) + "\n")
+    drawn = draw("timeline.py", tmp_path / "result.json")
+    assert drawn.returncode == 0, drawn.stderr
+    root = Tree.fromstring(drawn.stdout)
+    titles = [e.text for e in root.iter() if e.tag.endswith("title")][1:]
+    calls = [call["op"] for run in result["runs"] if run["by"] == "phalanx" for call in run["figures"]["timeline"]]
+    assert [title.split(",")[0] for title in titles] == calls
+    assert any("gpt-oss-20b, 2 together" in (e.text or "") for e in root.iter())
+
+
+@pytest.mark.parametrize("name", ["roofline.py", "timeline.py"])
+def test_a_result_without_a_run_is_refused(name, tmp_path):
     (tmp_path / "result.json").write_text('{"parts": [{"part": "benchmark", "status": "not run"}]}\n')
-    drawn = subprocess.run([sys.executable, ROOT / "tests/bench/roofline.py", tmp_path / "result.json"], capture_output=True,
-                           text=True, timeout=60)
+    drawn = draw(name, tmp_path / "result.json")
     assert drawn.returncode == 1 and "no run in this result" in drawn.stderr
 
 
@@ -107,5 +135,5 @@ def test_a_run_that_fails_fails_the_benchmark(tmp_path):
     shutil.copy(BIN / "phalanx-bench", alone)  # without a module
     done = benchmark(tmp_path, alone, PHX_GPU_TOY="1")
     assert done.returncode == 1
-    runs = json.loads(done.stdout)["runs"]
-    assert all(run["status"] == "failed" and "phalanx_cuda.so was not found" in run["detail"] for run in runs)
+    runs = [run for run in json.loads(done.stdout)["runs"] if run["by"] == "phalanx"]
+    assert len(runs) == 2 and all(run["status"] == "failed" and "phalanx_cuda.so was not found" in run["detail"] for run in runs)

@@ -294,6 +294,11 @@ static void each_op_is_traced(void **state)
     expect_fault(b, "add", "");
     phx_add(b, phx_view(x, 1, 4), phx_view(y, 1, 4));
     assert_string_equal(seen, "add1 rmsnormn ");
+    phx_backend_set_watch(b, trace, seen);
+    phx_add(b, phx_view(x, 1, 4), phx_view(y, 1, 4));
+    phx_backend_set_watch(b, NULL, NULL);
+    phx_add(b, phx_view(x, 1, 4), phx_view(y, 1, 4));
+    assert_string_equal(seen, "add1 rmsnormn add1 ");
 }
 
 static void memory_goes_up_and_down(void **state)
