@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 # External libraries, all from Debian packages (docs/DEPENDENCIES.md says why each is here).
 find_package(Threads REQUIRED)
-# What a GPU host without packages can build: kernels, the model, its tools and their tests.  A small JSON library and
-# a small cmocka of the tests stand for the two libraries that these need.
+# What a GPU host without packages can build: kernels, the model, the scheduler, its tools and their tests.  A small JSON
+# library, two hashes and a small cmocka of the tests stand for the libraries that these need.
 if(PHX_PARTS STREQUAL "engine")
   set(PHX_HAS_MPI OFF)
   set(small ${CMAKE_SOURCE_DIR}/tests/gpu/small)
   add_library(phx_small_json STATIC ${small}/jansson.c ${small}/parse.c ${small}/print.c)
   target_include_directories(phx_small_json PUBLIC ${CMAKE_SOURCE_DIR} ${small})
   add_library(PkgConfig::JANSSON ALIAS phx_small_json)
+  add_library(phx_small_sodium STATIC ${small}/sodium.c)
+  target_include_directories(phx_small_sodium PUBLIC ${CMAKE_SOURCE_DIR} ${small})
+  add_library(PkgConfig::SODIUM ALIAS phx_small_sodium)
   add_library(phx_small_cmocka STATIC ${small}/cmocka.c)
   target_include_directories(phx_small_cmocka PUBLIC ${small})
   set(PHX_CMOCKA_LIBRARY phx_small_cmocka)

@@ -27,7 +27,7 @@
 #include "daemon/records.h"
 #include "daemon/text/text.h"
 #include "rpc/base/clock.h"
-#include "rpc/base/hash.h"
+#include "rpc/base/hex.h"
 #include "rpc/base/log.h"
 #include "rpc/base/mem.h"
 

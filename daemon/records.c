@@ -19,6 +19,7 @@
 #include "daemon/store/store.h"
 #include "daemon/time/time.h"
 #include "rpc/base/hash.h"
+#include "rpc/base/hex.h"
 #include "rpc/base/id.h"
 #include "rpc/base/log.h"
 #include "rpc/base/mem.h"

@@ -8,7 +8,7 @@
 #include "daemon/admission/lease.h"
 #include "daemon/metrics/metrics.h"
 #include "daemon/time/time.h"
-#include "rpc/base/hash.h"
+#include "rpc/base/hex.h"
 #include "rpc/base/mem.h"
 
 /* ---- one call ------------------------------------------------------------------------------------------ */

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "rpc/base/hash.h"
+#include "rpc/base/hex.h"
 #include "rpc/base/json.h"
 #include "rpc/base/log.h"
 #include "rpc/base/mem.h"

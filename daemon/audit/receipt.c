@@ -6,7 +6,7 @@
 #include "daemon/audit/audit.h"
 #include "daemon/audit/logkey.h"
 #include "daemon/audit/reader.h"
-#include "rpc/base/hash.h"
+#include "rpc/base/hex.h"
 #include "rpc/base/json.h"
 
 static int put_keys(const struct phx_tiles *t, int64_t epoch, struct phx_buf *out, struct phx_err *err)

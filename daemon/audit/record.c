@@ -7,6 +7,7 @@
 
 #include "daemon/audit/audit.h"
 #include "rpc/base/hash.h"
+#include "rpc/base/hex.h"
 #include "rpc/base/id.h"
 #include "rpc/base/utf8.h"
 

@@ -12,6 +12,7 @@
 
 #include "daemon/content/vault.h"
 #include "rpc/base/hash.h"
+#include "rpc/base/hex.h"
 #include "rpc/base/id.h"
 #include "rpc/base/mem.h"
 

@@ -10,7 +10,7 @@
 #include "daemon/seat/seat.h"
 #include "daemon/store/store.h"
 #include "daemon/time/time.h"
-#include "rpc/base/hash.h"
+#include "rpc/base/hex.h"
 
 /* ---- Get ------------------------------------------------------------------------------------------- */
 

@@ -12,7 +12,7 @@
 #include "daemon/ctl/ctl.h"
 #include "daemon/store/store.h"
 #include "rpc/base/clock.h"
-#include "rpc/base/hash.h"
+#include "rpc/base/hex.h"
 #include "rpc/base/json.h"
 #include "rpc/base/mem.h"
 

@@ -11,6 +11,7 @@
 #include "daemon/sign/sign.h"
 #include "rpc/base/clock.h"
 #include "rpc/base/hash.h"
+#include "rpc/base/hex.h"
 #include "rpc/base/mem.h"
 
 static int check_absent(const char *path, struct phx_err *err)

@@ -10,7 +10,7 @@
 #include "daemon/ctl/ctl.h"
 #include "daemon/store/store.h"
 #include "rpc/base/buf.h"
-#include "rpc/base/hash.h"
+#include "rpc/base/hex.h"
 #include "rpc/base/mem.h"
 
 enum {

@@ -6,6 +6,7 @@
 #include "daemon/license/terms.h"
 #include "daemon/sign/sign.h"
 #include "rpc/base/hash.h"
+#include "rpc/base/hex.h"
 #include "rpc/base/json.h"
 
 enum { WHERE_BYTES = 32, KEY_TEXT_MAX = 128 };

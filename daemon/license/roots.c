@@ -5,7 +5,7 @@
 
 #include "daemon/license/roots_builtin.h" /* made from the file PHX_LICENSE_ROOTS names */
 #include "daemon/license/terms.h"
-#include "rpc/base/hash.h"
+#include "rpc/base/hex.h"
 
 enum { FILE_MAX_BYTES = 16 << 10 };
 

@@ -5,6 +5,7 @@
 
 #include "daemon/sign/sign.h"
 #include "rpc/base/hash.h"
+#include "rpc/base/hex.h"
 
 static const char SECRET_PREFIX[] = "phalanx-secret-key:ed25519:";
 static const char PUBLIC_PREFIX[] = "phalanx-public-key:ed25519:";

@@ -5,6 +5,7 @@
 #include "daemon/sign/base64.h"
 #include "daemon/sign/sign.h"
 #include "rpc/base/hash.h"
+#include "rpc/base/hex.h"
 #include "rpc/base/utf8.h"
 
 enum { ALGORITHM_ED25519 = 0x01, HASH_BYTES = 4, SIGNED_BYTES = HASH_BYTES + 64 };

@@ -11,7 +11,7 @@
 #include "daemon/time/time.h"
 #include "rpc/base/buf.h"
 #include "rpc/base/clock.h"
-#include "rpc/base/hash.h"
+#include "rpc/base/hex.h"
 
 enum { BOOT_ID_CHARS = 36, BOOT_ID_BYTES = 16 };
 

@@ -12,6 +12,7 @@
 #include "daemon/store/store.h"
 #include "daemon/time/time.h"
 #include "rpc/base/hash.h"
+#include "rpc/base/hex.h"
 #include "rpc/base/json.h"
 #include "rpc/base/utf8.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * SHA-256, HMAC-SHA-256, hex and comparing secrets. */
+ * SHA-256, HMAC-SHA-256 and comparing secrets. */
 #ifndef PHX_RPC_BASE_HASH_H
 #define PHX_RPC_BASE_HASH_H
 
@@ -24,11 +24,6 @@ void phx_sha256(const void *data, size_t size, uint8_t digest[PHX_SHA256_BYTES])
 void phx_sha256_hex(const void *data, size_t size, char text[PHX_SHA256_HEX]);
 void phx_hmac_sha256(const void *key, size_t key_size, const void *data, size_t size,
                      uint8_t digest[PHX_SHA256_BYTES]);
-
-/* Lower-case hex and a NUL; text_size >= 2 * size + 1. */
-void phx_hex_encode(char *text, size_t text_size, const void *data, size_t size);
-/* Exactly 2 * size hex digits and then the end; PHX_E_FORMAT else. */
-int phx_hex_decode(void *out, size_t size, const char *text, struct phx_err *err) PHX_CHECKED;
 
 /* Equal bytes, in time that depends on size only. */
 bool phx_secret_equal(const void *a, const void *b, size_t size);

@@ -5,7 +5,7 @@
 #include <sys/random.h>
 
 #include "rpc/base/err.h"
-#include "rpc/base/hash.h"
+#include "rpc/base/hex.h"
 
 void phx_id_random(void *out, size_t n)
 {

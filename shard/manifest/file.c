@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "rpc/base/hex.h"
 #include "rpc/base/mem.h"
 #include "shard/manifest/entry.h"
 

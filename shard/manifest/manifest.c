@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "rpc/base/hex.h"
 #include "rpc/base/json.h"
 #include "rpc/base/mem.h"
 #include "shard/manifest/entry.h"

@@ -52,16 +52,6 @@ int phx_step_check_device(const struct phx_step_options *o, struct phx_err *err)
     return 0;
 }
 
-void phx_step_set_batch(struct phx_step_options *o)
-{
-    bool is_cuda = strcmp(o->backend, "cuda") == 0;
-
-    if (o->max_seqs == 0)
-        o->max_seqs = is_cuda ? 256 : 16;
-    if (o->max_rows == 0)
-        o->max_rows = is_cuda ? 2048 : 512;
-}
-
 /* "0,2,3" as numbers; how many, or -1. */
 static int32_t parse_list(const char *text, int32_t list[DEVICES_MAX])
 {

@@ -408,7 +408,6 @@ int phx_step_load(struct phx_step *s, void (*progress)(void *ctx, uint64_t done,
               .progress = progress,
               .progress_ctx = ctx,
     };
-    struct phx_plan_limits limits;
     int rc = agree(s->comm, check_memory(s, err), err);
 
     if (rc != 0)
@@ -419,10 +418,8 @@ int phx_step_load(struct phx_step *s, void (*progress)(void *ctx, uint64_t done,
         rc = phx_model_open(&model, s->checkpoint, &s->model, err);
     if (rc == 0)
         rc = phx_provenance_wait(s->provenance, err);
-    if (rc == 0) {
-        phx_step_plan_limits(s, &limits);
-        rc = phx_stage_create(s, &limits, &s->stage, err);
-    }
+    if (rc == 0)
+        rc = phx_step_start_stage(s, err);
     rc = agree(s->comm, rc, err);
     if (rc == 0) {
         tell_device_memory(s);
@@ -436,7 +433,7 @@ int phx_step_load(struct phx_step *s, void (*progress)(void *ctx, uint64_t done,
 
 void phx_step_close(struct phx_step *s)
 {
-    phx_stage_destroy(s->stage);
+    phx_step_end_stage(s);
     phx_model_close(s->model);
     phx_comm_close(s->comm); /* what it carries lies on the backend's device */
     phx_backend_close(s->backend);
@@ -445,40 +442,4 @@ void phx_step_close(struct phx_step *s)
     phx_mem_free(s->parts);
     phx_mem_free(s->host_ranks);
     memset(s, 0, sizeof(*s));
-}
-
-int phx_step_follow(struct phx_step *s, struct phx_err *err)
-{
-    struct phx_plan_limits   limits;
-    const struct phx_result *result;
-    struct phx_buf           out;
-    size_t                   capacity, size;
-    unsigned char           *plan;
-    bool                     is_stop = false;
-    int                      rc = 0;
-
-    phx_step_plan_limits(s, &limits);
-    capacity = phx_plan_max_bytes(&limits);
-    plan = phx_mem_calloc(1, capacity);
-    phx_buf_init(&out, phx_result_max_bytes(limits.max_results));
-    while (rc == 0) {
-        rc = phx_comm_bcast(s->comm, plan, capacity, &size);
-        if (rc != 0) {
-            rc = phx_fail(err, rc, "waiting for the head: %s", phx_err_text(rc));
-            break;
-        }
-        rc = phx_stage_run(s->stage, plan, size, &is_stop, &result, err);
-        if (rc != 0 || is_stop)
-            break;
-        if (result == NULL)
-            continue;
-        phx_buf_clear(&out);
-        phx_result_encode(result, &out);
-        rc = phx_comm_result_send(s->comm, out.data, out.size);
-        if (rc != 0)
-            rc = phx_fail(err, rc, "sending tokens to the head: %s", phx_err_text(rc));
-    }
-    phx_buf_fini(&out);
-    phx_mem_free(plan);
-    return rc;
 }

@@ -39,13 +39,6 @@ struct phx_stage {
     int32_t *tokens, *row, *n_rows, *pos, *table, *logit_rows;
 };
 
-/* A step with fewer rows than a tile of the processor's takes about as long as one that fills it; results of that
- * many rows cost little memory, so that a replica of few sequences can guess as well. */
-int32_t phx_step_max_results(const struct phx_step_options *o)
-{
-    return o->draft_rows > o->max_seqs ? o->draft_rows : o->max_seqs;
-}
-
 void phx_step_plan_limits(const struct phx_step *s, struct phx_plan_limits *limits)
 {
     *limits = (struct phx_plan_limits){

@@ -88,6 +88,12 @@ int  phx_step_load(struct phx_step *s, void (*progress)(void *ctx, uint64_t done
                    void *ctx, struct phx_err *err) PHX_CHECKED;
 void phx_step_close(struct phx_step *s);
 
+/* What a rank that is open, by phx_step_open or otherwise, needs to run plans, and its end.  Every field of *s but stage is set. */
+int  phx_step_start_stage(struct phx_step *s, struct phx_err *err) PHX_CHECKED;
+void phx_step_end_stage(struct phx_step *s);
+/* Of the messages about a step, at most: what the ranks' comm must carry. */
+void phx_step_message_bytes(const struct phx_step_options *o, int32_t max_context, size_t *plan, size_t *result);
+
 /* Followers: runs plans until the head says stop (0) or a peer is gone. */
 int phx_step_follow(struct phx_step *s, struct phx_err *err) PHX_CHECKED;
 

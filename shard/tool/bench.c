@@ -9,6 +9,7 @@
 #include "rpc/base/mem.h"
 #include "shard/tool/bench.h"
 #include "shard/tool/random.h"
+#include "shard/tool/throughput.h"
 #include "shard/tool/tool.h"
 
 enum { OPT_PROMPT = 0x300, OPT_GEN, OPT_BATCH, OPT_CONTEXT, OPT_CHUNK, OPT_REPS, OPT_JSON, OPT_CEILING,
@@ -280,9 +281,10 @@ int main(int argc, char **argv)
 {
     static const char usage[] =
         "Usage: phalanx-bench COMMAND [OPTION...]\n\n"
-        "  engine DIR   prefill and decode beside this machine's ceilings\n"
-        "  first DIR    loads, produces one token and ends\n"
-        "  ceiling      this machine's ceilings alone\n\n"
+        "  engine DIR       prefill and decode beside this machine's ceilings\n"
+        "  throughput DIR   requests under load: tokens per second and latencies\n"
+        "  first DIR        loads, produces one token and ends\n"
+        "  ceiling          this machine's ceilings alone\n\n"
         "`phalanx-bench COMMAND --help` tells more.\n";
     argp_err_exit_status = PHX_TOOL_USAGE;
     const char *command = argc >= 2 ? argv[1] : "";
@@ -292,6 +294,8 @@ int main(int argc, char **argv)
         argv[1] = name; /* what argp calls the program */
     if (strcmp(command, "engine") == 0 || strcmp(command, "first") == 0)
         status = bench_ranks(strcmp(command, "first") == 0, argc - 1, argv + 1);
+    else if (strcmp(command, "throughput") == 0)
+        status = phx_throughput_command(argc - 1, argv + 1);
     else if (strcmp(command, "ceiling") == 0)
         status = bench_ceiling(argc - 1, argv + 1);
     phx_mem_free(name);

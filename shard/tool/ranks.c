@@ -14,7 +14,7 @@
 #include "shard/comm/nccl.h"
 
 /* The code of a rank that only heard of another one's failure. */
-enum { ECHO = PHX_E_PEER };
+enum { ECHO = PHX_E_PEER, MESSAGE_BYTES = 1 << 16 };
 
 /* What the ranks of this process share. */
 struct world {
@@ -131,7 +131,8 @@ static struct phx_comm_limits comm_limits(const struct world *w)
     size_t logits = (size_t)o->max_logits * (size_t)w->config.vocab_size * sizeof(float);
     struct phx_comm_limits limits = {
         .max_activation_bytes = activation > logits ? activation : logits,
-        .max_plan_bytes = 1 << 16, .max_result_bytes = 1 << 16};
+        .max_plan_bytes = o->plan_bytes > 0 ? o->plan_bytes : MESSAGE_BYTES,
+        .max_result_bytes = o->result_bytes > 0 ? o->result_bytes : MESSAGE_BYTES};
     return limits;
 }
 

@@ -35,6 +35,7 @@ struct phx_ranks_options {
     enum phx_dtype      kv_dtype;
     int32_t             n_blocks, block_tokens;
     int32_t             max_rows, max_seqs, max_logits, max_context;
+    size_t              plan_bytes, result_bytes; /* of messages about a step at most; 0 = 64 KiB */
     void (*progress)(void *ctx, uint64_t done_bytes, uint64_t total_bytes); /* rank 0's; may be NULL */
     void               *progress_ctx;
 };

@@ -12,6 +12,7 @@
 #include <jansson.h>
 
 #include "rpc/base/hash.h"
+#include "rpc/base/hex.h"
 #include "rpc/base/mem.h"
 #include "shard/load/load.h"
 #include "shard/manifest/manifest.h"

@@ -107,6 +107,21 @@ def draw_table(p, top, points, peers):
     return y
 
 
+def draw_loads(p, y, runs):
+    loads = [r for r in runs if "ttft_ms" in r["figures"]]
+    if loads:
+        p.text(LEFT, y + 14, "requests through the scheduler", 14, weight="bold")
+        y += 14
+    for r in loads:
+        f = r["figures"]
+        y += 22
+        p.text(LEFT, y, f"{r['name']}: {f['input']} tokens in, {f['output']} out, {f['concurrency']} at a time")
+        p.text(LEFT + 405, y, f"{f['output_tokens_per_s']:,.0f}", anchor="end")
+        p.text(LEFT + 420, y, f"first token {f['ttft_ms']['p50']:,.1f} ms (p99 {f['ttft_ms']['p99']:,.1f}), "
+                              f"then one in {f['itl_ms']['p50']:,.2f} ms (p99 {f['itl_ms']['p99']:,.2f})")
+    return y + 24 if loads else y
+
+
 def draw(result):
     runs = runs_of(result)
     ours, peers = measured(runs, "phalanx"), measured(runs, "torch")
@@ -118,7 +133,7 @@ def draw(result):
     p.text(LEFT, 28, f"phalanx on {device['name']}", 16, weight="bold")
     p.text(RIGHT, 28, f"empty launch {device['launch_us']:.2f} us", 12, "end")
     draw_roof(p, device, points)
-    height = draw_table(p, BOTTOM + 76, points, peers) + 20
+    height = draw_loads(p, draw_table(p, BOTTOM + 76, points, peers), ours) + 20
     missing = [f"{r['by']} {r['name']}: {r['status']} ({r['detail']})" for r in runs if r["status"] != "passed"]
     for i, words in enumerate(missing):
         p.text(LEFT, height + 18 * i, words[:140], 11)

@@ -36,8 +36,23 @@ def result(programs, tmp_path_factory):
     return json.loads(done.stdout)
 
 
+def engine_runs(result):
+    return [run for run in result["runs"] if run["by"] == "phalanx" and "points" in run.get("figures", ())]
+
+
+def test_requests_pass_the_scheduler(result):
+    loads = {run["name"]: run for run in result["runs"] if run["by"] == "phalanx" and run not in engine_runs(result)}
+    assert list(loads) == ["gpt-oss-20b-first-token", "gpt-oss-20b-load"]
+    for run in loads.values():
+        assert run["status"] == "passed", run
+    alone, busy = (run["figures"] for run in loads.values())
+    assert (alone["concurrency"], alone["output_tokens"]) == (1, 2 * 3)
+    assert (busy["concurrency"], busy["output_tokens"]) == (3, 6 * 4)
+    assert alone["ttft_ms"]["p50"] > 0 and busy["output_tokens_per_s"] > 0
+
+
 def test_every_run_measures_the_device_and_itself(result):
-    ours = [run for run in result["runs"] if run["by"] == "phalanx"]
+    ours = engine_runs(result)
     assert [run["name"] for run in ours] == ["gpt-oss-20b", "llama-3.1-8b"]
     for run in ours:
         assert run["status"] == "passed", run
@@ -52,9 +67,7 @@ def test_every_run_measures_the_device_and_itself(result):
 
 
 def test_a_step_is_told_op_by_op(result):
-    for run in result["runs"]:
-        if run["by"] != "phalanx":
-            continue
+    for run in engine_runs(result):
         ops = run["figures"]["ops"]
         for batch in (1, 2):
             mine = [op for op in ops if op["batch"] == batch]
@@ -64,9 +77,7 @@ def test_a_step_is_told_op_by_op(result):
 
 
 def test_the_time_line_has_every_launch_of_a_step(result):
-    for run in result["runs"]:
-        if run["by"] != "phalanx":
-            continue
+    for run in engine_runs(result):
         for batch in (1, 2):
             line = [call for call in run["figures"]["timeline"] if call["batch"] == batch]
             ops = {(op["op"], op["columns"]): op for op in run["figures"]["ops"] if op["batch"] == batch}
@@ -97,6 +108,7 @@ def test_the_picture_has_every_point(result, tmp_path):
     words = " ".join(e.text or "" for e in root.iter() if e.tag.endswith("text"))
     assert len(dots) == 2 * 3 + 2 # points and their names
     assert "emulated device" in words and "llama-3.1-8b: decode, 2 together" in words
+    assert "gpt-oss-20b-load: 16 tokens in, 4 out, 3 at a time" in words
 
 
 def draw(name, path):
@@ -109,7 +121,7 @@ def test_the_time_line_is_drawn_in_its_order(result, tmp_path):
     assert drawn.returncode == 0, drawn.stderr
     root = Tree.fromstring(drawn.stdout)
     titles = [e.text for e in root.iter() if e.tag.endswith("title")][1:]
-    calls = [call["op"] for run in result["runs"] if run["by"] == "phalanx" for call in run["figures"]["timeline"]]
+    calls = [call["op"] for run in engine_runs(result) for call in run["figures"]["timeline"]]
     assert [title.split(",")[0] for title in titles] == calls
     assert any("gpt-oss-20b, 2 together" in (e.text or "") for e in root.iter())
 
@@ -136,4 +148,4 @@ def test_a_run_that_fails_fails_the_benchmark(tmp_path):
     done = benchmark(tmp_path, alone, PHX_GPU_TOY="1")
     assert done.returncode == 1
     runs = [run for run in json.loads(done.stdout)["runs"] if run["by"] == "phalanx"]
-    assert len(runs) == 2 and all(run["status"] == "failed" and "phalanx_cuda.so was not found" in run["detail"] for run in runs)
+    assert len(runs) == 4 and all(run["status"] == "failed" and "phalanx_cuda.so was not found" in run["detail"] for run in runs)

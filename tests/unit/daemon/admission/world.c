@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "rpc/base/clock.h"
-#include "rpc/base/hash.h"
+#include "rpc/base/hex.h"
 #include "rpc/base/mem.h"
 
 static const uint8_t SITE_KEY[32] = {1, 2, 3};

@@ -10,7 +10,7 @@
 
 #include "daemon/audit/logkey.h"
 #include "log.h"
-#include "rpc/base/hash.h"
+#include "rpc/base/hex.h"
 #include "rpc/base/json.h"
 #include "rpc/base/mem.h"
 

@@ -20,7 +20,7 @@
 #include "daemon/sign/sign.h"
 #include "daemon/time/time.h"
 #include "rpc/base/clock.h"
-#include "rpc/base/hash.h"
+#include "rpc/base/hex.h"
 
 static const char HERE[] = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "daemon/license/terms.h"
-#include "rpc/base/hash.h"
+#include "rpc/base/hex.h"
 #include "rpc/base/mem.h"
 
 static const char PAYLOAD[] =

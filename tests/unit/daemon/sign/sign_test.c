@@ -13,7 +13,7 @@
 #include <sodium.h>
 
 #include "daemon/sign/sign.h"
-#include "rpc/base/hash.h"
+#include "rpc/base/hex.h"
 #include "rpc/base/json.h"
 #include "rpc/base/mem.h"
 

@@ -10,6 +10,7 @@
 
 #include "daemon/tlog/tlog.h"
 #include "rpc/base/hash.h"
+#include "rpc/base/hex.h"
 #include "rpc/base/mem.h"
 
 enum { SIZE_MAX_TESTED = 130 };

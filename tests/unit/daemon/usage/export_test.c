@@ -17,7 +17,7 @@
 #include "daemon/seat/seat.h"
 #include "daemon/sign/sign.h"
 #include "report.h"
-#include "rpc/base/hash.h"
+#include "rpc/base/hex.h"
 #include "rpc/base/json.h"
 #include "rpc/base/mem.h"
 

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "rpc/base/hash.h"
+#include "rpc/base/hex.h"
 #include "rpc/base/id.h"
 #include "rpc/base/utf8.h"
 
