@@ -2,6 +2,7 @@
  * The hashes that a host without libsodium gets have the library's answers. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include <cmocka.h>
