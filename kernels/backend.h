@@ -69,6 +69,7 @@ struct phx_backend_options {
     bool        is_wrapped;  /* CUDA only: device counts round the visible ones, so that ranks may share one */
     bool        is_fast;     /* CUDA only: class B, products may depend on the batch */
     bool        is_eager;    /* CUDA only: no step is recorded as a graph */
+    bool        is_serial;   /* CUDA only: no launch begins before the one before it has ended */
 };
 
 /* Opens the named backend ("cpu"; "cuda" loads phalanx_cuda.so).  NULL on failure, with the reason in
@@ -87,6 +88,7 @@ struct phx_device_facts {
     char    driver[16];  /* highest CUDA version the driver knows, "13.0" */
     char    runtime[16]; /* CUDA runtime of the module, "13.0" */
     int32_t arch;        /* 90 for compute capability 9.0 */
+    char    launches[64]; /* "overlapped", or "one by one: " and why */
     int32_t index;       /* among the visible devices, of which there are n_visible */
     int32_t n_visible;
     int64_t free_bytes, total_bytes; /* of its memory, now */

@@ -84,6 +84,8 @@ static int check_backend(const struct phx_config *c, struct phx_err *err)
         key = "engine.class fast";
     else if (!c->engine_graphs)
         key = "engine.graphs false";
+    else if (!c->engine_overlap)
+        key = "engine.overlap false";
     else if (c->cluster_devices[0] != '\0')
         key = "cluster.devices";
     else if (strcmp(c->cluster_transport, "auto") != 0)

@@ -39,7 +39,7 @@ struct phx_config {
     int64_t engine_threads; /* per rank; 0 = the allowed cores shared out */
     int64_t engine_kv_memory_bytes; /* per rank; 0 = what is free */
     int64_t engine_block_tokens, engine_max_seqs, engine_max_rows, engine_max_context;
-    bool    engine_prefix_cache, engine_graphs;
+    bool    engine_prefix_cache, engine_graphs, engine_overlap;
     char   *engine_speculate; /* "off" or "lookup" */
 
     int64_t limits_active, limits_active_per_tenant;     /* requests admitted at once */

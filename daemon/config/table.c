@@ -75,6 +75,8 @@ const struct phx_option phx_options[] = {
            "bitwise: an answer's bits depend on neither load nor layout; fast: they may, on the cuda backend"),
     BOOL("engine.graphs", engine_graphs, "true",
          "record steps as CUDA graphs and replay them; changes no answer"),
+    BOOL("engine.overlap", engine_overlap, "true",
+         "kernels of a GPU begin while the ones before them end; changes no answer"),
     INT("engine.threads", engine_threads, "0", 0, 1024,
         "threads of a rank; 0 shares the machine's cores out"),
     CHOICE("engine.isa", engine_isa, "auto", "auto|ref|avx2|avx512|amx", "code path of the cpu backend"),

@@ -146,6 +146,8 @@ static void add_rank(struct argv *a, const struct phx_replica *r)
     add_pair(a, "--class", c->engine_class);
     if (!c->engine_graphs)
         add(a, "--no-graphs");
+    if (!c->engine_overlap)
+        add(a, "--no-overlap");
     add_pair(a, "--transport", c->cluster_transport);
     if (c->cluster_devices[0] != '\0')
         add_pair(a, "--devices", c->cluster_devices);

@@ -38,6 +38,7 @@ static __device__ inline void gather_part(const struct cuda_attention &a, const 
 template <int DIM>
 static __global__ void __launch_bounds__(JOIN_WARPS *LANES) join_pieces(const struct cuda_attention a)
 {
+    phx_begin();
     __shared__ float acc[JOIN_PARTS][DIM];
     __shared__ float ml[JOIN_PARTS][2];
     struct span s = find_span(a, (int32_t)blockIdx.z, (int32_t)blockIdx.y);

@@ -141,6 +141,7 @@ static __device__ inline void join_warps(const struct cuda_attention &a, float s
 template <int KIND>
 static __global__ void __launch_bounds__(WARPS *LANES) attend_plain(const struct cuda_attention a)
 {
+    phx_begin();
     __shared__ float q[CUDA_ATTENTION_DIM_MAX];
     __shared__ float acc[WARPS][CUDA_ATTENTION_DIM_MAX];
     __shared__ float ml[WARPS][2];

@@ -195,6 +195,7 @@ static __device__ inline void walk(const struct cuda_attention &a, struct leaves
 template <int KIND, int DIM, int MT, int WARPS>
 static __global__ void __launch_bounds__(WARPS *LANES, WARPS == 1 ? 6 : 2) attend_tiles(const struct cuda_attention a)
 {
+    phx_begin();
     PHX_SHARED(unsigned char, stages);
     enum { THREADS = WARPS * LANES };
     __shared__ struct desk<KIND, DIM, WARPS> desk;

@@ -9,6 +9,7 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/hopper.h"
 #include "kernels/cuda/library.h"
+#include "kernels/cuda/overlap.h"
 #include "kernels/cuda/step.h"
 #include "kernels/memory.h"
 
@@ -145,7 +146,7 @@ static bool read_facts(struct cuda_device *d, bool is_wrapped, char *why, size_t
     return true;
 }
 
-static bool make_stream(struct cuda_device *d, bool is_eager)
+static bool make_stream(struct cuda_device *d, const struct phx_backend_options *options)
 {
     void *fault = NULL;
 
@@ -154,7 +155,8 @@ static bool make_stream(struct cuda_device *d, bool is_eager)
         return false;
     d->fault = fault;
     *d->fault = CUDA_FAULT_NONE;
-    return phx_cuda_step_open(d, is_eager) && phx_cuda_stage_open(d) && phx_cuda_hopper_probe(d) == 0;
+    return phx_cuda_step_open(d, options->is_eager) && phx_cuda_stage_open(d) && phx_cuda_hopper_probe(d) == 0 &&
+           phx_cuda_overlap_open(d, options->is_serial) == 0;
 }
 
 void phx_cuda_close(void *device)
@@ -171,8 +173,10 @@ void phx_cuda_close(void *device)
     phx_cuda_pool_close(d);
     if (d->fault != NULL)
         (void)cudaFreeHost(d->fault);
-    if (d->stream != NULL)
+    if (d->stream != NULL) {
+        phx_cuda_overlap_stop(d, NULL);
         (void)cudaStreamDestroy(d->stream);
+    }
     (void)cudaGetLastError();
     phx_memory_free(d);
 }
@@ -189,7 +193,7 @@ void *phx_cuda_open(const struct phx_backend_options *options, const char **isa,
     d->compute = options->compute;
     d->is_fast = options->is_fast;
     d->index = options->device;
-    if (read_facts(d, options->is_wrapped, why, why_size) && !make_stream(d, options->is_eager))
+    if (read_facts(d, options->is_wrapped, why, why_size) && !make_stream(d, options))
         (void)snprintf(why, why_size, "%s", d->why);
     else if (d->stream != NULL) {
         *isa = d->isa;

@@ -17,6 +17,8 @@
 #include <cuda_runtime.h>
 #endif
 
+#include "kernels/cuda/launch.h"
+
 enum { PHX_WARP = 32 };
 
 /* ---- launching ------------------------------------------------------------------------------- */
@@ -30,8 +32,9 @@ template <typename... Params, typename... Args>
 static inline cudaError_t phx_launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes,
                                      cudaStream_t stream, Args... args)
 {
-    cudaLaunchConfig_t config = {};
-    cudaError_t        rc = cudaSuccess;
+    cudaLaunchConfig_t  config = {};
+    cudaLaunchAttribute overlap = {};
+    cudaError_t         rc = cudaSuccess;
 
     if (grid.x == 0 || grid.y == 0 || grid.z == 0)
         return cudaSuccess;
@@ -43,6 +46,10 @@ static inline cudaError_t phx_launch(void (*kernel)(Params...), dim3 grid, dim3 
     config.blockDim = block;
     config.dynamicSmemBytes = shared_bytes;
     config.stream = stream;
+    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &overlap;
+    config.numAttrs = phx_cuda_launches_overlap(stream) ? 1 : 0;
     return cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...);
 }
 
@@ -54,7 +61,53 @@ static inline cudaError_t phx_launch(void (*kernel)(Params...), dim3 grid, dim3 
 #endif
 
 /* PHX_LAUNCH(kernel, grid, block, shared_bytes, stream, args...) is the launch's cudaError_t. */
+#ifdef PHX_CUDA_EMULATED
+#define PHX_LAUNCH(...) phx_launch(#__VA_ARGS__, __VA_ARGS__)
+#else
 #define PHX_LAUNCH(...) phx_launch(__VA_ARGS__)
+#endif
+
+/* ---- launches that overlap: see docs/internals/cuda.md ----------------------------------------- */
+
+#ifndef PHX_CUDA_EMULATED
+
+/* Until all launches before this one are done and what they wrote can be seen.  Every thread of every kernel calls it once,
+ * before it reads or writes global memory and before it returns. */
+static __device__ __forceinline__ void phx_wait_previous()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" : : : "memory");
+#endif
+}
+
+/* The launch behind this one may begin, and wait: when all blocks have said so or ended.  After phx_wait_previous(). */
+static __device__ __forceinline__ void phx_let_next()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" : : : "memory");
+#endif
+}
+
+/* A hint, by one thread, that bytes (a multiple of 16, below 1 MiB) from p on (aligned to 16) will be read.  Allowed before
+ * phx_wait_previous() where nothing in the stream writes there: weights. */
+static __device__ __forceinline__ void phx_prefetch(const void *p, uint32_t bytes)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" : : "l"(p), "r"(bytes) : "memory");
+#else
+    (void)p;
+    (void)bytes;
+#endif
+}
+
+#endif
+
+/* How a kernel begins. */
+static __device__ __forceinline__ void phx_begin()
+{
+    phx_wait_previous();
+    phx_let_next();
+}
 
 /* ---- of a warp: all 32 lanes call these together --------------------------------------------- */
 

@@ -79,6 +79,7 @@ struct cuda_device {
     size_t              shared_max; /* bytes a block may have */
     char                isa[16];    /* "sm_90" */
     enum cuda_hopper_state hopper;
+    const char         *launches; /* "overlapped", or "one by one: " and why (overlap.h); static text */
     struct cuda_staging staging;
     struct cuda_upload  upload;
     struct cuda_pool    pool;

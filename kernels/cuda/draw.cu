@@ -27,6 +27,7 @@ static __device__ __forceinline__ int32_t block_size(const struct cuda_draw_call
 
 static __global__ void __launch_bounds__(THREADS) largest_kernel(const struct cuda_draw_call c)
 {
+    phx_begin();
     __shared__ float shared[WARPS];
     int32_t          draw = (int32_t)blockIdx.y, first = (int32_t)blockIdx.x * PHX_DRAW_BLOCK, n = block_size(c, first);
     const float     *logits = c.logits + c.draws[draw].row * c.logits_stride + first;
@@ -70,6 +71,7 @@ static __device__ __forceinline__ void weigh(double *weight, const float *logits
 
 static __global__ void __launch_bounds__(THREADS) sums_kernel(const struct cuda_draw_call c)
 {
+    phx_begin();
     __shared__ double weight[PLACES];
     __shared__ double lane[PHX_DRAW_LANES];
     __shared__ float  shared[WARPS];
@@ -105,6 +107,7 @@ static __device__ __forceinline__ int32_t find_block(const double *sums, int32_t
 
 static __global__ void __launch_bounds__(THREADS) pick_kernel(const struct cuda_draw_call c)
 {
+    phx_begin();
     __shared__ double      weight[PLACES]; /* first the sums of blocks */
     __shared__ double      runs[PHX_DRAW_RUNS], at, sum;
     __shared__ int32_t     first;

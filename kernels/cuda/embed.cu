@@ -8,6 +8,7 @@ enum { THREADS = 128 };
 
 static __global__ void __launch_bounds__(THREADS) embed_kernel(struct cuda_embed_call c)
 {
+    phx_begin();
     int64_t row = (int64_t)c.ids[blockIdx.x] - c.first_row;
     int     k = (int)blockIdx.y * THREADS + (int)threadIdx.x;
 

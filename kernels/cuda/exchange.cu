@@ -16,6 +16,7 @@ template <int n> static __device__ __forceinline__ float tree(const float *parts
 
 template <int n> static __global__ void __launch_bounds__(THREADS) tree_kernel(struct cuda_parts_call c)
 {
+    phx_begin();
     int64_t step = (int64_t)gridDim.x * THREADS;
 
     for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < c.n; i += step)
@@ -24,6 +25,7 @@ template <int n> static __global__ void __launch_bounds__(THREADS) tree_kernel(s
 
 static __global__ void __launch_bounds__(THREADS) in_order_kernel(struct cuda_parts_call c)
 {
+    phx_begin();
     int64_t step = (int64_t)gridDim.x * THREADS;
 
     for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < c.n; i += step) {

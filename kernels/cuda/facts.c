@@ -30,6 +30,7 @@ void phx_cuda_facts(void *device, struct phx_device_facts *facts)
 
     memset(&about, 0, sizeof(about));
     facts->arch = d->arch;
+    (void)snprintf(facts->launches, sizeof(facts->launches), "%s", d->launches);
     facts->index = d->index;
     if (cudaGetDeviceCount(&n) == cudaSuccess)
         facts->n_visible = n;

@@ -57,6 +57,7 @@ static __device__ __forceinline__ void read_b(uint32_t (&b)[2], const uint32_t *
 
 static __global__ void __launch_bounds__(PHX_WARPGROUP, 1) compare(int32_t *differs)
 {
+    phx_begin();
     PHX_SHARED(unsigned char, shared);
     unsigned char *atoms = phx_align_atoms(shared);
     uint32_t      *words = (uint32_t *)(void *)atoms, spread = blockIdx.x + 1u;

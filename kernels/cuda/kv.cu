@@ -24,6 +24,7 @@ static __device__ __forceinline__ void put(const struct cuda_kv_view &kv, int64_
 
 static __global__ void __launch_bounds__(THREADS) write_kernel(struct cuda_kv_write c)
 {
+    phx_begin();
     int row = (int)blockIdx.x, i = (int)blockIdx.y * THREADS + (int)threadIdx.x;
     int seq = c.spans.seq_of_row[row];
 
@@ -62,6 +63,7 @@ static __device__ __forceinline__ void rotate_query(const struct cuda_rope_write
 /* A thread per pair of a head; of a key's head it has two values too. */
 static __global__ void __launch_bounds__(THREADS) rope_write_kernel(struct cuda_rope_write c)
 {
+    phx_begin();
     const struct cuda_kv_view &kv = c.write.kv;
     int half = kv.head_dim / 2, row = (int)blockIdx.x, i = (int)blockIdx.y * THREADS + (int)threadIdx.x;
     int head = i / half, j = i % half, seq = c.write.spans.seq_of_row[row];
@@ -134,6 +136,7 @@ static __device__ __forceinline__ void put_i8(const struct cuda_kv_write &c, int
 /* A warp per row, head, and keys or values. */
 static __global__ void __launch_bounds__(THREADS) write_i8_kernel(struct cuda_kv_write c)
 {
+    phx_begin();
     int row = (int)blockIdx.x, which = (int)blockIdx.y * WARPS + (int)threadIdx.x / PHX_WARP;
     int head = which / 2, seq = c.spans.seq_of_row[row];
 
@@ -147,6 +150,7 @@ static __global__ void __launch_bounds__(THREADS) write_i8_kernel(struct cuda_kv
 /* A warp per row and head of queries, of keys, of values. */
 static __global__ void __launch_bounds__(THREADS) rope_write_i8_kernel(struct cuda_rope_write c)
 {
+    phx_begin();
     const struct cuda_kv_view &kv = c.write.kv;
     int row = (int)blockIdx.x, head = (int)blockIdx.y * WARPS + (int)threadIdx.x / PHX_WARP, key = head - c.n_heads;
     int half = kv.head_dim / 2, seq = c.write.spans.seq_of_row[row];

@@ -8,6 +8,7 @@ enum { THREADS = 256, WARPS = THREADS / PHX_WARP };
 /* A warp writes a block of a tile: register r of a lane is two adjacent k of one row. */
 static __global__ void __launch_bounds__(THREADS) write_out(struct cuda_write_out a)
 {
+    phx_begin();
     int64_t item = (int64_t)blockIdx.x * WARPS + (int64_t)threadIdx.x / PHX_WARP;
     int     lane = (int)threadIdx.x % PHX_WARP;
     int32_t tile = (int32_t)(item / a.w.cut.n_blocks), block = (int32_t)(item % a.w.cut.n_blocks);
@@ -40,6 +41,7 @@ static __global__ void __launch_bounds__(THREADS) write_out(struct cuda_write_ou
 
 static __global__ void __launch_bounds__(THREADS) round_plain(struct cuda_round_plain a)
 {
+    phx_begin();
     int64_t item = (int64_t)blockIdx.x * THREADS + (int64_t)threadIdx.x;
     int64_t row = item / (a.stride / 2), k = item % (a.stride / 2) * 2;
 

@@ -15,7 +15,7 @@ static __device__ __forceinline__ void load_x(float v[8], const float *x, int n)
 {
 #pragma unroll
     for (int i = 0; i < 8; i++)
-        v[i] = i / 2 * 8 + i % 2 < n ? __ldg(x + i / 2 * 8 + i % 2) : 0.0f;
+        v[i] = i / 2 * 8 + i % 2 < n ? __ldca(x + i / 2 * 8 + i % 2) : 0.0f;
 }
 
 /* The lane's sums of a segment. */
@@ -53,6 +53,7 @@ static __device__ __forceinline__ void sum_blocks(float acc[ROWS][2], const stru
 template <class W, int ROWS>
 static __global__ void __launch_bounds__(warps_of<ROWS>::MAX * PHX_WARP, 1) float_product(const struct cuda_product a)
 {
+    phx_begin();
     PHX_SHARED(float, part);
     int                  lane = (int)threadIdx.x % PHX_WARP, warp = (int)threadIdx.x / PHX_WARP;
     float               *state = part + (int)blockDim.x / PHX_WARP * ROWS * STRIDE;

@@ -9,6 +9,7 @@ enum { ROUND_THREADS = 256, CHUNK_K = 8, ATOM_CHUNKS = PHX_ATOM_K / CHUNK_K };
 /* A thread rounds a chunk of a row; rows and k that are not there are zeros. */
 static __global__ void __launch_bounds__(ROUND_THREADS) round_rows(const __grid_constant__ struct cuda_round a)
 {
+    phx_begin();
     int64_t item = (int64_t)blockIdx.x * ROUND_THREADS + threadIdx.x;
     int32_t rows = (a.n_rows + PHX_ATOM_ROWS - 1) / PHX_ATOM_ROWS * PHX_ATOM_ROWS;
     int32_t n_chunks = (a.cut.n_blocks + 1) / 2 * ATOM_CHUNKS;
@@ -84,6 +85,7 @@ template <class S> struct matmul_job {
 
 template <class S> static __global__ void __launch_bounds__(HOPPER_THREADS, 1) hopper_product(const __grid_constant__ matmul_job<S> job)
 {
+    phx_begin();
     PHX_SHARED(unsigned char, shared);
 
     hopper_run<S>(job, shared);

@@ -7,6 +7,7 @@ enum { THREADS = 256, WARPS = THREADS / PHX_WARP };
 
 static __global__ void __launch_bounds__(THREADS) round_rows(struct cuda_round a)
 {
+    phx_begin();
     int64_t item = (int64_t)blockIdx.x * WARPS + (int64_t)threadIdx.x / PHX_WARP;
     int     lane = (int)threadIdx.x % PHX_WARP;
     int32_t tile = (int32_t)(item / a.cut.n_blocks), block = (int32_t)(item % a.cut.n_blocks);
@@ -31,6 +32,7 @@ static __global__ void __launch_bounds__(THREADS) round_rows(struct cuda_round a
 /* A warp quantises a group of a row.  Rows up to the end of the last tile are zeros. */
 static __global__ void __launch_bounds__(THREADS) quantise_rows(struct cuda_round a)
 {
+    phx_begin();
     int64_t item = (int64_t)blockIdx.x * WARPS + (int64_t)threadIdx.x / PHX_WARP;
     int     lane = (int)threadIdx.x % PHX_WARP;
     int32_t rows = (a.n_rows + CUDA_X_ROWS - 1) / CUDA_X_ROWS * CUDA_X_ROWS;

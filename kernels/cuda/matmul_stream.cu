@@ -29,7 +29,7 @@ struct rounded_rows {
 
         r.v = make_uint4(0, 0, 0, 0);
         if (t * CUDA_X_ROWS < a.n_rows)
-            r.v = __ldg((const uint4 *)a.rounded + ((int64_t)t * a.w.cut.n_blocks + block) * PHX_WARP + from.lane);
+            r.v = __ldca((const uint4 *)a.rounded + ((int64_t)t * a.w.cut.n_blocks + block) * PHX_WARP + from.lane);
     }
 
     static __device__ __forceinline__ void decode(uint32_t b[2][2], const raw &r)
@@ -57,7 +57,7 @@ struct plain_rows {
 
 #pragma unroll
         for (int i = 0; i < 8; i++)
-            r.v[i] = row < a.n_rows && k + i / 2 * 8 + i % 2 < from.k_end ? __ldg(x + i / 2 * 8 + i % 2) : 0.0f;
+            r.v[i] = row < a.n_rows && k + i / 2 * 8 + i % 2 < from.k_end ? __ldca(x + i / 2 * 8 + i % 2) : 0.0f;
     }
 
     static __device__ __forceinline__ void decode(uint32_t b[2][2], const raw &r)
@@ -138,6 +138,7 @@ static __device__ __forceinline__ void sum_segment(float *part, const struct sou
 template <class W, class X, int ROW_TILES, int X_TILES>
 static __global__ void __launch_bounds__(WARPS_MAX *PHX_WARP, 2) stream_product(const struct cuda_product a)
 {
+    phx_begin();
     enum { OUTPUTS = ROW_TILES * 16, ROWS = X_TILES * 8, BLOCKS = segment_of<W>::BLOCKS,
            PART = ROWS * part_of<OUTPUTS>::STRIDE, IS_I8 = segment_of<W>::IS_I8 };
     PHX_SHARED(float, part);

@@ -193,6 +193,7 @@ static __device__ __forceinline__ void write_sums(const struct sums<S> &v, const
 template <class W, class S>
 static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS_PER_SM) tile_product(const struct cuda_product a)
 {
+    phx_begin();
     enum { STAGE_BYTES = stage_bytes<W, S>() };
     PHX_SHARED(unsigned char, stages);
     float          *waiting = (float *)(void *)(stages + STAGES * STAGE_BYTES);

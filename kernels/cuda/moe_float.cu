@@ -61,6 +61,7 @@ static __device__ inline void write_sums(const struct cuda_moe_product &a, const
 template <class W>
 static __global__ void __launch_bounds__(THREADS) multiply_floats(const __grid_constant__ struct cuda_moe_product a)
 {
+    phx_begin();
     __shared__ struct float_tile shared;
     struct cuda_moe_tile         tile;
     float                        acc[OWN] = {};

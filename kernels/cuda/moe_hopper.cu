@@ -22,6 +22,7 @@ static __host__ __device__ __forceinline__ int32_t round_up_rows(int32_t n)
 /* A thread rounds a chunk of a pair's row; slots behind a tile's last pair are zeros. */
 static __global__ void __launch_bounds__(ROUND_THREADS) gather_pairs(const __grid_constant__ struct cuda_moe_gather a)
 {
+    phx_begin();
     int32_t item = (int32_t)(blockIdx.x * ROUND_THREADS + threadIdx.x), n_chunks = (a.cut.n_blocks + 1) / 2 * ATOM_CHUNKS;
     int32_t pair = item / n_chunks, chunk = item % n_chunks, slot;
 
@@ -152,6 +153,7 @@ template <class S, bool IS_GLU> struct moe_job {
 template <class S, bool IS_GLU>
 static __global__ void __launch_bounds__(HOPPER_THREADS, 1) multiply_tiles(const __grid_constant__ moe_job<S, IS_GLU> job)
 {
+    phx_begin();
     PHX_SHARED(unsigned char, shared);
 
     hopper_run<S>(job, shared);

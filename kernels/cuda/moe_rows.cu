@@ -16,6 +16,7 @@ static __device__ inline int64_t this_item()
 
 static __global__ void __launch_bounds__(THREADS) round_rows(const __grid_constant__ struct cuda_moe_round a)
 {
+    phx_begin();
     moe_round_item(a, this_item());
 }
 
@@ -28,6 +29,7 @@ int phx_cuda_moe_round(cudaStream_t stream, const struct cuda_moe_round *a)
 
 static __global__ void __launch_bounds__(THREADS) glu_rounded(const __grid_constant__ struct cuda_moe_glu a)
 {
+    phx_begin();
     int64_t item = this_item(), pair = item / (a.cut.n_blocks * MOE_BLOCK_CHUNKS);
     int32_t chunk = (int32_t)(item % (a.cut.n_blocks * MOE_BLOCK_CHUNKS));
 
@@ -42,6 +44,7 @@ static __global__ void __launch_bounds__(THREADS) glu_rounded(const __grid_const
 
 static __global__ void __launch_bounds__(THREADS) glu_floats(const __grid_constant__ struct cuda_moe_glu a)
 {
+    phx_begin();
     int64_t item = this_item(), pair = item / a.n;
     int32_t i = (int32_t)(item % a.n);
 
@@ -75,6 +78,7 @@ static __device__ inline float join_slots(const struct cuda_moe_join &a, int32_t
 
 static __global__ void __launch_bounds__(THREADS) join_pairs(const __grid_constant__ struct cuda_moe_join a)
 {
+    phx_begin();
     int64_t item = this_item();
     int32_t t = (int32_t)(item / a.n), i = (int32_t)(item % a.n);
     float   v[PHX_SLICES_MAX];

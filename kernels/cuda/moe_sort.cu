@@ -137,6 +137,7 @@ static __device__ void sort_all(const struct cuda_moe_sort &a, int32_t *shared)
 
 static __global__ void sort_pairs(const __grid_constant__ struct cuda_moe_sort a)
 {
+    phx_begin();
     PHX_SHARED(int32_t, shared);
 
     sort_all(a, shared);
@@ -145,6 +146,7 @@ static __global__ void sort_pairs(const __grid_constant__ struct cuda_moe_sort a
 /* The first block chooses and sorts, the others round. */
 static __global__ void start_pairs(const __grid_constant__ struct cuda_moe_start a)
 {
+    phx_begin();
     PHX_SHARED(int32_t, shared);
     int warp = (int)threadIdx.x / PHX_WARP, n_warps = (int)blockDim.x / PHX_WARP;
 

@@ -47,7 +47,7 @@ static __device__ __forceinline__ void load_chunk(stream_chunk<W, PAIR_TILES> &c
                 W::load(c.w[i][m], from.w[m], block + i, from.lane);
 #pragma unroll
             for (int p = 0; p < PAIR_TILES; p++)
-                c.x[i][p] = from.x[p] != NULL ? __ldg(from.x[p] + (block + i) * 4) : make_uint4(0, 0, 0, 0);
+                c.x[i][p] = from.x[p] != NULL ? __ldca(from.x[p] + (block + i) * 4) : make_uint4(0, 0, 0, 0);
         }
 }
 
@@ -150,6 +150,7 @@ template <class W, int PAIR_TILES>
 static __global__ void __launch_bounds__(WARPS_MAX *PHX_WARP, PAIR_TILES == 1 ? (int)stream_plan<W>::RESIDENT : 2)
     stream_tiles(const __grid_constant__ struct cuda_moe_product a)
 {
+    phx_begin();
     enum { PART_FLOATS = PAIR_TILES * 8 * PAIR_STRIDE };
     __shared__ float part[WARPS_MAX * PART_FLOATS], sum[PAIR_TILES * 8 * ROWS];
     int                       warp = (int)threadIdx.x / PHX_WARP, lane = (int)threadIdx.x % PHX_WARP;

@@ -166,6 +166,7 @@ template <class W, int PAIR_TILES>
 static __global__ void __launch_bounds__(THREADS, PAIR_TILES == 8 ? 2 : 3)
     multiply_tiles(const __grid_constant__ struct cuda_moe_product a)
 {
+    phx_begin();
     enum { STAGE_PIECES = PAIR_TILES * 8 * STAGE_CHUNKS };
     PHX_SHARED(uint4, stages);
     __shared__ const uint4 *x[PAIR_TILES * 8]; /* rows; a tile has a first pair */

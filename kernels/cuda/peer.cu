@@ -164,6 +164,7 @@ static __device__ __forceinline__ void sum_range(const struct cuda_peer_sum_call
 
 template <int n> static __global__ void __launch_bounds__(THREADS) sum_kernel(const __grid_constant__ struct cuda_peer_sum_call c)
 {
+    phx_wait_previous();
     PHX_SHARED(struct turn, t);
     int64_t of_block = (c.n + 4 * (int64_t)gridDim.x - 1) / (4 * (int64_t)gridDim.x) * 4, at, end, middle;
 
@@ -176,6 +177,7 @@ template <int n> static __global__ void __launch_bounds__(THREADS) sum_kernel(co
         sum_range<n, float>(c, t, true, middle, end);
     }
     meet(c.group, t);
+    phx_let_next(); /* a launch that waits must not take the room of a peer's that this one has waited for */
     if (!t->is_lost) {
         sum_range<n, float4>(c, t, false, at, middle);
         sum_range<n, float>(c, t, false, middle, end);
@@ -217,6 +219,7 @@ static __device__ __forceinline__ struct share share_of(const struct cuda_peer_g
 
 static __global__ void __launch_bounds__(THREADS) gather_kernel(const __grid_constant__ struct cuda_peer_gather_call c)
 {
+    phx_wait_previous();
     PHX_SHARED(struct turn, t);
     struct share s;
 
@@ -226,6 +229,7 @@ static __global__ void __launch_bounds__(THREADS) gather_kernel(const __grid_con
         for (int64_t i = s.at + threadIdx.x; i < s.end; i += THREADS)
             slot_of(c.group, 0, c.group.rank, t->number)[i] = c.part[c.at + i];
     meet(c.group, t);
+    phx_let_next(); /* a launch that waits must not take the room of a peer's that this one has waited for */
     for (int r = 1; r < c.group.n_ranks && c.group.rank == 0 && !t->is_lost; r++) {
         s = share_of(c, t->block, r);
         for (int64_t i = s.at + threadIdx.x; i < s.end; i += THREADS) {

@@ -6,6 +6,7 @@ enum { ROUTE_THREADS = 128, ROUTE_WARPS = ROUTE_THREADS / PHX_WARP, BIAS_THREADS
 
 static __global__ void __launch_bounds__(ROUTE_THREADS) route_kernel(struct cuda_route_call c)
 {
+    phx_begin();
     int row = (int)blockIdx.x * ROUTE_WARPS + (int)threadIdx.x / PHX_WARP;
 
     if (row < c.n_rows) /* the whole warp */
@@ -14,6 +15,7 @@ static __global__ void __launch_bounds__(ROUTE_THREADS) route_kernel(struct cuda
 
 static __global__ void __launch_bounds__(BIAS_THREADS) bias_kernel(struct cuda_expert_bias_call c)
 {
+    phx_begin();
     const int32_t *ids = c.ids + (int64_t)blockIdx.x * c.ids_stride;
     const float   *gates = c.gates + (int64_t)blockIdx.x * c.gates_stride;
     int            i = (int)blockIdx.y * BIAS_THREADS + (int)threadIdx.x;

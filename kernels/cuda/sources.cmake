@@ -19,6 +19,7 @@ set(PHX_CUDA_SOURCES
   hopper.c
   kv.c
   kv.cu
+  launch.c
   library.c
   library.cu
   matmul.c
@@ -34,6 +35,8 @@ set(PHX_CUDA_SOURCES
   moe_stream.cu
   moe_tile.cu
   nccl_api.c
+  overlap.c
+  overlap.cu
   peer.c
   peer.cu
   pick_attention.c

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/overlap.h"
 #include "kernels/memory.h"
 
 enum { ARRAY_ALIGN = 16, FAILURES_MAX = 3 };
@@ -104,6 +106,20 @@ bool phx_cuda_step_begin(void *device, const struct phx_step_inputs *in)
     return r != NULL;
 }
 
+/* Recordings that fail: at first launches no longer overlap, then nothing is recorded. */
+static void count_failure(struct cuda_device *d)
+{
+    struct cuda_step *s = d->step;
+
+    if (++s->n_failures < FAILURES_MAX)
+        return;
+    s->n_failures = 0;
+    if (phx_cuda_launches_overlap(d->stream))
+        phx_cuda_overlap_stop(d, "one by one: recordings of others failed");
+    else
+        s->is_off = true;
+}
+
 bool phx_cuda_step_end(void *device)
 {
     struct cuda_device *d = device;
@@ -114,7 +130,7 @@ bool phx_cuda_step_end(void *device)
         return false;
     }
     s->is_recording = false;
-    s->is_off = ++s->n_failures == FAILURES_MAX;
+    count_failure(d);
     s->is_open = !d->is_lost;
     if (d->is_lost)
         return false;

@@ -123,6 +123,7 @@ static __device__ void write_results(const struct cuda_top_call &c, int32_t row,
 
 static __global__ void __launch_bounds__(THREADS) top_kernel(const struct cuda_top_call c)
 {
+    phx_begin();
     __shared__ uint64_t key[CUDA_TOP_SEGMENT];
     __shared__ float    shared[PHX_WARP];
     int32_t             segment = (int32_t)blockIdx.x, row = (int32_t)blockIdx.y, first = segment * CUDA_TOP_SEGMENT;

@@ -42,6 +42,7 @@ template <bool is_vector> static __device__ __forceinline__ void store4(float *r
 
 template <bool is_vector> static __global__ void __launch_bounds__(THREADS) rmsnorm_kernel(struct cuda_rows_call c)
 {
+    phx_begin();
     __shared__ float shared[PHX_WARP];
     const float     *x = c.x + (int64_t)blockIdx.x * c.x_stride;
     float           *out = c.out + (int64_t)blockIdx.x * c.out_stride;
@@ -89,6 +90,7 @@ static __device__ __forceinline__ float4 load_branch(const struct cuda_add_norm_
 /* A thread reads again what it wrote itself: the elements that rmsnorm_kernel gives it. */
 template <bool is_vector> static __global__ void __launch_bounds__(THREADS) add_norm_kernel(struct cuda_add_norm_call c)
 {
+    phx_begin();
     __shared__ float shared[PHX_WARP];
     float           *x = c.x + (int64_t)blockIdx.x * c.x_stride, *norm = c.norm + (int64_t)blockIdx.x * c.norm_stride;
     const int32_t   *ids = c.ids + (int64_t)blockIdx.x * c.ids_stride;
@@ -136,6 +138,7 @@ static __device__ __forceinline__ float glu(enum phx_glu kind, float gate, float
 
 template <bool is_vector> static __global__ void __launch_bounds__(THREADS) swiglu_kernel(struct cuda_rows_call c)
 {
+    phx_begin();
     const float *x = c.x + (int64_t)blockIdx.x * c.x_stride;
     float       *out = c.out + (int64_t)blockIdx.x * c.out_stride;
     int          i = ((int)blockIdx.y * THREADS + (int)threadIdx.x) * PER_THREAD;
@@ -148,6 +151,7 @@ template <bool is_vector> static __global__ void __launch_bounds__(THREADS) swig
 
 template <bool is_vector> static __global__ void __launch_bounds__(THREADS) add_kernel(struct cuda_rows_call c)
 {
+    phx_begin();
     const float *x = c.x + (int64_t)blockIdx.x * c.x_stride, *y = c.y + (int64_t)blockIdx.x * c.y_stride;
     float       *out = c.out + (int64_t)blockIdx.x * c.out_stride;
     int          i = ((int)blockIdx.y * THREADS + (int)threadIdx.x) * PER_THREAD;
@@ -158,6 +162,7 @@ template <bool is_vector> static __global__ void __launch_bounds__(THREADS) add_
 
 template <bool is_vector> static __global__ void __launch_bounds__(THREADS) gather_kernel(struct cuda_rows_call c)
 {
+    phx_begin();
     const float *x = c.x + (int64_t)c.row_of[blockIdx.x] * c.x_stride;
     float       *out = c.out + (int64_t)blockIdx.x * c.out_stride;
     int          i = ((int)blockIdx.y * THREADS + (int)threadIdx.x) * PER_THREAD;
@@ -167,6 +172,7 @@ template <bool is_vector> static __global__ void __launch_bounds__(THREADS) gath
 
 static __global__ void __launch_bounds__(THREADS) rope_kernel(struct cuda_rope_call c)
 {
+    phx_begin();
     int row = (int)blockIdx.x, i = (int)blockIdx.y * THREADS + (int)threadIdx.x, head = i / c.half, j = i % c.half;
 
     if (head >= c.n_heads || c.spans.seq_of_row[row] < 0)

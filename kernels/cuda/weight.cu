@@ -80,6 +80,7 @@ static __device__ __forceinline__ int32_t find_source_row(const struct cuda_pack
 /* BYTES of an element: 2 or 4. */
 template <int BYTES> static __global__ void __launch_bounds__(THREADS) pack_elements(struct cuda_pack p)
 {
+    phx_begin();
     struct work          w = find_work(p);
     union {
         uint4    piece[BYTES];
@@ -116,6 +117,7 @@ template <int BYTES> static __global__ void __launch_bounds__(THREADS) pack_elem
 /* Byte b of a source block has element 2 b in its lower half. */
 static __global__ void __launch_bounds__(THREADS) pack_mxfp4(struct cuda_pack p)
 {
+    phx_begin();
     struct work w = find_work(p);
 
     if (!w.is_there)
@@ -147,6 +149,7 @@ static __global__ void __launch_bounds__(THREADS) pack_mxfp4(struct cuda_pack p)
 
 static __global__ void __launch_bounds__(THREADS) pack_i8(struct cuda_pack p)
 {
+    phx_begin();
     int64_t item = (int64_t)blockIdx.x * WARPS + (int64_t)threadIdx.x / PHX_WARP;
     int32_t row = (int32_t)(item / p.cut.n_groups), index = (int32_t)(item % p.cut.n_groups);
     int     lane = (int)threadIdx.x % PHX_WARP;

@@ -43,6 +43,8 @@ int phx_step_check_device(const struct phx_step_options *o, struct phx_err *err)
         return phx_fail(err, PHX_E_INVALID, only_cuda, "class fast", o->backend);
     if (o->is_eager)
         return phx_fail(err, PHX_E_INVALID, only_cuda, "no-graphs", o->backend);
+    if (o->is_serial)
+        return phx_fail(err, PHX_E_INVALID, only_cuda, "no-overlap", o->backend);
     if (is_set(o->devices))
         return phx_fail(err, PHX_E_INVALID, only_cuda, "devices", o->backend);
     if (is_set(o->transport) && strcmp(o->transport, "auto") != 0)

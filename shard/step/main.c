@@ -17,7 +17,8 @@ enum {
     OPT_KV_MEMORY, OPT_BLOCK_TOKENS, OPT_MAX_SEQS, OPT_MAX_ROWS, OPT_MAX_CONTEXT, OPT_JOIN, OPT_TOKEN,
     OPT_CA, OPT_CERT, OPT_KEY, OPT_REPLICA, OPT_NO_PREFIX, OPT_SPECULATE, OPT_LOG_LEVEL, OPT_SHARE, OPT_SCRIPT,
     OPT_CLASS, OPT_DEVICES, OPT_TRANSPORT, OPT_INTERFACE, OPT_IB, OPT_PROBE,
-    OPT_NO_GRAPHS
+    OPT_NO_GRAPHS,
+    OPT_NO_OVERLAP
 };
 
 static const struct argp_option options[] = {
@@ -28,6 +29,7 @@ static const struct argp_option options[] = {
     {"backend", OPT_BACKEND, "NAME", 0, "cpu or cuda (default cpu)", 0},
     {"class", OPT_CLASS, "C", 0, "bitwise, or fast: cuda only, answers may depend on the load (default bitwise)", 0},
     {"no-graphs", OPT_NO_GRAPHS, NULL, 0, "cuda only: do not record steps as graphs", 0},
+    {"no-overlap", OPT_NO_OVERLAP, NULL, 0, "cuda only: begin no launch before the one before has ended", 0},
     {"devices", OPT_DEVICES, "LIST", 0, "GPUs of this machine's ranks in turn, such as 0,1 (default: all visible)", 0},
     {"transport", OPT_TRANSPORT, "T", 0, "of activations between GPUs: auto, nccl, peer or host (default auto)", 0},
     {"interface", OPT_INTERFACE, "NAME", 0, "network interface of transport nccl", 0},
@@ -149,6 +151,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case OPT_SCRIPT: o->script_file = arg; return 0;
     case OPT_SHARE: parse_share(state, arg, o); return 0;
     case OPT_NO_GRAPHS: o->is_eager = true; return 0;
+    case OPT_NO_OVERLAP: o->is_serial = true; return 0;
     case OPT_NO_PREFIX: o->has_prefix_cache = false; return 0;
     case OPT_SPECULATE:
         if (strcmp(arg, "off") != 0 && strcmp(arg, "lookup") != 0)

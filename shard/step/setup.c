@@ -245,7 +245,8 @@ int phx_step_open_backend(const struct phx_step_options *o, int32_t place, int32
                           bool is_pinned, struct phx_backend **out, struct phx_err *err)
 {
     struct phx_backend_options options = {.isa = o->isa, .compute = o->compute, .is_fast = o->is_fast,
-                                          .is_eager = o->is_eager, .n_threads = n_threads, .is_pinned = is_pinned};
+                                          .is_eager = o->is_eager, .is_serial = o->is_serial, .n_threads = n_threads,
+                                          .is_pinned = is_pinned};
     char                       why[240] = "";
     int                        rc = phx_step_check_device(o, err);
 
@@ -271,8 +272,9 @@ static int open_backend(struct phx_step *s, struct phx_err *err)
     phx_backend_facts(s->backend, &s->device);
     s->n_on_device = phx_step_sharers(o->devices, o->n_shares * s->n_host_ranks, &s->device);
     if (!phx_backend_is_host(s->backend))
-        phx_log(PHX_LOG_INFO, "step.device", "index=%d name=%s arch=%d driver=%s runtime=%s ranks=%d", s->device.index,
-                s->device.name, s->device.arch, s->device.driver, s->device.runtime, s->n_on_device);
+        phx_log(PHX_LOG_INFO, "step.device", "index=%d name=%s arch=%d driver=%s runtime=%s ranks=%d launches=%s", s->device.index,
+                s->device.name, s->device.arch, s->device.driver, s->device.runtime, s->n_on_device,
+                s->device.launches);
     phx_log(PHX_LOG_INFO, "step.cores", "threads=%d first=%d cores=%d nodes=%d pinned=%d",
             s->placement.n_threads, s->placement.core[0], s->placement.n_cores, s->placement.n_nodes,
             s->placement.is_pinned);

@@ -30,6 +30,7 @@ struct phx_step_options {
     enum phx_compute compute;
     bool             is_fast;    /* class fast: cuda only */
     bool             is_eager;   /* no graphs: cuda only */
+    bool             is_serial;  /* no launches that overlap: cuda only */
     const char      *devices;    /* indices of the GPUs to use, "0,1"; NULL or "" = all visible, in turn */
     const char      *transport;  /* of activations between GPUs: "auto", "nccl", "peer" or "host"; NULL = auto */
     const char      *interface, *ib_devices; /* see shard/comm/nccl.h; NULL or "" = the library's choice */

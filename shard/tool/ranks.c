@@ -43,7 +43,7 @@ static int open_backend(const struct phx_ranks_options *o, int32_t rank, struct 
     struct phx_placement       placement;
     cpu_set_t                  mask;
     struct phx_backend_options options = {.isa = o->isa, .compute = o->compute, .is_fast = o->is_fast, .is_eager = o->is_eager,
-                                          .device = rank, .is_wrapped = true};
+                                          .is_serial = o->is_serial, .device = rank, .is_wrapped = true};
     phx_topology_here(&topology);
     phx_placement_plan(&topology, rank, o->tp * o->pp, o->n_threads, &placement);
     phx_placement_mask(&placement, &mask);
@@ -210,9 +210,9 @@ static int check_options(const struct phx_ranks_options *o, struct phx_err *err)
     bool                           is_cuda = strcmp(o->backend, "cuda") == 0;
     if (is_cuda && ((o->isa != NULL && strcmp(o->isa, "auto") != 0)))
         return phx_fail(err, PHX_E_INVALID, "--isa needs --backend cpu");
-    if (!is_cuda && (o->is_fast || o->is_eager || o->transport != PHX_TRANSPORT_AUTO))
+    if (!is_cuda && (o->is_fast || o->is_eager || o->is_serial || o->transport != PHX_TRANSPORT_AUTO))
         return phx_fail(err, PHX_E_INVALID, "--%s needs --backend cuda",
-                        o->is_fast ? "class fast" : o->is_eager ? "no-graphs" : "transport");
+                        o->is_fast ? "class fast" : o->is_eager ? "no-graphs" : o->is_serial ? "no-overlap" : "transport");
     /* Ranks of one process and device: to load a kernel when it is first used may wait for those that wait for it. */
     if (is_cuda && o->comm == PHX_RANKS_LOCAL && o->transport == PHX_TRANSPORT_PEER &&
         setenv("CUDA_MODULE_LOADING", "EAGER", 0) != 0)

@@ -29,6 +29,7 @@ struct phx_ranks_options {
     enum phx_compute    compute;
     bool                is_fast;   /* class fast: cuda only */
     bool                is_eager;  /* no graphs: cuda only */
+    bool                is_serial; /* no launches that overlap: cuda only */
     enum phx_transport  transport; /* of activations between GPUs */
     bool                is_int8;   /* dense weights are quantised */
     int32_t             n_threads; /* per rank; 0 = the allowed cores shared out */

@@ -7,7 +7,7 @@
 #include "shard/tool/tool.h"
 
 enum { OPT_TP = 0x100, OPT_PP, OPT_COMM, OPT_BACKEND, OPT_ISA, OPT_COMPUTE, OPT_DTYPE, OPT_KV, OPT_IN_MPI, OPT_CLASS,
-       OPT_TRANSPORT, OPT_NO_GRAPHS };
+       OPT_TRANSPORT, OPT_NO_GRAPHS, OPT_NO_OVERLAP };
 
 static const struct argp_option options[] = {
     {"tp", OPT_TP, "N", 0, "ranks that share every layer (1)", 0},
@@ -16,6 +16,7 @@ static const struct argp_option options[] = {
     {"backend", OPT_BACKEND, "NAME", 0, "cpu or cuda (cpu)", 0},
     {"class", OPT_CLASS, "bitwise|fast", 0, "fast: cuda only, results may depend on the batch (bitwise)", 0},
     {"no-graphs", OPT_NO_GRAPHS, NULL, 0, "cuda only: do not record steps as graphs", 0},
+    {"no-overlap", OPT_NO_OVERLAP, NULL, 0, "cuda only: begin no launch before the one before has ended", 0},
     {"transport", OPT_TRANSPORT, "auto|nccl|peer|host", 0, "of activations between GPUs (auto)", 0},
     {"isa", OPT_ISA, "NAME", 0, "ref, avx2, avx512, amx or auto", 0},
     {"compute", OPT_COMPUTE, "f32|bf16", 0, "activations in products with bf16 and MXFP4 weights", 0},
@@ -85,6 +86,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case OPT_NO_GRAPHS:
         o->is_eager = true;
+        break;
+    case OPT_NO_OVERLAP:
+        o->is_serial = true;
         break;
     case OPT_TRANSPORT:
         if (phx_transport_parse(arg, &o->transport) != 0)

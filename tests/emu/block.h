@@ -10,6 +10,7 @@ enum { PHX_EMU_WARPGROUP = 128 };
 [[noreturn]] void phx_emu_die(const char *what);
 int               phx_emu_thread_now();  // index in the block
 bool              phx_emu_is_eager();    // what may be late is done at once
+void              phx_emu_check_waited(const char *what); // for the launch before; dies with these words
 
 // Called by all threads of a warpgroup with the same op; the last one to come does it for all: args[thread].
 typedef void phx_emu_group_op(void *const args[PHX_EMU_WARPGROUP]);

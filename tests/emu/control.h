@@ -52,6 +52,10 @@ struct phx_emu {
      * own, as if it were another's; maps that are open */
     int     lacks_peers, fail_map, maps_own;
     int64_t n_maps;
+    /* launches that overlap: what kernels were built for, 0 for arch (fact, set anew by reset()); 1: the driver refuses them,
+     * 2: only while a stream is captured; counted */
+    int     built_for, refuses_overlap;
+    int64_t n_overlapped;
 };
 
 extern struct phx_emu phx_emu; /* inside the module */

@@ -44,6 +44,7 @@ typedef enum cudaError {
     cudaErrorInvalidPc = 718,
     cudaErrorLaunchFailure = 719,
     cudaErrorContained = 721,
+    cudaErrorNotSupported = 801,
     cudaErrorSystemDriverMismatch = 803,
     cudaErrorStreamCaptureUnsupported = 900,
     cudaErrorStreamCaptureInvalidated = 901,
@@ -78,6 +79,10 @@ struct cudaDeviceProp {
     } uuid;
 };
 
+struct cudaFuncAttributes {
+    int ptxVersion;
+};
+
 typedef struct cudaIpcMemHandle_st {
     char reserved[64];
 } cudaIpcMemHandle_t;
@@ -103,6 +108,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *about, int device);
 cudaError_t cudaDeviceGetPCIBusId(char *id, int size, int device);
 cudaError_t cudaDeviceSynchronize(void);
+cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *about, const void *kernel);
 
 cudaError_t cudaMalloc(void **ptr, size_t size_bytes);
 cudaError_t cudaFree(void *ptr);

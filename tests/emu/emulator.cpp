@@ -17,7 +17,7 @@ dim3 phx_emu_thread_idx, phx_emu_block_idx, phx_emu_block_dim, phx_emu_grid_dim;
 
 namespace {
 
-enum { WARP = 32, THREADS_MAX = 1024 };
+enum { WARP = 32, THREADS_MAX = 1024, TRIED = 3 /* blocks at either end of a grid */ };
 
 enum state { RUNS, SPINS, WAITS_FOR_WARP, WAITS_FOR_GROUP, SLEEPS, WAITS_FOR_BLOCK, IS_DONE };
 
@@ -34,6 +34,7 @@ struct thread {
     const void       *object; // that it sleeps for
     std::vector<copy> copies; // not done yet
     int               n_groups;
+    bool              has_waited; // for the launch before
 };
 
 struct warp {
@@ -59,6 +60,7 @@ struct phx_emu_grid {
     phx_emu_launch_shape       shape;
     std::function<void()>      kernel;
     bool                       is_backwards, is_inside; // inside a block
+    bool                       is_trial;                // ends where it would wait for the launch before
     uint64_t                   n_done;                  // blocks
     dim3                       block;                   // which is inside
     int                        n_threads, current;
@@ -72,10 +74,20 @@ std::vector<std::unique_ptr<phx_emu_grid>> idle; // their stacks are used again
 
 } // namespace
 
+// "kernel<1, 2>, grid, ..." is what the launch says; the kernel's part.
+static int name_size(const char *text)
+{
+    int n = 0, depth = 0;
+
+    for (; text[n] != '\0' && (text[n] != ',' || depth > 0); n++)
+        depth += (text[n] == '(') - (text[n] == ')');
+    return n;
+}
+
 void phx_emu_die(const char *what)
 {
-    fprintf(stderr, "emulator: block (%u, %u, %u), thread %d: %s\n", phx_emu_block_idx.x, phx_emu_block_idx.y,
-            phx_emu_block_idx.z, now->current, what);
+    fprintf(stderr, "emulator: %.*s: block (%u, %u, %u), thread %d: %s\n", name_size(now->shape.name), now->shape.name,
+            phx_emu_block_idx.x, phx_emu_block_idx.y, phx_emu_block_idx.z, now->current, what);
     abort();
 }
 
@@ -120,13 +132,20 @@ void stop()
     switch_to(next != now->current ? next : -1);
 }
 
+void end_thread()
+{
+    now->threads[now->current].copies.clear();
+    now->threads[now->current].state = IS_DONE;
+    stop();
+}
+
 void run_thread()
 {
     phx_emu_fiber_arrived();
     now->kernel();
-    now->threads[now->current].copies.clear();
-    now->threads[now->current].state = IS_DONE;
-    stop();
+    if (now->shape.overlaps && !now->threads[now->current].has_waited)
+        die("ends and has not waited for the launch before (phx_wait_previous)");
+    end_thread();
 }
 
 void start_threads()
@@ -140,6 +159,7 @@ void start_threads()
         t.state = RUNS;
         t.copies.clear();
         t.n_groups = 0;
+        t.has_waited = false;
         phx_emu_fiber_prepare(&t.fiber, run_thread);
     }
     for (warp &w : now->warps)
@@ -241,19 +261,24 @@ phx_emu_grid *phx_emu_grid_start(const phx_emu_launch_shape &shape, const std::f
     g->shape = shape;
     g->kernel = body;
     g->is_backwards = is_backwards;
-    g->is_inside = false;
+    g->is_inside = g->is_trial = false;
     g->n_done = 0;
     g->n_threads = (int)(shape.block.x * shape.block.y * shape.block.z);
     return g;
 }
 
-bool phx_emu_grid_go_on(phx_emu_grid *g)
+static uint64_t enter_grid(phx_emu_grid *g)
 {
-    uint64_t n_blocks = (uint64_t)g->shape.grid.x * g->shape.grid.y * g->shape.grid.z;
-
     now = g;
     phx_emu_grid_dim = g->shape.grid;
     phx_emu_block_dim = g->shape.block;
+    return (uint64_t)g->shape.grid.x * g->shape.grid.y * g->shape.grid.z;
+}
+
+bool phx_emu_grid_go_on(phx_emu_grid *g)
+{
+    uint64_t n_blocks = enter_grid(g);
+
     for (; g->n_done < n_blocks; g->n_done++, g->is_inside = false) {
         if (g->is_inside)
             phx_emu_block_idx = g->block;
@@ -268,6 +293,21 @@ bool phx_emu_grid_go_on(phx_emu_grid *g)
     return true;
 }
 
+void phx_emu_grid_try(const phx_emu_launch_shape &shape, const std::function<void()> &body, bool is_backwards)
+{
+    phx_emu_grid *g = phx_emu_grid_start(shape, body, is_backwards);
+    uint64_t      n_blocks = enter_grid(g);
+
+    g->is_trial = true;
+    for (g->n_done = 0; g->n_done < n_blocks; g->n_done++) {
+        if (g->n_done == TRIED && n_blocks > 2 * TRIED)
+            g->n_done = n_blocks - TRIED;
+        start_block();
+        (void)run_block();
+    }
+    phx_emu_grid_drop(g);
+}
+
 void phx_emu_grid_drop(phx_emu_grid *g)
 {
     g->kernel = nullptr;
@@ -278,6 +318,38 @@ void phx_spin()
 {
     now->threads[now->current].state = SPINS;
     stop();
+}
+
+void phx_wait_previous()
+{
+    thread &t = now->threads[now->current];
+
+    if (!now->shape.overlaps)
+        return;
+    if (t.has_waited)
+        die("waits for the launch before a second time");
+    t.has_waited = true;
+    if (now->is_trial)
+        end_thread();
+}
+
+void phx_emu_check_waited(const char *what)
+{
+    if (now->shape.overlaps && !now->threads[now->current].has_waited)
+        die(what);
+}
+
+void phx_let_next()
+{
+    phx_emu_check_waited("lets the next launch begin before it has waited for the one before");
+}
+
+void phx_prefetch(const void *p, uint32_t bytes)
+{
+    if (reinterpret_cast<uintptr_t>(p) % 16 != 0 || bytes % 16 != 0 || bytes >= 1u << 20)
+        die("a prefetch is not of multiples of 16 bytes, or too large");
+    if (!phx_emu_is_on_device(p, bytes))
+        die("prefetches what is no memory of the device");
 }
 
 void *phx_emu_shared()
@@ -494,6 +566,7 @@ void phx_cp_async16_if(void *shared, const void *global, bool is_wanted)
 {
     thread &t = now->threads[now->current];
 
+    phx_emu_check_waited("copies (cp.async) before it has waited for the launch before");
     if (reinterpret_cast<uintptr_t>(shared) % 16 != 0 || reinterpret_cast<uintptr_t>(global) % 16 != 0)
         die("cp.async is not aligned to 16 bytes");
     if (now->is_backwards)

@@ -69,14 +69,19 @@ static inline void __threadfence_system() {}
 
 // ---- launching
 
+extern "C" bool phx_cuda_launches_overlap(cudaStream_t stream); // kernels/cuda/launch.h
+
 struct phx_emu_launch_shape {
-    dim3   grid, block;
-    size_t shared_bytes;
+    dim3        grid, block;
+    size_t      shared_bytes;
+    const char *name = "";        // as it was launched
+    const void *kernel = nullptr;
+    bool        overlaps = false; // may begin before the launch before it has ended
 };
 cudaError_t phx_emu_launch(const phx_emu_launch_shape &shape, cudaStream_t stream, std::function<void()> kernel);
 
 template <typename... Params, typename... Args>
-static inline cudaError_t phx_launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes,
+static inline cudaError_t phx_launch(const char *name, void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes,
                                      cudaStream_t stream, Args... args)
 {
     std::tuple<std::decay_t<Params>...> copy(static_cast<Params>(args)...);
@@ -84,7 +89,8 @@ static inline cudaError_t phx_launch(void (*kernel)(Params...), dim3 grid, dim3 
     static_assert((sizeof(Params) + ... + 0) <= 4096, "a kernel's arguments have 4 KB");
     if (grid.x == 0 || grid.y == 0 || grid.z == 0)
         return cudaSuccess;
-    return phx_emu_launch({grid, block, shared_bytes}, stream, [kernel, copy] { std::apply(kernel, copy); });
+    return phx_emu_launch({grid, block, shared_bytes, name, reinterpret_cast<const void *>(kernel), phx_cuda_launches_overlap(stream)},
+                          stream, [kernel, copy] { std::apply(kernel, copy); });
 }
 
 // ---- of a warp
@@ -124,6 +130,11 @@ void     phx_ldmatrix_x4(uint32_t r[4], const void *shared_row);
 void     phx_ldmatrix_x4_trans(uint32_t r[4], const void *shared_row);
 
 // ---- of a thread
+
+// Of a launch that overlaps every thread must wait, once; what comes before is tried with device memory out of reach.
+void phx_wait_previous();
+void phx_let_next();
+void phx_prefetch(const void *p, uint32_t bytes);
 
 // A wait for what another launch writes: the block stops here while others run.  Such a kernel has no static shared
 // memory, which the others would write to.
@@ -169,6 +180,7 @@ static inline int __ffs(int v) { return __builtin_ffs(v); }
 static inline int __clz(int v) { return v == 0 ? 32 : __builtin_clz((unsigned)v); }
 template <typename T> static inline T __ldg(const T *p) { return *p; }
 template <typename T> static inline T __ldcs(const T *p) { return *p; }
+template <typename T> static inline T __ldca(const T *p) { return *p; }
 template <typename T> static inline T min(T a, T b) { return b < a ? b : a; }
 template <typename T> static inline T max(T a, T b) { return a < b ? b : a; }
 

@@ -294,21 +294,38 @@ __global__ void short_warp_kernel()
     (void)phx_shfl(1, 0);
 }
 
-void expect_death(void (*kernel)(), unsigned threads)
+// The program ends, and says these words.
+template <typename Launch> void expect_death_at(const Launch &launch, const char *words)
 {
-    pid_t pid = fork();
-    int   status = 0;
+    char    said[1000];
+    int     ends[2], status = 0;
+    ssize_t n, size = 0;
+    pid_t   pid;
 
+    assert_int_equal(pipe(ends), 0);
+    pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
         (void)signal(SIGABRT, SIG_DFL);
-        (void)!freopen("/dev/null", "w", stderr);
-        (void)PHX_LAUNCH(kernel, 1, threads, 0, stream);
+        (void)dup2(ends[1], STDERR_FILENO);
+        launch();
         (void)cudaStreamSynchronize(stream);
         _exit(0);
     }
+    (void)close(ends[1]);
+    while ((n = read(ends[0], said + size, sizeof(said) - 1 - (size_t)size)) > 0)
+        size += n;
+    (void)close(ends[0]);
+    said[size] = '\0';
     assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+    assert_true(WIFSIGNALED(status) || WEXITSTATUS(status) != 0); // the address sanitizer exits
+    if (strstr(said, words) == nullptr)
+        fail_msg("expected %s, got %s", words, said);
+}
+
+void expect_death(void (*kernel)(), unsigned threads)
+{
+    expect_death_at([kernel, threads] { (void)PHX_LAUNCH(kernel, 1, threads, 0, stream); }, "emulator: kernel");
 }
 
 void threads_that_part_are_found(void **state)
@@ -318,6 +335,136 @@ void threads_that_part_are_found(void **state)
     expect_death(half_shuffle_kernel, WARP);
     expect_death(two_things_kernel, WARP);
     expect_death(short_warp_kernel, 16);
+}
+
+// ---- launches that overlap
+
+const char *const EARLY =
+#if defined(__SANITIZE_ADDRESS__)
+    "use-after-poison";
+#else
+    "before it has waited for the launch before";
+#endif
+
+// Each block writes what the block behind it had, and one more.
+__global__ void step_kernel(const int *from, int *to)
+{
+    __shared__ int kept;
+
+    phx_prefetch(from, 16);
+    if (threadIdx.x == 0)
+        kept = 1;
+    __syncthreads();
+    phx_wait_previous();
+    phx_let_next();
+    if (threadIdx.x < 4)
+        to[blockIdx.x * 4 + threadIdx.x] = from[(blockIdx.x + 1) % gridDim.x * 4 + threadIdx.x] + kept;
+}
+
+__global__ void hasty_reader(const int *from, int *to)
+{
+    int v = from[threadIdx.x];
+
+    phx_wait_previous();
+    to[threadIdx.x] = v;
+}
+
+__global__ void hasty_writer(const int *from, int *to)
+{
+    if (blockIdx.x == gridDim.x - 1)
+        to[threadIdx.x] = 1;
+    phx_wait_previous();
+    to[threadIdx.x] = from[threadIdx.x];
+}
+
+__global__ void hasty_copier(const int *from, int *to)
+{
+    PHX_SHARED(int, shared);
+
+    phx_cp_async16(shared, from);
+    phx_wait_previous();
+    phx_cp_async_wait<0>();
+    to[threadIdx.x] = shared[0];
+}
+
+__global__ void early_leaver(const int *, int *)
+{
+    if (threadIdx.x != 5)
+        phx_wait_previous();
+}
+
+__global__ void double_waiter(const int *, int *)
+{
+    phx_wait_previous();
+    phx_wait_previous();
+}
+
+__global__ void early_host(const int *, int *)
+{
+    phx_let_next();
+    phx_wait_previous();
+}
+
+__global__ void wild_prefetcher(const int *from, int *)
+{
+    phx_prefetch(from, 1 << 16);
+    phx_wait_previous();
+}
+
+void launches_overlap_where_kernels_wait(void **state)
+{
+    void *memory[2];
+    int   host[64];
+
+    (void)state;
+    assert_true(phx_cuda_launches_start_overlap(stream));
+    for (void *&m : memory)
+        assert_int_equal(cudaMalloc(&m, sizeof(host)), cudaSuccess);
+    assert_int_equal(cudaMemsetAsync(memory[0], 0, sizeof(host), stream), cudaSuccess);
+    for (int i = 0; i < 40; i++)
+        assert_int_equal(PHX_LAUNCH(step_kernel, 16, WARP, 0, stream, (const int *)memory[i % 2], (int *)memory[1 - i % 2]), cudaSuccess);
+    assert_int_equal(cudaMemcpyAsync(host, memory[0], sizeof(host), cudaMemcpyDeviceToHost, stream), cudaSuccess);
+    assert_int_equal(cudaStreamSynchronize(stream), cudaSuccess);
+    for (int v : host)
+        assert_int_equal(v, 40);
+    const struct {
+        void (*kernel)(const int *, int *);
+        const char *words;
+    } wrong[] = {{hasty_reader, EARLY},
+                 {hasty_writer, EARLY},
+                 {hasty_copier, "before it has waited"},
+                 {early_leaver, "thread 5: ends and has not waited"},
+                 {double_waiter, "a second time"},
+                 {early_host, "lets the next launch begin before"},
+                 {wild_prefetcher, "no memory of the device"}};
+
+    for (const auto &w : wrong)
+        expect_death_at([&] { (void)PHX_LAUNCH(w.kernel, 9, WARP, 64, stream, (const int *)memory[0], (int *)memory[1]); }, w.words);
+    expect_death_at([&] { (void)PHX_LAUNCH(early_leaver, 1, WARP, 0, stream, nullptr, nullptr); }, "early_leaver"); // is named
+    phx_cuda_launches_stop_overlap(stream);
+    assert_int_equal(PHX_LAUNCH(hasty_reader, 1, WARP, 0, stream, (const int *)memory[0], (int *)memory[1]), cudaSuccess); // may
+    for (void *m : memory)
+        assert_int_equal(cudaFree(m), cudaSuccess);
+}
+
+void streams_overlap_each_for_itself(void **state)
+{
+    char streams[70];
+
+    (void)state;
+    assert_false(phx_cuda_launches_overlap(nullptr));
+    for (char &s : streams)
+        assert_int_equal(phx_cuda_launches_start_overlap((cudaStream_t)(void *)&s), &s < streams + 64);
+    phx_cuda_launches_stop_overlap((cudaStream_t)(void *)&streams[7]);
+    phx_cuda_launches_stop_overlap((cudaStream_t)(void *)&streams[69]);
+    for (char &s : streams)
+        assert_int_equal(phx_cuda_launches_overlap((cudaStream_t)(void *)&s), &s < streams + 64 && &s != streams + 7);
+    assert_false(phx_cuda_launches_overlap(nullptr));
+    assert_true(phx_cuda_launches_start_overlap((cudaStream_t)(void *)&streams[69]));
+    for (char &s : streams)
+        phx_cuda_launches_stop_overlap((cudaStream_t)(void *)&s);
+    for (char &s : streams)
+        assert_false(phx_cuda_launches_overlap((cudaStream_t)(void *)&s));
 }
 
 } // namespace
@@ -333,6 +480,8 @@ int main()
         cmocka_unit_test(blocks_run_in_both_orders_and_late),
         cmocka_unit_test(impossible_launches_are_refused),
         cmocka_unit_test(threads_that_part_are_found),
+        cmocka_unit_test(launches_overlap_where_kernels_wait),
+        cmocka_unit_test(streams_overlap_each_for_itself),
     };
 
     return cmocka_run_group_tests(tests, open_stream, close_stream);

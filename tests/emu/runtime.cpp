@@ -2,18 +2,22 @@
 // The emulated CUDA runtime: device memory is host memory, streams are queues that run when somebody waits.
 #include <cuda_runtime_api.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <vector>
 
+#include "tests/emu/block.h"
 #include "tests/emu/control.h"
 #include "tests/emu/grid.h"
 
@@ -49,7 +53,7 @@ struct phx_emu_event {
 
 namespace {
 
-enum { QUEUE_MAX = 64, ALIGN_BYTES = 256, POISON_MAX = 4 << 20, HIDDEN_MAX = 1 << 16 };
+enum { QUEUE_MAX = 64, ALIGN_BYTES = 256, POISON_MAX = 4 << 20, HIDDEN_MAX = 1 << 16, HOST_PAGE_BYTES = 4096 };
 
 std::recursive_mutex        lock;
 std::map<uintptr_t, size_t> device_memory, pinned_memory;
@@ -67,7 +71,7 @@ void drain();
 extern "C" __attribute__((visibility("default"))) struct phx_emu phx_emu;
 struct phx_emu phx_emu = {13000, 1, 90, 132, (size_t)4 << 30, 227 << 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, reset, 0, 0, 0,
                           256, 5000, 65536, 1 << 20, 1, drain, 0, 0, 0, 0, 2, (size_t)256 << 10, 0, 0,
-                          0, 0, 0, 0};
+                          0, 0, 0, 0, 0, 0, 0};
 
 namespace {
 
@@ -108,6 +112,8 @@ void reset()
     phx_emu.copy_bytes = (size_t)256 << 10;
     phx_emu.is_sink = 0;
     phx_emu.truncates = 0;
+    phx_emu.built_for = phx_emu.refuses_overlap = 0;
+    phx_emu.n_overlapped = 0;
     phx_emu.lacks_peers = phx_emu.fail_map = phx_emu.maps_own = 0;
     dead = last_error = cudaSuccess;
 }
@@ -147,6 +153,116 @@ void show_device(bool is_shown)
 #else
     (void)is_shown;
 #endif
+}
+
+// ---- out of reach: what a launch does before it waits for the one before is tried without device memory
+
+std::atomic<bool> is_out_of_reach;
+pthread_t         trier; // who tries
+#if !defined(__SANITIZE_ADDRESS__)
+struct sigaction  before_trials;
+#endif
+
+size_t whole_pages(size_t size_bytes)
+{
+    return (size_bytes + ALIGN_BYTES + HOST_PAGE_BYTES - 1) / HOST_PAGE_BYTES * HOST_PAGE_BYTES;
+}
+
+// Device memory begins at a multiple of ALIGN_BYTES and no more, in pages of its own.
+void *take_pages(size_t size_bytes)
+{
+#if defined(__SANITIZE_ADDRESS__)
+    void *p = nullptr;
+
+    return posix_memalign(&p, ALIGN_BYTES, size_bytes) == 0 ? p : nullptr;
+#else
+    void *p = mmap(nullptr, whole_pages(size_bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    return p != MAP_FAILED ? static_cast<char *>(p) + ALIGN_BYTES : nullptr;
+#endif
+}
+
+void give_pages(void *p, size_t size_bytes)
+{
+#if defined(__SANITIZE_ADDRESS__)
+    (void)size_bytes;
+    free(p);
+#else
+    (void)munmap(static_cast<char *>(p) - ALIGN_BYTES, whole_pages(size_bytes));
+#endif
+}
+
+#if !defined(__SANITIZE_ADDRESS__)
+
+// A fault of another thread's passes with the trial; what faults again at the same place is not of a trial.
+void on_fault(int signal_number, siginfo_t *about, void *context)
+{
+    static thread_local uintptr_t before;
+    uintptr_t                     at = reinterpret_cast<uintptr_t>(about->si_addr);
+    bool                          is_own = is_out_of_reach && pthread_equal(trier, pthread_self());
+
+    (void)signal_number;
+    (void)context;
+    if (is_own) {
+        auto after = device_memory.upper_bound(at);
+
+        if (after != device_memory.begin() && at < (--after)->first + after->second)
+            phx_emu_die("reads or writes device memory before it has waited for the launch before (phx_wait_previous)");
+    }
+    if (is_own || (!is_out_of_reach && at == before))
+        (void)sigaction(SIGSEGV, &before_trials, nullptr);
+    before = is_out_of_reach ? 0 : at;
+    while (is_out_of_reach && !is_own)
+        (void)usleep(20);
+}
+
+void watch_faults()
+{
+    static bool      is_watched;
+    struct sigaction how = {};
+
+    how.sa_sigaction = on_fault;
+    how.sa_flags = SA_SIGINFO | SA_NODEFER;
+    if (!is_watched)
+        is_watched = sigaction(SIGSEGV, &how, &before_trials) == 0;
+}
+
+#endif
+
+void set_reach(bool is_reached)
+{
+    if (!is_reached)
+        is_out_of_reach = true;
+#if defined(__SANITIZE_ADDRESS__)
+    show_device(is_reached);
+#else
+    for (const auto &m : device_memory)
+        if (mprotect(reinterpret_cast<void *>(m.first - ALIGN_BYTES), whole_pages(m.second),
+                     is_reached ? PROT_READ | PROT_WRITE : PROT_NONE) != 0)
+            abort();
+#endif
+    if (is_reached)
+        is_out_of_reach = false;
+}
+
+// The first launches of a kernel, and then ever fewer.
+bool is_to_try(const void *kernel)
+{
+    static std::map<const void *, uint64_t> launches;
+    uint64_t                                n = ++launches[kernel];
+
+    return (n & (n - 1)) == 0;
+}
+
+void try_early(const phx_emu_launch_shape &shape, const std::function<void()> &kernel, bool backwards)
+{
+#if !defined(__SANITIZE_ADDRESS__)
+    watch_faults();
+#endif
+    trier = pthread_self();
+    set_reach(false);
+    phx_emu_grid_try(shape, kernel, backwards);
+    set_reach(true);
 }
 
 // As far as it goes without waiting for another stream; true when all of it is done.
@@ -247,9 +363,9 @@ bool lies_in(const std::map<uintptr_t, size_t> &memory, const void *p, size_t si
 
 cudaError_t take(std::map<uintptr_t, size_t> &memory, void **ptr, size_t size_bytes)
 {
-    void  *p = nullptr;
+    void *p = size_bytes > 0 ? take_pages(size_bytes) : nullptr;
 
-    if (size_bytes == 0 || posix_memalign(&p, ALIGN_BYTES, size_bytes) != 0)
+    if (p == nullptr)
         return size_bytes == 0 ? cudaErrorInvalidValue : cudaErrorMemoryAllocation;
     if (!phx_emu.is_sink)
         memset(p, 0xff, size_bytes < (size_t)POISON_MAX ? size_bytes : (size_t)POISON_MAX);
@@ -273,7 +389,7 @@ cudaError_t give(std::map<uintptr_t, size_t> &memory, void *ptr, size_t *bytes)
     __asan_unpoison_memory_region(ptr, found->second);
 #endif
     memory.erase(found);
-    free(ptr);
+    give_pages(ptr, *bytes);
     return cudaSuccess;
 }
 
@@ -398,6 +514,12 @@ cudaError_t cudaDeviceGetPCIBusId(char *id, int size, int device)
 {
     (void)snprintf(id, (size_t)size, "0000:%02X:00.0", (unsigned)device);
     return answer(cudaSuccess);
+}
+
+cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *about, const void *kernel)
+{
+    about->ptxVersion = phx_emu.built_for != 0 ? phx_emu.built_for : phx_emu.arch;
+    return answer(kernel != nullptr ? cudaSuccess : cudaErrorInvalidValue);
 }
 
 cudaError_t cudaDeviceSynchronize(void)
@@ -539,6 +661,11 @@ cudaError_t cudaIpcCloseMemHandle(void *ptr)
 
     phx_emu.n_maps--;
     return answer(ptr != nullptr ? cudaSuccess : cudaErrorInvalidValue);
+}
+
+bool phx_emu_is_on_device(const void *p, size_t size_bytes)
+{
+    return lies_in(device_memory, p, size_bytes);
 }
 
 // ---- copies
@@ -771,6 +898,8 @@ struct launch {
 
     bool operator()()
     {
+        if (grid == nullptr && shape.overlaps && is_to_try(shape.kernel))
+            try_early(shape, kernel, is_backwards);
         if (grid == nullptr)
             grid.reset(new phx_emu_grid *(phx_emu_grid_start(shape, kernel, is_backwards)), give_up);
         if (!phx_emu_grid_go_on(*grid))
@@ -799,6 +928,12 @@ cudaError_t phx_emu_launch(const phx_emu_launch_shape &shape, cudaStream_t strea
         return last_error;
     if (strikes(&phx_emu.fail_launch))
         return answer(cudaErrorLaunchOutOfResources);
+    if (shape.overlaps && phx_emu.refuses_overlap == (stream->capture != nullptr ? 2 : 1)) {
+        if (stream->capture != nullptr)
+            stream->capture->is_invalid = true;
+        return answer(cudaErrorNotSupported);
+    }
+    phx_emu.n_overlapped += shape.overlaps;
     if (n_threads == 0 || n_threads > 1024 || shape.block.z > 64 || shape.grid.y > 65535 || shape.grid.z > 65535)
         return answer(cudaErrorInvalidConfiguration);
     if (shape.shared_bytes > phx_emu.shared_max)

@@ -272,6 +272,7 @@ void phx_bulk_copy(void *to, const void *from, uint32_t bytes, uint64_t *at)
 {
     bulk c = {to, from, bytes, at};
 
+    phx_emu_check_waited("copies in bulk before it has waited for the launch before");
     if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from) | bytes) % 16 != 0 || bytes == 0)
         phx_emu_die("a bulk copy is not of multiples of 16 bytes");
     if (phx_emu_is_eager())

@@ -111,7 +111,7 @@ static bool load_refused(const struct golden *g, int *countdown, int n, const ch
 static void whatever_a_device_refuses_ends_loading_with_the_reason(void **state)
 {
     struct golden g = golden_load("gpt-oss-parameters-bf16");
-    int           n_copies = 1, n_mallocs = 1, n_launches = 1;
+    int           n_copies = 1, n_mallocs = 1, n_launches = 3; /* two ask whether launches overlap */
 
     (void)state;
     emu->copy_threads = 3;

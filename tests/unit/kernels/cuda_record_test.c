@@ -213,7 +213,7 @@ static void recording_may_fail(void **state)
                 emu->fail_instantiate = 1;
             else if (step == 1)
                 emu->fail_launch = 1 + 9 * (how - 1);
-            /* one failure puts it off, after three nothing is recorded any more */
+            /* one failure puts it off, after three launches no longer overlap, after three more nothing is recorded */
             assert_int_equal(compare(&m, &plain, &b), how > 0 && step >= 3);
             for (int i = 0; i < 3; i++)
                 pos[i]++;

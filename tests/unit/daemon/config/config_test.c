@@ -96,6 +96,7 @@ static void numbers_are_taken_at_their_bounds_only(void **state)
     refuse(BASE "engine:\n  block_tokens: 17\n", PHX_E_INVALID, "16 or 32");
     refuse(BASE "engine:\n  class: fast\n", PHX_E_INVALID, "engine.class fast is for engine.backend cuda");
     refuse(BASE "engine:\n  graphs: false\n", PHX_E_INVALID, "engine.graphs false is for engine.backend cuda");
+    refuse(BASE "engine:\n  overlap: false\n", PHX_E_INVALID, "engine.overlap false is for engine.backend cuda");
     refuse(BASE "engine:\n  class: quick\n", PHX_E_INVALID, "bitwise");
     refuse(BASE "cluster:\n  transport: nccl\n", PHX_E_INVALID, "cluster.transport is for engine.backend cuda");
     refuse(BASE "cluster:\n  transport: peer\n  pp: 2\nengine:\n  backend: cuda\n", PHX_E_INVALID,

@@ -85,6 +85,7 @@ static void what_a_backend_ignores_is_refused(void **state)
         {{.backend = "cuda", .n_threads = 2}, "threads"},
         {{.backend = "cpu", .is_fast = true}, "class fast"},
         {{.backend = "cpu", .is_eager = true}, "no-graphs"},
+        {{.backend = "cpu", .is_serial = true}, "no-overlap"},
         {{.backend = "cpu", .devices = "0"}, "devices"},
         {{.backend = "cpu", .transport = "host"}, "transport"},
         {{.backend = "cuda", .transport = "peer", .tp = 2, .pp = 2}, "transport peer carries no stages (pp 2)"},
