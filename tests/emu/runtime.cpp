@@ -158,41 +158,43 @@ void show_device(bool is_shown)
 // ---- out of reach: what a launch does before it waits for the one before is tried without device memory
 
 std::atomic<bool> is_out_of_reach;
-pthread_t         trier; // who tries
-#if !defined(__SANITIZE_ADDRESS__)
-struct sigaction  before_trials;
-#endif
+pthread_t         trier;
+
+#if defined(__SANITIZE_ADDRESS__)
+
+void *take_pages(size_t size_bytes)
+{
+    void *p = nullptr;
+
+    return posix_memalign(&p, ALIGN_BYTES, size_bytes) == 0 ? p : nullptr;
+}
+
+void give_pages(void *p, size_t)
+{
+    free(p);
+}
+
+#else
 
 size_t whole_pages(size_t size_bytes)
 {
     return (size_bytes + ALIGN_BYTES + HOST_PAGE_BYTES - 1) / HOST_PAGE_BYTES * HOST_PAGE_BYTES;
 }
 
-// Device memory begins at a multiple of ALIGN_BYTES and no more, in pages of its own.
+// Memory begins at a multiple of ALIGN_BYTES and no more, in pages of its own.
 void *take_pages(size_t size_bytes)
 {
-#if defined(__SANITIZE_ADDRESS__)
-    void *p = nullptr;
-
-    return posix_memalign(&p, ALIGN_BYTES, size_bytes) == 0 ? p : nullptr;
-#else
     void *p = mmap(nullptr, whole_pages(size_bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     return p != MAP_FAILED ? static_cast<char *>(p) + ALIGN_BYTES : nullptr;
-#endif
 }
 
 void give_pages(void *p, size_t size_bytes)
 {
-#if defined(__SANITIZE_ADDRESS__)
-    (void)size_bytes;
-    free(p);
-#else
     (void)munmap(static_cast<char *>(p) - ALIGN_BYTES, whole_pages(size_bytes));
-#endif
 }
 
-#if !defined(__SANITIZE_ADDRESS__)
+struct sigaction before_trials;
 
 // A fault of another thread's passes with the trial; what faults again at the same place is not of a trial.
 void on_fault(int signal_number, siginfo_t *about, void *context)
