@@ -195,6 +195,8 @@ static __device__ inline void walk(const struct cuda_attention &a, struct leaves
 template <int KIND, int DIM, int MT, int WARPS>
 static __global__ void __launch_bounds__(WARPS *LANES, WARPS == 1 ? 6 : 2) attend_tiles(const struct cuda_attention a)
 {
+    if (a.sinks != NULL && (int32_t)threadIdx.x * LANES < a.n_heads)
+        phx_prefetch_line(a.sinks + threadIdx.x * LANES);
     phx_begin();
     PHX_SHARED(unsigned char, stages);
     enum { THREADS = WARPS * LANES };

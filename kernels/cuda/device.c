@@ -121,7 +121,7 @@ int phx_cuda_probe(char *why, size_t why_size)
 /* Facts of the chosen device; false with the reason. */
 static bool read_facts(struct cuda_device *d, bool is_wrapped, char *why, size_t why_size)
 {
-    int n = 0, shared = 0;
+    int n = 0, shared = 0, l2 = 0;
 
     if (cudaGetDeviceCount(&n) == cudaSuccess && n > 0 && is_wrapped)
         d->index %= n;
@@ -138,11 +138,13 @@ static bool read_facts(struct cuda_device *d, bool is_wrapped, char *why, size_t
     (void)snprintf(d->isa, sizeof(d->isa), "sm_%d", d->arch);
     if (cudaSetDevice(d->index) != cudaSuccess ||
         cudaDeviceGetAttribute(&d->sm_count, cudaDevAttrMultiProcessorCount, d->index) != cudaSuccess ||
-        cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, d->index) != cudaSuccess) {
+        cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, d->index) != cudaSuccess ||
+        cudaDeviceGetAttribute(&l2, cudaDevAttrL2CacheSize, d->index) != cudaSuccess) {
         (void)snprintf(why, why_size, "device %d: %s", d->index, cudaGetErrorString(cudaGetLastError()));
         return false;
     }
     d->shared_max = (size_t)shared;
+    d->l2_bytes = (size_t)l2;
     return true;
 }
 

@@ -100,6 +100,16 @@ static __device__ __forceinline__ void phx_prefetch(const void *p, uint32_t byte
 #endif
 }
 
+/* The same of the line that p is in. */
+static __device__ __forceinline__ void phx_prefetch_line(const void *p)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("prefetch.global.L2 [%0];" : : "l"(p) : "memory");
+#else
+    (void)p;
+#endif
+}
+
 #endif
 
 /* How a kernel begins. */

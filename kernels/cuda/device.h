@@ -77,6 +77,7 @@ struct cuda_device {
     int                 arch;    /* 90: compute capability 9.0 */
     int                 sm_count;
     size_t              shared_max; /* bytes a block may have */
+    size_t              l2_bytes;   /* of the second-level cache */
     char                isa[16];    /* "sm_90" */
     enum cuda_hopper_state hopper;
     const char         *launches; /* "overlapped", or "one by one: " and why (overlap.h); static text */

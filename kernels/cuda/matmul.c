@@ -3,6 +3,7 @@
 #include "kernels/cuda/matmul.h"
 
 #include "kernels/cuda/hopper.h"
+#include "kernels/cuda/launch.h"
 #include "kernels/cuda/library.h"
 #include "kernels/cuda/pick_matmul.h"
 
@@ -52,13 +53,24 @@ void phx_cuda_matmul_reserve(struct cuda_device *d, const struct cuda_weight *w)
         (void)phx_cuda_scratch(d, bytes);
 }
 
+/* The product, whose blocks of `tiles` row tiles ask for weights ahead of their turn. */
+static struct cuda_product look_ahead(const struct cuda_device *d, const struct cuda_product *p, int tiles)
+{
+    struct cuda_product with = *p;
+
+    if (phx_cuda_launches_overlap(d->stream))
+        with.ahead = phx_cuda_pick_ahead(d->l2_bytes, d->sm_count, (p->w.n + CUDA_TILE_ROWS - 1) / CUDA_TILE_ROWS, tiles, p->w.tile_bytes);
+    return with;
+}
+
 static bool launch_kernel(struct cuda_device *d, const struct cuda_matmul_choice *c, const struct cuda_product *p)
 {
-    int rc;
+    struct cuda_product with = look_ahead(d, p, c->kernel == CUDA_MATMUL_STREAM ? c->row_tiles : 1);
+    int                 rc;
 
     switch (c->kernel) {
-    case CUDA_MATMUL_FLOAT: rc = phx_cuda_matmul_float(d->stream, p, c->x_rows); break;
-    case CUDA_MATMUL_STREAM: rc = phx_cuda_matmul_stream(d->stream, p, c->row_tiles, c->x_tiles); break;
+    case CUDA_MATMUL_FLOAT: rc = phx_cuda_matmul_float(d->stream, &with, c->x_rows); break;
+    case CUDA_MATMUL_STREAM: rc = phx_cuda_matmul_stream(d->stream, &with, c->row_tiles, c->x_tiles); break;
     case CUDA_MATMUL_HOPPER: rc = phx_cuda_matmul_hopper(d->stream, p, d->sm_count); break;
     default: rc = phx_cuda_matmul_tile(d->stream, p, c->kernel == CUDA_MATMUL_TILE_LARGE); break;
     }

@@ -68,6 +68,20 @@ struct corner {
     int32_t output, row;
 };
 
+/* Before the block's turn: the weights of its row tiles from `tile` on, and their biases. */
+template <int ROW_TILES> static __device__ __forceinline__ void ask_ahead(const struct cuda_product &a, int32_t tile)
+{
+    if (threadIdx.x > 0 || blockIdx.y > 0)
+        return;
+#pragma unroll
+    for (int m = 0; m < ROW_TILES; m++)
+        if (tile + m < a.ahead.n_tiles) {
+            phx_prefetch(a.w.data + (size_t)(tile + m) * a.w.tile_bytes, a.ahead.bytes);
+            if (a.bias != NULL)
+                phx_prefetch_line(a.bias + (tile + m) * CUDA_TILE_ROWS);
+        }
+}
+
 static __device__ __forceinline__ int state_floats(int n_outputs, int32_t n_slices)
 {
     return n_outputs * (n_slices > 1 ? 1 + SLICE_LEVELS : 1);

@@ -15,6 +15,7 @@
 #ifndef PHX_KERNELS_CUDA_MATMUL_H
 #define PHX_KERNELS_CUDA_MATMUL_H
 
+#include "kernels/cuda/pick_ahead.h"
 #include "kernels/cuda/weight.h"
 
 #ifdef __cplusplus
@@ -51,6 +52,7 @@ struct cuda_product {
     const float            *bias; /* [n] or NULL */
     float                  *out;
     int64_t                 out_stride;
+    struct cuda_ahead       ahead; /* of the weights: stream and float */
 };
 /* Warps share out the segments of 16 or 32 outputs and 8, 16 or 32 rows; all operands straight from memory.  x as they
  * are: 8 rows only. */

@@ -53,6 +53,7 @@ static __device__ __forceinline__ void sum_blocks(float acc[ROWS][2], const stru
 template <class W, int ROWS>
 static __global__ void __launch_bounds__(warps_of<ROWS>::MAX * PHX_WARP, 1) float_product(const struct cuda_product a)
 {
+    ask_ahead<1>(a, (int32_t)blockIdx.x);
     phx_begin();
     PHX_SHARED(float, part);
     int                  lane = (int)threadIdx.x % PHX_WARP, warp = (int)threadIdx.x / PHX_WARP;

@@ -138,6 +138,7 @@ static __device__ __forceinline__ void sum_segment(float *part, const struct sou
 template <class W, class X, int ROW_TILES, int X_TILES>
 static __global__ void __launch_bounds__(WARPS_MAX *PHX_WARP, 2) stream_product(const struct cuda_product a)
 {
+    ask_ahead<ROW_TILES>(a, (int32_t)blockIdx.x * ROW_TILES);
     phx_begin();
     enum { OUTPUTS = ROW_TILES * 16, ROWS = X_TILES * 8, BLOCKS = segment_of<W>::BLOCKS,
            PART = ROWS * part_of<OUTPUTS>::STRIDE, IS_I8 = segment_of<W>::IS_I8 };

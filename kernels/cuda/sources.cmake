@@ -39,6 +39,7 @@ set(PHX_CUDA_SOURCES
   overlap.cu
   peer.c
   peer.cu
+  pick_ahead.c
   pick_attention.c
   pick_matmul.c
   pick_moe.c

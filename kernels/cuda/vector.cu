@@ -4,7 +4,7 @@
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/vector.h"
 
-enum { THREADS = 256, WARPS = THREADS / PHX_WARP, PER_THREAD = 4, STEP = THREADS * PER_THREAD };
+enum { THREADS = 256, WARPS = THREADS / PHX_WARP, PER_THREAD = 4, STEP = THREADS * PER_THREAD, MANY = 1 << 18 /* for one hint */ };
 
 /* Elements [i, i + 4) of a row of n, zeros behind its end. */
 template <bool is_vector> static __device__ __forceinline__ float4 load4(const float *row, int i, int n)
@@ -40,8 +40,16 @@ template <bool is_vector> static __device__ __forceinline__ void store4(float *r
         row[i + 3] = v.w;
 }
 
+/* Before the block's turn: n floats that all rows read, where the first block is about it. */
+template <bool is_vector> static __device__ __forceinline__ void ask_ahead(const float *of_all, int n)
+{
+    if (is_vector && blockIdx.x == 0 && threadIdx.x == 0 && of_all != NULL && n < MANY)
+        phx_prefetch(of_all, (uint32_t)n * (uint32_t)sizeof(float));
+}
+
 template <bool is_vector> static __global__ void __launch_bounds__(THREADS) rmsnorm_kernel(struct cuda_rows_call c)
 {
+    ask_ahead<is_vector>(c.y, c.n);
     phx_begin();
     __shared__ float shared[PHX_WARP];
     const float     *x = c.x + (int64_t)blockIdx.x * c.x_stride;
@@ -90,6 +98,8 @@ static __device__ __forceinline__ float4 load_branch(const struct cuda_add_norm_
 /* A thread reads again what it wrote itself: the elements that rmsnorm_kernel gives it. */
 template <bool is_vector> static __global__ void __launch_bounds__(THREADS) add_norm_kernel(struct cuda_add_norm_call c)
 {
+    ask_ahead<is_vector>(c.gain, c.n);
+    ask_ahead<is_vector>(c.bias, c.n);
     phx_begin();
     __shared__ float shared[PHX_WARP];
     float           *x = c.x + (int64_t)blockIdx.x * c.x_stride, *norm = c.norm + (int64_t)blockIdx.x * c.norm_stride;

@@ -56,6 +56,9 @@ struct phx_emu {
      * 2: only while a stream is captured; counted */
     int     built_for, refuses_overlap;
     int64_t n_overlapped;
+    /* of a device (fact); asked for ahead of a turn (counted) */
+    size_t  l2_bytes;
+    int64_t prefetched_bytes;
 };
 
 extern struct phx_emu phx_emu; /* inside the module */

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tests/emu/block.h"
+#include "tests/emu/control.h"
 #include "tests/emu/fiber.h"
 #include "tests/emu/grid.h"
 
@@ -348,7 +349,14 @@ void phx_prefetch(const void *p, uint32_t bytes)
 {
     if (reinterpret_cast<uintptr_t>(p) % 16 != 0 || bytes % 16 != 0 || bytes >= 1u << 20)
         die("a prefetch is not of multiples of 16 bytes, or too large");
+    phx_emu.prefetched_bytes += now->is_trial ? 0 : bytes;
     if (!phx_emu_is_on_device(p, bytes))
+        die("prefetches what is no memory of the device");
+}
+
+void phx_prefetch_line(const void *p)
+{
+    if (!phx_emu_is_on_device(p, 1))
         die("prefetches what is no memory of the device");
 }
 

@@ -135,6 +135,7 @@ void     phx_ldmatrix_x4_trans(uint32_t r[4], const void *shared_row);
 void phx_wait_previous();
 void phx_let_next();
 void phx_prefetch(const void *p, uint32_t bytes);
+void phx_prefetch_line(const void *p);
 
 // A wait for what another launch writes: the block stops here while others run.  Such a kernel has no static shared
 // memory, which the others would write to.

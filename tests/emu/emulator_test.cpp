@@ -352,6 +352,7 @@ __global__ void step_kernel(const int *from, int *to)
     __shared__ int kept;
 
     phx_prefetch(from, 16);
+    phx_prefetch_line(from + 63);
     if (threadIdx.x == 0)
         kept = 1;
     __syncthreads();
@@ -405,6 +406,12 @@ __global__ void early_host(const int *, int *)
     phx_wait_previous();
 }
 
+__global__ void wild_line(const int *from, int *)
+{
+    phx_prefetch_line(from + 64);
+    phx_wait_previous();
+}
+
 __global__ void wild_prefetcher(const int *from, int *)
 {
     phx_prefetch(from, 1 << 16);
@@ -436,6 +443,7 @@ void launches_overlap_where_kernels_wait(void **state)
                  {early_leaver, "thread 5: ends and has not waited"},
                  {double_waiter, "a second time"},
                  {early_host, "lets the next launch begin before"},
+                 {wild_line, "no memory of the device"},
                  {wild_prefetcher, "no memory of the device"}};
 
     for (const auto &w : wrong)

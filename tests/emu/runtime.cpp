@@ -71,7 +71,7 @@ void drain();
 extern "C" __attribute__((visibility("default"))) struct phx_emu phx_emu;
 struct phx_emu phx_emu = {13000, 1, 90, 132, (size_t)4 << 30, 227 << 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, reset, 0, 0, 0,
                           256, 5000, 65536, 1 << 20, 1, drain, 0, 0, 0, 0, 2, (size_t)256 << 10, 0, 0,
-                          0, 0, 0, 0, 0, 0, 0};
+                          0, 0, 0, 0, 0, 0, 0, (size_t)50 << 20, 0};
 
 namespace {
 
@@ -113,7 +113,8 @@ void reset()
     phx_emu.is_sink = 0;
     phx_emu.truncates = 0;
     phx_emu.built_for = phx_emu.refuses_overlap = 0;
-    phx_emu.n_overlapped = 0;
+    phx_emu.n_overlapped = phx_emu.prefetched_bytes = 0;
+    phx_emu.l2_bytes = (size_t)50 << 20;
     phx_emu.lacks_peers = phx_emu.fail_map = phx_emu.maps_own = 0;
     dead = last_error = cudaSuccess;
 }
@@ -496,6 +497,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
         return answer(cudaErrorInvalidDevice);
     switch (attribute) {
     case cudaDevAttrMultiProcessorCount: *value = phx_emu.sm_count; break;
+    case cudaDevAttrL2CacheSize: *value = (int)phx_emu.l2_bytes; break;
     case cudaDevAttrComputeCapabilityMajor: *value = phx_emu.arch / 10; break;
     case cudaDevAttrComputeCapabilityMinor: *value = phx_emu.arch % 10; break;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = (int)phx_emu.shared_max; break;

@@ -185,6 +185,46 @@ static void recordings_that_fail_are_made_without(void **state)
     small_model_close(&plain);
 }
 
+enum { N = 40, K = 1000, TILES = 3, TILE_BYTES = 32 * 1024 /* 16 outputs of bf16, 1000 k in blocks of 32 */ };
+
+/* Bytes that a product of n_rows rows asks for ahead of its turn. */
+static int64_t ask(enum phx_dtype dtype, int32_t n_rows)
+{
+    const struct phx_backend_options options = {.compute = PHX_COMPUTE_BF16};
+    const struct phx_weight_desc     desc = {.dtype = dtype, .n = N, .k = K, .n_experts = 1, .n_slices = 1, .slice_end = {K}};
+    char                             why[240] = "";
+    struct phx_backend              *b = phx_backend_open("cuda", &options, why, sizeof(why));
+    struct phx_weight               *w;
+    float                           *x;
+    int64_t                          before = emu->prefetched_bytes;
+
+    assert_non_null(b);
+    w = phx_weight_create(b, &desc);
+    x = phx_backend_alloc(b, (size_t)n_rows * (K + N) * sizeof(float));
+    assert_non_null(x);
+    phx_matmul(b, phx_view(x + n_rows * K, n_rows, N), phx_view(x, n_rows, K), w, (struct phx_tensor){0});
+    assert_int_equal(phx_backend_sync(b, NULL), 0);
+    phx_weight_destroy(b, w);
+    phx_backend_free(b, x);
+    phx_backend_close(b);
+    return emu->prefetched_bytes - before;
+}
+
+static void products_of_few_rows_ask_for_their_weights(void **state)
+{
+    (void)state;
+    for (int32_t rows = 1; rows <= 32; rows += 5)
+        assert_int_equal(ask(PHX_DTYPE_BF16, rows), TILES * TILE_BYTES); /* once, however many rows there are */
+    assert_int_equal(ask(PHX_DTYPE_F32, 1), TILES * TILE_BYTES * 2);
+    assert_int_equal(ask(PHX_DTYPE_F32, 9), TILES * TILE_BYTES * 2);
+    assert_int_equal(ask(PHX_DTYPE_BF16, 33), 0);
+    emu->l2_bytes = 8192;
+    assert_int_equal(ask(PHX_DTYPE_BF16, 1), TILES * 1280);
+    emu->reset();
+    emu->arch = 80;
+    assert_int_equal(ask(PHX_DTYPE_BF16, 1), 0);
+}
+
 static void a_device_may_die_while_it_is_asked(void **state)
 {
     char why[240] = "";
@@ -207,6 +247,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(who_bears_it_overlaps, start, finish),
         cmocka_unit_test_setup_teardown(each_backend_chooses, start, finish),
         cmocka_unit_test_setup_teardown(recordings_that_fail_are_made_without, start, finish),
+        cmocka_unit_test_setup_teardown(products_of_few_rows_ask_for_their_weights, start, finish),
         cmocka_unit_test_setup_teardown(a_device_may_die_while_it_is_asked, start, finish),
     };
 
