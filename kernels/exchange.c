@@ -4,10 +4,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "kernels/door.h"
 #include "kernels/exchange_ops.h"
 #include "kernels/memory.h"
 
 struct phx_exchange {
+    struct phx_backend            *backend;
     const struct phx_exchange_ops *ops;
     void                          *impl;
 };
@@ -51,6 +53,7 @@ struct phx_exchange *phx_exchange_open(struct phx_backend *b, const struct phx_e
         (void)snprintf(why, why_size, "out of memory");
         return NULL;
     }
+    x->backend = b;
     x->ops = ops;
     x->impl = ops->open(b->device, options, why, why_size);
     if (x->impl != NULL)
@@ -114,6 +117,26 @@ static bool is_dense(struct phx_tensor t)
 int phx_exchange_sum(struct phx_exchange *x, struct phx_tensor t)
 {
     return is_dense(t) ? x->ops->sum(x->impl, t) : -1;
+}
+
+int phx_exchange_sum_add_norm(struct phx_exchange *x, const struct phx_add_norm_args *args)
+{
+    static const char op[] = "sum_add_norm";
+    int               rc;
+
+    if (x->ops->sum_add_norm == NULL || !is_dense(args->y))
+        return 1;
+    if (!check_add_norm(x->backend, op, args))
+        return -1;
+    rc = x->ops->sum_add_norm(x->impl, args);
+    if (rc == 0)
+        traced(x->backend, op, args->x);
+    return rc;
+}
+
+bool phx_exchange_can_record(struct phx_exchange *x, size_t size_bytes)
+{
+    return x->ops->can_record != NULL && x->ops->can_record(x->impl, size_bytes);
 }
 
 int phx_exchange_send(struct phx_exchange *x, struct phx_tensor t, int32_t to)

@@ -57,6 +57,11 @@ void phx_exchange_retract(struct phx_exchange *x);
  * sum: x becomes the sum over the ranks.  gather: part [T, n_i] of rank i lands in out[:, first_i : first_i + n_i]
  * of rank 0 (out is ignored elsewhere); first, n: host arrays of n_ranks, borrowed for the call. */
 int phx_exchange_sum(struct phx_exchange *x, struct phx_tensor t);
+/* sum of args->y, then phx_add_norm(), in one.  1: not for these here, and nothing was done; the same answer on all ranks, so
+ * ops that are traced apart stay one here. */
+int phx_exchange_sum_add_norm(struct phx_exchange *x, const struct phx_add_norm_args *args);
+/* Whether sums of that many bytes may be part of a step that is recorded (phx_step_begin): their launches wait by themselves. */
+bool phx_exchange_can_record(struct phx_exchange *x, size_t size_bytes);
 int phx_exchange_send(struct phx_exchange *x, struct phx_tensor t, int32_t to);
 int phx_exchange_recv(struct phx_exchange *x, struct phx_tensor t, int32_t from);
 int phx_exchange_gather(struct phx_exchange *x, struct phx_tensor out, struct phx_tensor part, const int32_t *first,

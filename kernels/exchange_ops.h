@@ -18,6 +18,8 @@ struct phx_exchange_ops {
     int (*accept)(void *exchange, const unsigned char *cards, char *why, size_t why_size);
     void (*retract)(void *exchange);
     int (*sum)(void *exchange, struct phx_tensor t);
+    int (*sum_add_norm)(void *exchange, const struct phx_add_norm_args *args); /* NULL: never in one */
+    bool (*can_record)(void *exchange, size_t size_bytes);                     /* NULL: no */
     int (*send)(void *exchange, struct phx_tensor t, int32_t to);
     int (*recv)(void *exchange, struct phx_tensor t, int32_t from);
     int (*gather)(void *exchange, struct phx_tensor out, struct phx_tensor part, const int32_t *first,

@@ -26,19 +26,6 @@ void phx_rope_write(struct phx_backend *b, struct phx_tensor x, struct phx_kv *k
     }
 }
 
-static bool check_add_norm(struct phx_backend *b, const char *op, const struct phx_add_norm_args *a)
-{
-    int32_t T = a->x.dim[0], D = a->x.dim[1];
-
-    return is_f32(b, op, "x", a->x, T, D) && is_f32(b, op, "y", a->y, T, D) &&
-           (a->bias.data == NULL || is_f32(b, op, "bias", a->bias, 1, D)) &&
-           (a->expert_bias.data == NULL ||
-            (is_f32(b, op, "expert_bias", a->expert_bias, a->expert_bias.dim[0], D) &&
-             is_matrix(b, op, "ids", a->ids, PHX_DTYPE_I32, T, a->ids.dim[1]) &&
-             is_f32(b, op, "gates", a->gates, T, a->ids.dim[1]))) &&
-           (a->norm.data == NULL || (is_f32(b, op, "norm", a->norm, T, D) && is_f32(b, op, "gain", a->gain, 1, D)));
-}
-
 void phx_add_norm(struct phx_backend *b, const struct phx_add_norm_args *a)
 {
     if (b->has_failed || !check_add_norm(b, "add_norm", a))

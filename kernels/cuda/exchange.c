@@ -246,6 +246,25 @@ static int sum(void *exchange, struct phx_tensor t)
     return phx_cuda_check(x->d, phx_cuda_add_parts(x->d->stream, &add), "exchange sum") ? 0 : -1;
 }
 
+static int sum_add_norm(void *exchange, const struct phx_add_norm_args *a)
+{
+    struct cuda_exchange *x = exchange;
+
+    if (is_closed(x))
+        return -1;
+    if (x->n_ranks == 1 || !phx_cuda_pick_peer_end(a->y.dim[0], a->y.dim[1], x->has_peers))
+        return 1;
+    return phx_cuda_peers_end(x->peers, a);
+}
+
+static bool can_record(void *exchange, size_t size_bytes)
+{
+    const struct cuda_exchange *x = exchange;
+
+    return x->has_peers && !phx_cuda_peers_share_context(x->peers) &&
+           phx_cuda_pick_sum(size_bytes, true, x->comm != NULL) != CUDA_SUM_LIBRARY;
+}
+
 static int send(void *exchange, struct phx_tensor t, int32_t to)
 {
     struct cuda_exchange *x = exchange;
@@ -340,6 +359,8 @@ const struct phx_exchange_ops phx_cuda_exchange_ops = {
     .accept = accept_cards,
     .retract = retract,
     .sum = sum,
+    .sum_add_norm = sum_add_norm,
+    .can_record = can_record,
     .send = send,
     .recv = recv,
     .gather = gather,

@@ -29,7 +29,7 @@ struct cuda_peers {
     unsigned char         *buffer; /* own; cudaMalloc's, since a handle is of a whole allocation */
     size_t                 size_bytes;
     bool                   is_mapped[CUDA_PEERS_MAX]; /* by a handle */
-    bool                   is_aborted;
+    bool                   is_aborted, shares_context;
 };
 
 /* What no other process has, in whatever container it is. */
@@ -147,6 +147,7 @@ static bool map_peer(struct cuda_peers *p, int32_t rank, const struct card *card
     }
     if (memcmp(card->process, process, sizeof(process)) == 0) {
         p->group.buffer[rank] = (unsigned char *)(uintptr_t)card->address;
+        p->shares_context = p->shares_context || card->device == p->d->index;
         return reach_device(p, card->device, why, why_size);
     }
     if (!explain(cudaIpcOpenMemHandle(&buffer, card->handle, cudaIpcMemLazyEnablePeerAccess),
@@ -180,6 +181,11 @@ bool phx_cuda_peers_is_lost(const struct cuda_peers *p)
     return __atomic_load_n(p->group.given_up, __ATOMIC_ACQUIRE) != 0;
 }
 
+bool phx_cuda_peers_share_context(const struct cuda_peers *p)
+{
+    return p->shares_context;
+}
+
 void phx_cuda_peers_close(struct cuda_peers *p)
 {
     if (p == NULL)
@@ -206,6 +212,13 @@ int phx_cuda_peers_sum(struct cuda_peers *p, float *x, int64_t n)
             return -1;
     }
     return 0;
+}
+
+int phx_cuda_peers_end(struct cuda_peers *p, const struct phx_add_norm_args *a)
+{
+    struct cuda_peer_end_call call = {.group = p->group, .end = phx_cuda_add_norm_call(p->d, a)};
+
+    return phx_cuda_check(p->d, phx_cuda_peer_end(p->d->stream, &call), "sum and norm over peers") ? 0 : -1;
 }
 
 int phx_cuda_peers_gather(struct cuda_peers *p, struct phx_tensor out, struct phx_tensor part, const int32_t *first,

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  * One launch per exchange: write to the peers, raise a flag, wait for theirs, take what they wrote. */
-#include "kernels/cuda/device.cuh"
 #include "kernels/cuda/peer.h"
+#include "kernels/cuda/rows.cuh"
 
-enum { THREADS = CUDA_PEER_THREADS, LOOK_EVERY = 64 };
+enum { LOOK_EVERY = 64 };
+static_assert((int)THREADS == (int)CUDA_PEER_THREADS, "blocks are those that the plan counts");
 
 /* What the threads of a block share; in dynamic memory, since the emulated device runs others while a block waits. */
 struct turn {
@@ -195,6 +196,81 @@ int phx_cuda_peer_sum(cudaStream_t stream, const struct cuda_peer_sum_call *call
     case 4: return PHX_LAUNCH(sum_kernel<4>, blocks, THREADS, shared, stream, *call);
     case 8: return PHX_LAUNCH(sum_kernel<8>, blocks, THREADS, shared, stream, *call);
     default: return PHX_LAUNCH(sum_kernel<0>, blocks, THREADS, shared, stream, *call);
+    }
+}
+
+/* ---- sums that end a branch ------------------------------------------------------------------- */
+
+struct end_turn {
+    struct turn turn;
+    float       sums[PHX_WARP];
+};
+
+/* Elements i .. i + 3 of row `row` summed over the ranks, zeros behind its end. */
+template <int n, bool is_vector>
+static __device__ __forceinline__ float4 sum_four(const struct cuda_peer_end_call &c, uint64_t turn, int row, int i)
+{
+    const float *own = c.end.y + (int64_t)row * c.end.y_stride + i;
+    int64_t      at = (int64_t)row * c.end.n + i;
+    float4       v = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+
+    if constexpr (is_vector)
+        return i < c.end.n ? sum_of<n>(c.group, reinterpret_cast<const float4 *>(own), turn, at) : v;
+    v.x = i < c.end.n ? sum_of<n>(c.group, own, turn, at) : 0.0f;
+    v.y = i + 1 < c.end.n ? sum_of<n>(c.group, own + 1, turn, at + 1) : 0.0f;
+    v.z = i + 2 < c.end.n ? sum_of<n>(c.group, own + 2, turn, at + 2) : 0.0f;
+    v.w = i + 3 < c.end.n ? sum_of<n>(c.group, own + 3, turn, at + 3) : 0.0f;
+    return v;
+}
+
+template <bool is_vector> static __device__ __forceinline__ void send_row(const struct cuda_peer_end_call &c, uint64_t turn, int row)
+{
+    const float *own = c.end.y + (int64_t)row * c.end.y_stride;
+    int          step = is_vector ? PER_THREAD : 1;
+
+    for (int i = (int)threadIdx.x * step; i < c.end.n; i += THREADS * step)
+        if constexpr (is_vector)
+            send(c.group, reinterpret_cast<const float4 *>(own + i), turn, (int64_t)row * c.end.n + i);
+        else
+            send(c.group, own + i, turn, (int64_t)row * c.end.n + i);
+}
+
+/* A block sends all its rows before it waits: its peers' blocks of that number have the same ones. */
+template <int n, bool is_vector>
+static __global__ void __launch_bounds__(THREADS, 1) end_kernel(const __grid_constant__ struct cuda_peer_end_call c)
+{
+    ask_ahead<is_vector>(c.end.gain, c.end.n);
+    ask_ahead<is_vector>(c.end.bias, c.end.n);
+    phx_wait_previous();
+    PHX_SHARED(struct end_turn, shared);
+    struct turn *t = &shared->turn;
+
+    enter(c.group, t);
+    for (int row = (int)t->block; row < c.end.n_rows && !t->is_lost; row += (int)gridDim.x)
+        send_row<is_vector>(c, t->number, row);
+    meet(c.group, t);
+    phx_let_next(); /* a launch that waits must not take the room of a peer's that this one has waited for */
+    for (int row = (int)t->block; row < c.end.n_rows && !t->is_lost; row += (int)gridDim.x)
+        add_norm_row<is_vector>(c.end, row, shared->sums, [&](int i) { return sum_four<n, is_vector>(c, t->number, row, i); });
+    leave(c.group, t);
+}
+
+template <int n> static int launch_end(cudaStream_t stream, const struct cuda_peer_end_call *c)
+{
+    unsigned blocks = phx_cuda_peer_end_blocks(c->end.n_rows);
+    size_t   shared = sizeof(struct end_turn);
+
+    return phx_cuda_add_norm_is_vector(&c->end) ? PHX_LAUNCH((end_kernel<n, true>), blocks, THREADS, shared, stream, *c)
+                                                : PHX_LAUNCH((end_kernel<n, false>), blocks, THREADS, shared, stream, *c);
+}
+
+int phx_cuda_peer_end(cudaStream_t stream, const struct cuda_peer_end_call *call)
+{
+    switch (call->group.n_ranks) {
+    case 2: return launch_end<2>(stream, call);
+    case 4: return launch_end<4>(stream, call);
+    case 8: return launch_end<8>(stream, call);
+    default: return launch_end<0>(stream, call);
     }
 }
 

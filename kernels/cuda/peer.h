@@ -13,6 +13,7 @@
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/pick_peer.h"
+#include "kernels/cuda/vector.h"
 #include "kernels/exchange.h"
 
 #ifdef __cplusplus
@@ -48,6 +49,14 @@ struct cuda_peer_sum_call {
 };
 int phx_cuda_peer_sum(cudaStream_t stream, const struct cuda_peer_sum_call *call);
 
+/* end.y becomes its sum over the ranks, in the order of phx_comm_sum(), and ends the branch as phx_cuda_add_norm_rows() does; n_rows * n
+ * at most CUDA_PEER_FLOATS. */
+struct cuda_peer_end_call {
+    struct cuda_peer_group    group;
+    struct cuda_add_norm_call end;
+};
+int phx_cuda_peer_end(cudaStream_t stream, const struct cuda_peer_end_call *call);
+
 /* Elements [at, at + CUDA_PEER_FLOATS) of the dense parts [rows][columns[r]] (at most 2^31 elements) of all ranks but 0 land in
  * columns first[r] .. of out (rank 0's; stride floats per row). */
 struct cuda_peer_gather_call {
@@ -74,9 +83,12 @@ void phx_cuda_peers_abort(struct cuda_peers *p);
 /* NULL is allowed.  After an abort memory stays taken: a peer may still write there, and the process is about to end. */
 void phx_cuda_peers_close(struct cuda_peers *p);
 bool phx_cuda_peers_is_lost(const struct cuda_peers *p);
+/* A rank is a thread of this process on this device: what waits for the device may wait for a launch that waits for it. */
+bool phx_cuda_peers_share_context(const struct cuda_peers *p);
 
 /* Queued.  0, or -1 with the error kept. */
 int phx_cuda_peers_sum(struct cuda_peers *p, float *x, int64_t n);
+int phx_cuda_peers_end(struct cuda_peers *p, const struct phx_add_norm_args *a);
 int phx_cuda_peers_gather(struct cuda_peers *p, struct phx_tensor out, struct phx_tensor part, const int32_t *first,
                           const int32_t *n);
 

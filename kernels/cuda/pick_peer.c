@@ -20,6 +20,18 @@ const char *phx_cuda_sum_way_name(enum cuda_sum_way way)
     return "?";
 }
 
+bool phx_cuda_pick_peer_end(int32_t n_rows, int32_t n, bool has_peers)
+{
+    return has_peers && (size_t)n_rows * (size_t)n * sizeof(float) <= CUDA_PEER_BYTES;
+}
+
+unsigned phx_cuda_peer_end_blocks(int32_t n_rows)
+{
+    if (n_rows < 1)
+        return 1;
+    return n_rows < CUDA_PEER_BLOCKS_MAX ? (unsigned)n_rows : CUDA_PEER_BLOCKS_MAX;
+}
+
 unsigned phx_cuda_peer_blocks(int64_t n)
 {
     int64_t of_block = (int64_t)CUDA_PEER_THREADS * FLOATS_OF_THREAD, want = (n + of_block - 1) / of_block;

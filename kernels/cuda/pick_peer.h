@@ -35,6 +35,11 @@ const char *phx_cuda_sum_way_name(enum cuda_sum_way way);
  * for each other there. */
 unsigned phx_cuda_peer_blocks(int64_t n);
 
+/* Whether a sum of rows that ends a branch is one launch with what follows it: a row is one block's, to its norm. */
+bool phx_cuda_pick_peer_end(int32_t n_rows, int32_t n, bool has_peers);
+/* Blocks for that many rows, at least 1. */
+unsigned phx_cuda_peer_end_blocks(int32_t n_rows);
+
 #ifdef __cplusplus
 }
 #endif

@@ -50,9 +50,8 @@ void phx_cuda_add_row(void *device, struct phx_tensor x, struct phx_tensor row)
     add(device, x, row, 0, "add_row");
 }
 
-void phx_cuda_add_norm(void *device, const struct phx_add_norm_args *a)
+struct cuda_add_norm_call phx_cuda_add_norm_call(const struct cuda_device *d, const struct phx_add_norm_args *a)
 {
-    struct cuda_device       *d = device;
     struct cuda_add_norm_call c = {
         .x = a->x.data, .norm = a->norm.data, .y = a->y.data, .bias = a->bias.data, .gain = a->gain.data,
         .x_stride = a->x.stride0, .y_stride = a->y.stride0, .norm_stride = a->norm.stride0,
@@ -68,6 +67,14 @@ void phx_cuda_add_norm(void *device, const struct phx_add_norm_args *a)
         c.top_k = a->ids.dim[1];
         c.n_experts = a->expert_bias.dim[0];
     }
+    return c;
+}
+
+void phx_cuda_add_norm(void *device, const struct phx_add_norm_args *a)
+{
+    struct cuda_device       *d = device;
+    struct cuda_add_norm_call c = phx_cuda_add_norm_call(d, a);
+
     (void)phx_cuda_check(d, phx_cuda_add_norm_rows(d->stream, &c), "add_norm");
 }
 

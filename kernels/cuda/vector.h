@@ -41,6 +41,9 @@ struct cuda_add_norm_call {
 /* x += y, which gets the biases first, and norm = rmsnorm(x): the operations of route.h's bias, of add and of rmsnorm in
  * their order.  A wrong expert id leaves the row and is a fault. */
 int phx_cuda_add_norm_rows(cudaStream_t stream, const struct cuda_add_norm_call *call);
+/* Every row can be read by fours. */
+bool phx_cuda_add_norm_is_vector(const struct cuda_add_norm_call *call);
+struct cuda_add_norm_call phx_cuda_add_norm_call(const struct cuda_device *d, const struct phx_add_norm_args *args);
 /* out[i] = x[row_of[i]] */
 int phx_cuda_gather(cudaStream_t stream, const struct cuda_rows_call *call);
 

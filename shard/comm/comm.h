@@ -62,6 +62,14 @@ int phx_comm_wait(struct phx_comm *c) PHX_CHECKED;
  * the same bits. */
 int phx_comm_sum(struct phx_comm *c, struct phx_tensor x) PHX_CHECKED;
 
+/* The sum of args->y over the group, and phx_add_norm() with it, where the devices have these in one: 0.  1: they have not, and
+ * nothing was done; every rank of the group gets the same answer. */
+int phx_comm_sum_add_norm(struct phx_comm *c, const struct phx_add_norm_args *args) PHX_CHECKED;
+/* Whether sums of that many bytes may be part of a recorded step (phx_step_begin).  A step that is replayed calls no
+ * phx_comm_sum(): whoever replays counts what its sums move. */
+bool phx_comm_can_record(const struct phx_comm *c, size_t size_bytes);
+void phx_comm_count_moved(struct phx_comm *c, size_t size_bytes);
+
 /* The whole activation to / from the same tp of the next / previous stage.  x [T, D].  recv blocks. */
 int phx_comm_send(struct phx_comm *c, struct phx_tensor x) PHX_CHECKED;
 int phx_comm_recv(struct phx_comm *c, struct phx_tensor x) PHX_CHECKED;

@@ -520,6 +520,21 @@ int phx_comm_device_sum(struct phx_comm *c, struct phx_tensor x)
     return c->is_broken ? PHX_E_PEER : queued(c, phx_exchange_sum(c->device->group, x), bytes_of(x));
 }
 
+int phx_comm_device_sum_add_norm(struct phx_comm *c, const struct phx_add_norm_args *args)
+{
+    int rc;
+
+    if (c->is_broken)
+        return PHX_E_PEER;
+    rc = phx_exchange_sum_add_norm(c->device->group, args);
+    return rc == 1 ? 1 : queued(c, rc, bytes_of(args->y));
+}
+
+bool phx_comm_can_record(const struct phx_comm *c, size_t size_bytes)
+{
+    return c->device != NULL && c->device->group != NULL && phx_exchange_can_record(c->device->group, size_bytes);
+}
+
 int phx_comm_device_send(struct phx_comm *c, struct phx_tensor x)
 {
     if (c->shape.pp == c->shape.pp_size - 1)

@@ -260,6 +260,21 @@ static int sum_in_order(struct phx_comm *c, const struct flat *f, int64_t n)
     return rc;
 }
 
+int phx_comm_sum_add_norm(struct phx_comm *c, const struct phx_add_norm_args *args)
+{
+    int rc;
+
+    if (c->device == NULL || c->shape.tp_size == 1 || args->y.dim[0] == 0)
+        return 1;
+    rc = phx_comm_device_sum_add_norm(c, args);
+    return rc == 1 ? 1 : phx_comm_count(c, rc);
+}
+
+void phx_comm_count_moved(struct phx_comm *c, size_t size_bytes)
+{
+    atomic_fetch_add_explicit(&c->moved_bytes, size_bytes, memory_order_relaxed);
+}
+
 int phx_comm_sum(struct phx_comm *c, struct phx_tensor x)
 {
     struct flat f = flatten(x);

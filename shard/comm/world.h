@@ -88,6 +88,7 @@ int phx_comm_put(struct phx_comm *c, struct phx_ring *r, const void *data, size_
 
 /* nccl.c: the calls of comm.h over device memory; queued.  0, PHX_E_PEER or PHX_E_INTERNAL. */
 int  phx_comm_device_sum(struct phx_comm *c, struct phx_tensor x) PHX_CHECKED;
+int  phx_comm_device_sum_add_norm(struct phx_comm *c, const struct phx_add_norm_args *args) PHX_CHECKED;
 int  phx_comm_device_send(struct phx_comm *c, struct phx_tensor x) PHX_CHECKED;
 int  phx_comm_device_recv(struct phx_comm *c, struct phx_tensor x) PHX_CHECKED;
 int  phx_comm_device_gather(struct phx_comm *c, struct phx_tensor out, struct phx_tensor part, const int32_t *first,

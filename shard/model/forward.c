@@ -34,6 +34,18 @@ void phx_forward_sum(struct phx_model *m, struct phx_tensor x)
         phx_forward_fail(m, code, "sum over the tensor group", phx_err_text(code));
 }
 
+void phx_forward_end(struct phx_model *m, const struct phx_add_norm_args *end)
+{
+    int code = m->part.tp_size > 1 ? phx_transit_sum_add_norm(&m->transit, end) : 1;
+
+    if (code == 1) {
+        phx_forward_sum(m, end->y);
+        phx_add_norm(m->backend, end);
+    } else if (code != 0) {
+        phx_forward_fail(m, code, "sum over the tensor group", phx_err_text(code));
+    }
+}
+
 /* Each rank looks up the rows of its part of the vocabulary, zeros elsewhere: the sum is exact. */
 void phx_forward_embed(struct phx_model *m, const struct phx_step *s)
 {
@@ -70,8 +82,7 @@ void phx_forward_attention(struct phx_model *m, const struct phx_layer *w, const
     phx_rope_write (b, s->qk, m->kv, w->index, s->v, spans, m->cos, m->sin);
     phx_attention  (b, &args);
     phx_matmul     (b, s->out, s->attn, w->attn_out, (struct phx_tensor){0});
-    phx_forward_sum(m, s->out); /* heads are split over the ranks */
-    phx_add_norm   (b, &end);
+    phx_forward_end(m, &end); /* heads are split over the ranks */
 }
 
 /* Where this rank's columns of the logits are: one rank computes the whole vocabulary, on the host in place. */

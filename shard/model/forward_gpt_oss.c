@@ -18,8 +18,7 @@ static void mixture(struct phx_model *m, const struct phx_layer *w, const struct
 
     phx_matmul     (b, s->router, s->norm, w->router, w->router_bias);
     phx_moe_route_ffn(b, &experts, s->router);
-    phx_forward_sum(m, s->out); /* each rank holds a slice of every expert */
-    phx_add_norm   (b, &end);
+    phx_forward_end(m, &end); /* each rank holds a slice of every expert */
 }
 
 void phx_forward_gpt_oss(struct phx_model *m, const struct phx_step *s)

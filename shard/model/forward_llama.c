@@ -14,8 +14,7 @@ static void feed_forward(struct phx_model *m, const struct phx_layer *w, const s
     phx_matmul     (b, s->gate_up, s->norm, w->gate_up, w->gate_up_bias);
     phx_swiglu     (b, s->act, s->gate_up, PHX_GLU_SILU, 0.0f);
     phx_matmul     (b, s->out, s->act, w->down, (struct phx_tensor){0});
-    phx_forward_sum(m, s->out); /* ffn columns are split over the ranks */
-    phx_add_norm   (b, &end);
+    phx_forward_end(m, &end); /* ffn columns are split over the ranks */
 }
 
 void phx_forward_llama(struct phx_model *m, const struct phx_step *s)

@@ -404,10 +404,26 @@ static void compute(struct phx_model *m, const struct phx_step *s, struct phx_te
         phx_forward_head(m, s, logits);
 }
 
-/* Alone in its tensor group a rank needs nobody between two layers. */
-bool phx_model_can_record(const struct phx_model *m)
+/* Of one sum over the tensor group: the embedding and each half of a layer ends in one. */
+static size_t sum_bytes(const struct phx_model *m, int32_t n_rows)
 {
-    return m->part.tp_size == 1 && phx_step_can_record(m->backend);
+    return (size_t)n_rows * (size_t)m->config->dim * sizeof(float);
+}
+
+/* A rank that is not alone in its tensor group needs sums that wait by themselves. */
+bool phx_model_can_record(const struct phx_model *m, int32_t n_rows)
+{
+    return phx_step_can_record(m->backend) &&
+           (m->part.tp_size == 1 || phx_comm_can_record(m->comm, sum_bytes(m, n_rows)));
+}
+
+/* A step that was replayed has called none of its sums. */
+static void count_sums(struct phx_model *m, int32_t n_rows)
+{
+    int32_t n = (m->part.pp == 0) + 2 * m->weights.n_layers;
+
+    if (m->part.tp_size > 1)
+        phx_comm_count_moved(m->comm, (size_t)n * sum_bytes(m, n_rows));
 }
 
 /* Computes the step, or has it replayed. */
@@ -418,8 +434,10 @@ static void compute_or_replay(struct phx_model *m, const struct phx_step *s, str
     struct phx_step_inputs in = {
         .model = m, .n_rows = batch->n_rows, .ids = is_first ? batch->tokens : NULL,
         .n_picked = is_last ? batch->n_logits : 0, .picked = batch->logit_rows,
-        .spans = &batch->spans, .kv = m->kv, .window = m->window, .is_recordable = phx_model_can_record(m)};
-    if (!phx_step_begin(m->backend, &in))
+        .spans = &batch->spans, .kv = m->kv, .window = m->window, .is_recordable = phx_model_can_record(m, batch->n_rows)};
+    if (phx_step_begin(m->backend, &in))
+        count_sums(m, batch->n_rows);
+    else
         compute(m, s, logits);
     while (phx_step_end(m->backend)) /* it was to be recorded and could not be */
         compute(m, s, logits);

@@ -80,8 +80,8 @@ int  phx_model_open(const struct phx_model_options *options, const struct phx_ch
                     struct phx_model **out, struct phx_err *err) PHX_CHECKED;
 void phx_model_close(struct phx_model *m);
 
-/* Whether this rank's steps may be recorded and repeated: then it pays to pad batches to few sizes. */
-bool phx_model_can_record(const struct phx_model *m);
+/* Whether this rank's steps of so many rows may be recorded and repeated: then it pays to pad batches to few sizes. */
+bool phx_model_can_record(const struct phx_model *m, int32_t n_rows);
 
 /* This stage's part of a step: receives from the previous stage, computes its layers, sends on; the last
  * stage fills logits [n_logits, V], host memory, on tp 0 (data may be NULL elsewhere): every row in order, or those of

@@ -114,6 +114,8 @@ struct phx_tensor phx_forward_next_norm(const struct phx_model *m, int32_t i);
 void phx_forward_attention(struct phx_model *m, const struct phx_layer *w, const struct phx_step *s);
 /* The sum over the tensor group, if it is more than this rank; a failure is kept for the end of the step. */
 void phx_forward_sum(struct phx_model *m, struct phx_tensor x);
+/* end->y summed over the tensor group, then phx_add_norm(). */
+void phx_forward_end(struct phx_model *m, const struct phx_add_norm_args *end);
 /* Waits for the backend and keeps its failure for the end of the step. */
 void phx_forward_sync(struct phx_model *m);
 void phx_forward_fail(struct phx_model *m, int code, const char *what, const char *why);

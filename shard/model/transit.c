@@ -67,6 +67,11 @@ int phx_transit_sum(const struct phx_transit *t, struct phx_tensor x)
     return rc;
 }
 
+int phx_transit_sum_add_norm(const struct phx_transit *t, const struct phx_add_norm_args *args)
+{
+    return phx_comm_is_device(t->comm) ? phx_comm_sum_add_norm(t->comm, args) : 1;
+}
+
 /* A failed stage sends, instead of its garbage, a first row whose every element is one quiet NaN that
  * no arithmetic makes (hardware makes 0x7fc00000, 0x7fffffff and 0xffc00000) with the code in its low byte: no
  * extra message in the common case, and impossible to take for data. */

@@ -31,6 +31,8 @@ bool phx_transit_is_queued(const struct phx_transit *t);
 /* All tensors are dense device tensors whose values are there (after a sync, or queued).  Every rank of the
  * group calls, also after a failure: what is sent then is garbage and dropped by all. */
 int phx_transit_sum(const struct phx_transit *t, struct phx_tensor x) PHX_CHECKED;
+/* Of args->y, and what phx_add_norm() does with it.  1: not in one here, and nothing was done. */
+int phx_transit_sum_add_norm(const struct phx_transit *t, const struct phx_add_norm_args *args) PHX_CHECKED;
 /* failure: 0, or the code that the next stage gets in place of the activation. */
 int phx_transit_send(const struct phx_transit *t, struct phx_tensor x, int failure) PHX_CHECKED;
 int phx_transit_recv(const struct phx_transit *t, struct phx_tensor x, int *failure) PHX_CHECKED;

@@ -235,8 +235,10 @@ static void pad_batch(struct phx_stage *g, struct phx_batch *batch)
     const struct phx_plan_limits *l = &g->limits;
     const struct phx_pad_room     room = {g->tokens, g->row, g->n_rows, g->pos, g->table,
                                           l->max_seqs < l->max_rows ? l->max_seqs : l->max_rows};
+    int32_t                       n = batch->n_rows, rows = n < room.most ? phx_pad_rows(n, room.most) : n;
 
-    phx_pad_batch(batch, &room, g->s->options->block_tokens);
+    if (phx_model_can_record(g->s->model, rows))
+        phx_pad_batch(batch, &room, g->s->options->block_tokens);
 }
 
 static int build_batch(struct phx_stage *g, const struct phx_wire_plan *plan, struct phx_batch *batch,
@@ -273,8 +275,7 @@ static int build_batch(struct phx_stage *g, const struct phx_wire_plan *plan, st
             g->logit_rows[batch->n_logits++] = batch->n_rows - n + j;
         }
     }
-    if (phx_model_can_record(g->s->model))
-        pad_batch(g, batch);
+    pad_batch(g, batch);
     return 0;
 }
 

@@ -140,6 +140,7 @@ static void *thread_main(void *arg)
 {
     struct member *m = arg;
     m->code = run_rank(m->world, m->comm, &m->err);
+    phx_comm_close(m->comm); /* at once: the others see a rank that left early */
     return NULL;
 }
 
@@ -172,11 +173,8 @@ static int run_threads(struct world *w, const struct phx_comm_limits *limits, st
     }
     for (int32_t i = 0; i < started; i++)
         (void)pthread_join(members[i].thread, NULL); /* only fails for a wrong handle */
-    if (code == 0) {
+    if (code == 0)
         code = first_cause(members, n, err);
-        for (int32_t i = 0; i < n; i++)
-            phx_comm_close(comm[i]);
-    }
     phx_mem_free(members);
     phx_mem_free(comm);
     return code;

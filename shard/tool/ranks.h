@@ -56,7 +56,7 @@ struct phx_rank {
 /* 0 when code is 0 on every rank; its own code, or that another rank failed.  All ranks call it. */
 int phx_rank_agree(struct phx_comm *comm, int code, struct phx_err *err) PHX_CHECKED;
 
-/* Runs on each rank at once.  A rank that leaves early while others step makes them wait for ever, so
+/* Runs on each rank at once.  A rank that leaves early while others step makes theirs fail with PHX_E_PEER, so
  * a body keeps its failure to the end, or agrees on it first. */
 typedef int (*phx_rank_fn)(struct phx_rank *rank, void *ctx, struct phx_err *err);
 

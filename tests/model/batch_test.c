@@ -128,12 +128,18 @@ static void free_run(struct run *r)
     phx_mem_free(r->logits);
 }
 
-static void decode(struct run *r, int32_t first, int32_t n, int32_t pp, bool is_eager)
+struct layout {
+    int32_t tp, pp;
+};
+static const struct layout one = {1, 1};
+
+static void decode(struct run *r, int32_t first, int32_t n, struct layout l, bool is_eager)
 {
-    struct phx_ranks_options o = harness_options(r->g, 1, pp);
+    struct phx_ranks_options o = harness_options(r->g, l.tp, l.pp);
     struct phx_err           err = {0};
 
     o.is_eager = is_eager;
+    o.transport = l.tp > 1 ? PHX_TRANSPORT_PEER : PHX_TRANSPORT_AUTO;
     o.max_rows = BATCH_MAX * PROMPT_MAX;
     o.max_seqs = o.max_logits = BATCH_MAX;
     o.n_blocks = BATCH_MAX * CONTEXT_BLOCKS;
@@ -143,8 +149,8 @@ static void decode(struct run *r, int32_t first, int32_t n, int32_t pp, bool is_
         fail_msg("%s: %s", r->g->dir, err.text);
 }
 
-/* Graphs that the emulated device has launched; -1 on a real one, which does not count. */
-static int64_t count_graphs(void)
+/* NULL on a real device, which does not count. */
+static struct phx_emu *find_emulator(void)
 {
     static struct phx_emu *emu;
     char                   path[600];
@@ -157,18 +163,19 @@ static int64_t count_graphs(void)
         module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
         emu = module != NULL ? dlsym(module, "phx_emu") : NULL;
     }
-    return emu != NULL ? emu->n_graph_launches : -1;
+    return emu;
 }
 
-static void compare_size(struct run *together, const struct run *alone, int32_t n, int32_t pp, int32_t n_pads)
+static void compare_size(struct run *together, const struct run *alone, int32_t n, struct layout l, int32_t n_pads)
 {
-    const struct golden *g = alone->g;
-    int64_t              before = count_graphs();
+    const struct golden  *g = alone->g;
+    const struct phx_emu *emu = find_emulator();
+    int64_t               before = emu != NULL ? emu->n_graph_launches : 0;
 
     together->n_pads = n_pads;
-    together->fed = pp > 1 ? alone->tokens : together->tokens;
-    decode(together, 0, n, pp, false);
-    if (before >= 0 && count_graphs() < before + pp * (n_new - 2))
+    together->fed = l.pp * l.tp > 1 ? alone->tokens : together->tokens;
+    decode(together, 0, n, l, false);
+    if (emu != NULL && emu->n_graph_launches < before + l.tp * l.pp * (n_new - 2))
         fail_msg("%s: a batch of %d was not replayed", g->dir, n);
     for (int32_t s = 0; s < n; s++) {
         size_t at = (size_t)s * NEW_MAX;
@@ -180,18 +187,34 @@ static void compare_size(struct run *together, const struct run *alone, int32_t 
     memset(together->logits, 0, BATCH_MAX * NEW_MAX * (size_t)g->V * sizeof(float));
 }
 
+/* Ranks whose sums go over peer memory are recorded as well: each on a device of its own, of which a real host may have
+ * too few. */
+static void compare_tensor_parallel(struct run *together, const struct run *alone)
+{
+    struct phx_emu *emu = find_emulator();
+
+    if (emu == NULL)
+        return;
+    emu->n_devices = 2;
+    compare_size(together, alone, 1, (struct layout){2, 1}, 0);
+    if (batch_max >= 9)
+        compare_size(together, alone, 9, (struct layout){2, 1}, 7);
+    emu->n_devices = 1;
+}
+
 static void compare(const struct golden *g)
 {
     struct run alone = make_run(g), together = make_run(g);
 
     for (int32_t i = 0; i < batch_max; i++)
-        decode(&alone, i, 1, 1, true);
+        decode(&alone, i, 1, one, true);
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]) && sizes[i] <= batch_max; i++)
-        compare_size(&together, &alone, sizes[i], 1, 0);
+        compare_size(&together, &alone, sizes[i], one, 0);
     if (batch_max >= 9) {
-        compare_size(&together, &alone, 9, 1, 7);
-        compare_size(&together, &alone, 9, 2, 3);
+        compare_size(&together, &alone, 9, one, 7);
+        compare_size(&together, &alone, 9, (struct layout){1, 2}, 3);
     }
+    compare_tensor_parallel(&together, &alone);
     free_run(&alone);
     free_run(&together);
 }

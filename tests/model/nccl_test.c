@@ -159,6 +159,58 @@ static void a_rank_that_fails_ends_all_within_seconds(void **state)
     golden_free(&g);
 }
 
+enum { REPLAYED = 6, GONE_AT = 4 };
+
+struct decode {
+    int64_t n_replays; /* before the rank goes */
+    bool    leaves;
+};
+
+/* One sequence, token by token; with `leaves` rank 1 is not there any more when others are at step GONE_AT. */
+static int decode_some(struct phx_rank *rank, void *ctx, struct phx_err *err)
+{
+    struct decode   *d = ctx;
+    int32_t          zero = 0, one = 1, pos, V = rank->config->vocab_size;
+    float           *logits = phx_mem_calloc((size_t)V, sizeof(*logits));
+    struct phx_batch batch = {.n_rows = 1, .tokens = &zero, .n_logits = 1, .logit_rows = &zero,
+                              .spans = {.n_seqs = 1, .row = &zero, .n_rows = &one, .pos = &pos, .table = &zero,
+                                        .table_stride = 1}};
+    int              rc = 0;
+
+    for (pos = 0; pos < REPLAYED && rc == 0; pos++) {
+        if (pos == GONE_AT && rank->part->rank == 0)
+            d->n_replays = emu->n_graph_launches;
+        if (pos == GONE_AT && rank->part->rank == 1 && d->leaves)
+            rc = phx_fail(err, PHX_E_INTERNAL, "this rank leaves");
+        else
+            rc = phx_model_step(rank->model, &batch, phx_view(logits, 1, V), err);
+    }
+    phx_mem_free(logits);
+    return rc;
+}
+
+static void a_peer_that_leaves_a_replayed_step_is_noticed(void **state)
+{
+    struct golden            g = golden_load("gpt-oss-window-f32");
+    struct phx_ranks_options o = options_of(&g, 2, 1);
+    struct decode            d = {.leaves = false};
+    struct phx_err           err = {0};
+    int64_t                  before = emu->n_graph_launches, start;
+
+    (void)state;
+    o.transport = PHX_TRANSPORT_PEER;
+    assert_int_equal(phx_ranks_run(&o, decode_some, &d, &err), 0);
+    assert_int_equal(emu->n_graph_launches - before, 2 * (REPLAYED - 1)); /* recorded when met again, and launched at once */
+    d = (struct decode){.leaves = true};
+    before = emu->n_graph_launches;
+    start = phx_clock_mono_ns();
+    assert_int_equal(phx_ranks_run(&o, decode_some, &d, &err), PHX_E_INTERNAL);
+    assert_string_equal(err.text, "this rank leaves");
+    assert_true(d.n_replays > before);
+    assert_true(phx_clock_mono_ns() - start < (int64_t)5 * 1000000000);
+    golden_free(&g);
+}
+
 static void ranks_that_differ_are_refused_by_name(void **state)
 {
     struct golden            g = golden_load("llama3-tied-bf16");
@@ -242,6 +294,7 @@ int main(void)
         cmocka_unit_test(split_vocabularies_are_sampled_on_the_device),
         cmocka_unit_test(class_fast_sums_in_the_librarys_order),
         cmocka_unit_test(a_rank_that_fails_ends_all_within_seconds),
+        cmocka_unit_test(a_peer_that_leaves_a_replayed_step_is_noticed),
         cmocka_unit_test(ranks_that_differ_are_refused_by_name),
         cmocka_unit_test(ranks_of_one_device_fall_back_or_are_refused),
     };

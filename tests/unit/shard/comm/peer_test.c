@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Exchanges over peer memory, on emulated devices: the bits of the hosts' sums for every number of ranks, with one
  * device each or one for all; what is refused, and what happens when a rank does not come. */
-#include <dlfcn.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,145 +10,11 @@
 
 #include <cmocka.h>
 
-#include "kernels/cuda/pick_peer.h"
-#include "kernels/exchange.h"
 #include "rpc/base/clock.h"
 #include "rpc/base/mem.h"
-#include "shard/comm/nccl.h"
-#include "tests/emu/control.h"
+#include "tests/unit/shard/comm/peer_world.h"
 
-enum { RANKS_MAX = 8, LIMIT = CUDA_PEER_BYTES / 4, MOST = 2 * LIMIT + 77, ROUNDS = 40 };
-
-static struct phx_emu *emu;
-
-struct rank {
-    int32_t             index, n;
-    struct phx_comm    *comm, *hosts; /* with devices, and without */
-    struct phx_backend *b;
-    enum phx_transport  transport;
-    int32_t             wait_ms;
-    int (*body)(struct rank *r); /* 0, or the line where something was wrong */
-    int                 rc, line;
-    struct phx_err      err;
-    uint32_t            random;
-};
-
-#define CHECK(condition)     \
-    do {                     \
-        if (!(condition))    \
-            return __LINE__; \
-    } while (0)
-
-static int find_emulator(void **state)
-{
-    void *module = dlopen(PHX_BIN_DIR "/../tests/phalanx_cuda.so", RTLD_NOW | RTLD_LOCAL);
-
-    (void)state;
-    if (module == NULL)
-        fail_msg("%s", dlerror());
-    emu = dlsym(module, "phx_emu");
-    assert_non_null(emu);
-    return 0;
-}
-
-static int start(void **state)
-{
-    (void)state;
-    emu->reset();
-    emu->n_devices = RANKS_MAX;
-    return 0;
-}
-
-static void *run_rank(void *arg)
-{
-    struct rank                   *r = arg;
-    struct phx_backend_options     o = {.compute = PHX_COMPUTE_F32, .device = r->index, .is_wrapped = true};
-    struct phx_comm_device_options d = {.transport = r->transport, .open_ms = 10000, .wait_ms = r->wait_ms, .interface = "",
-                                        .ib_devices = ""};
-    char                           why[200];
-
-    r->random = 12345u + (uint32_t)r->index;
-    r->b = phx_backend_open("cuda", &o, why, sizeof(why));
-    r->rc = r->b == NULL ? PHX_E_INTERNAL : phx_comm_device_open(r->comm, r->b, &d, &r->err);
-    r->line = r->rc == 0 && r->body != NULL ? r->body(r) : 0;
-    phx_comm_close(r->comm);
-    phx_comm_close(r->hosts);
-    phx_backend_close(r->b);
-    return NULL;
-}
-
-static void run_world(struct rank *ranks, int32_t n, enum phx_transport transport, int (*body)(struct rank *r))
-{
-    const struct phx_comm_limits limits = {MOST * sizeof(float), 4096, 4096, 0};
-    struct phx_comm             *with[RANKS_MAX], *without[RANKS_MAX];
-    struct phx_err               err;
-    pthread_t                    thread[RANKS_MAX];
-
-    memset(ranks, 0, RANKS_MAX * sizeof(*ranks));
-    assert_int_equal(phx_comm_local(n, 1, &limits, with, &err), 0);
-    assert_int_equal(phx_comm_local(n, 1, &limits, without, &err), 0);
-    for (int32_t i = 0; i < n; i++)
-        ranks[i] = (struct rank){.index = i, .n = n, .comm = with[i], .hosts = without[i], .transport = transport,
-                                 .wait_ms = 3000, .body = body};
-    for (int32_t i = 0; i < n; i++)
-        assert_int_equal(pthread_create(&thread[i], NULL, run_rank, &ranks[i]), 0);
-    for (int32_t i = 0; i < n; i++)
-        assert_int_equal(pthread_join(thread[i], NULL), 0);
-}
-
-static void expect_world(int32_t n, enum phx_transport transport, int (*body)(struct rank *r))
-{
-    struct rank ranks[RANKS_MAX];
-
-    run_world(ranks, n, transport, body);
-    for (int32_t i = 0; i < n; i++)
-        if (ranks[i].rc != 0 || ranks[i].line != 0)
-            fail_msg("rank %d of %d: line %d, %s", i, n, ranks[i].line, ranks[i].rc != 0 ? ranks[i].err.text : "");
-}
-
-/* ---- numbers --------------------------------------------------------------------------------- */
-
-static float draw(struct rank *r)
-{
-    r->random = r->random * 1664525u + 1013904223u;
-    return ((float)(r->random >> 8) / 16777216.0f - 0.5f) * (float)(1 << (r->random & 15u));
-}
-
-/* Device memory and what the hosts make of the same numbers. */
-struct pair {
-    float *memory, *device, *host, *got;
-    size_t n;
-};
-
-static bool make_pair(struct rank *r, size_t n, size_t shift, struct pair *p)
-{
-    *p = (struct pair){.memory = phx_backend_alloc(r->b, (n + shift) * sizeof(float)), .n = n,
-                       .host = phx_mem_calloc(n, sizeof(float)), .got = phx_mem_calloc(n, sizeof(float))};
-    for (size_t i = 0; i < n; i++)
-        p->host[i] = draw(r);
-    if (p->memory == NULL)
-        return false;
-    p->device = p->memory + shift;
-    phx_upload(r->b, p->device, p->host, n * sizeof(float));
-    return true;
-}
-
-static bool is_same(struct rank *r, struct pair *p)
-{
-    bool same;
-
-    phx_download(r->b, p->got, p->device, p->n * sizeof(float));
-    same = memcmp(p->got, p->host, p->n * sizeof(float)) == 0;
-    phx_backend_free(r->b, p->memory);
-    phx_mem_free(p->host);
-    phx_mem_free(p->got);
-    return same;
-}
-
-static struct phx_tensor row_of(float *x, size_t n)
-{
-    return phx_view(x, 1, (int32_t)n);
-}
+enum { ROUNDS = 40 };
 
 static int sum_sizes(struct rank *r)
 {
