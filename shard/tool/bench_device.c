@@ -132,9 +132,9 @@ void phx_bench_print_device_json(const struct phx_bench_command *c, const struct
     if (r->device.calls == 0)
         return;
     printf("\"device\": {\"name\": \"%s\", \"copy_gb_s\": %.6g, \"read_gb_s\": %.6g, \"matmul_bf16_tflop_s\": %.6g, "
-           "\"matmul_n\": %d, \"buffer_mib\": %zu, \"launch_us\": %.6g}, ",
+           "\"matmul_n\": %d, \"buffer_mib\": %zu, \"launch_us\": %.6g, \"launches\": \"%s\"}, ",
            result->device_name, d->copy_gb_s, d->read_gb_s, d->matmul_gflop_s / 1e3, r->device.matrix,
-           r->device.buffer_bytes >> 20, d->launch_us);
+           r->device.buffer_bytes >> 20, d->launch_us, result->launches);
     printf("\"points\": [");
     if (r->prompt > 0)
         printf("{\"what\": \"prefill\", \"rows\": %d, \"context\": %d, \"tokens_per_s\": %.6g, \"ceiling_tokens_per_s\": %.6g, "
@@ -166,8 +166,9 @@ void phx_bench_print_device_text(const struct phx_bench_command *c, const struct
 
     if (r->device.calls == 0)
         return;
-    printf("device    %s   copy %.0f GB/s   read %.0f GB/s   bf16 %d^3 %.1f TFLOP/s   empty launch %.2f us\n",
-           result->device_name, d->copy_gb_s, d->read_gb_s, r->device.matrix, d->matmul_gflop_s / 1e3, d->launch_us);
+    printf("device    %s   copy %.0f GB/s   read %.0f GB/s   bf16 %d^3 %.1f TFLOP/s   empty launch %.2f us   launches %s\n",
+           result->device_name, d->copy_gb_s, d->read_gb_s, r->device.matrix, d->matmul_gflop_s / 1e3, d->launch_us,
+           result->launches);
     for (int32_t i = r->prompt > 0 ? -1 : 0; i < (r->gen > 0 ? r->n_batches : 0); i++) {
         double rate = i < 0 ? result->prefill.median : result->decode[i].median;
 

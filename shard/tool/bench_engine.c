@@ -369,6 +369,7 @@ static int measure_device(struct phx_rank *rank, const struct phx_bench_request 
     const char             *what = NULL;
     phx_backend_facts(rank->backend, &facts);
     (void)snprintf(result->device_name, sizeof result->device_name, "%s", facts.name);
+    (void)snprintf(result->launches, sizeof result->launches, "%s", facts.launches);
     if (phx_device_measure(rank->backend, &r->device, &result->device) == 0)
         return 0;
     (void)phx_backend_sync(rank->backend, &what);

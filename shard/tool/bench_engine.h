@@ -55,7 +55,7 @@ struct phx_bench_result {
     int32_t context[PHX_BENCH_BATCHES_MAX];              /* mean positions while decoding */
     struct phx_bench_ops  ops[PHX_BENCH_BATCHES_MAX];    /* of a step of rank 0, with the device's ceilings */
     struct phx_device_ceiling device; /* zeros: not measured */
-    char    device_name[64];
+    char    device_name[64], launches[64]; /* struct phx_device_facts */
     char    isa[32];
     int32_t n_threads; /* per rank */
 };

@@ -58,6 +58,7 @@ def test_every_run_measures_the_device_and_itself(result):
         assert run["status"] == "passed", run
         figures = run["figures"]
         assert figures["backend"] == "cuda" and figures["device"]["name"] == "emulated device"
+        assert figures["device"]["launches"] == "overlapped"
         for key in ("copy_gb_s", "read_gb_s", "matmul_bf16_tflop_s", "launch_us"):
             assert figures["device"][key] > 0
         assert [(p["what"], p["rows"]) for p in figures["points"]] == [("prefill", 16), ("decode", 1), ("decode", 2)]

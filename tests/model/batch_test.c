@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Batches on backend cuda, the module beside this program (build/tests has the emulated one): many sequences decoded
  * together, in steps that are recorded and replayed as graphs, and filled up or not, have the bits of each alone in
- * steps that are not.
+ * steps that are not, and whose launches do not overlap.
  * Arguments: the largest batch, and how many tokens each sequence gets. */
 #include <dlfcn.h>
 #include <setjmp.h>
@@ -138,7 +138,7 @@ static void decode(struct run *r, int32_t first, int32_t n, struct layout l, boo
     struct phx_ranks_options o = harness_options(r->g, l.tp, l.pp);
     struct phx_err           err = {0};
 
-    o.is_eager = is_eager;
+    o.is_eager = o.is_serial = is_eager;
     o.transport = l.tp > 1 ? PHX_TRANSPORT_PEER : PHX_TRANSPORT_AUTO;
     o.max_rows = BATCH_MAX * PROMPT_MAX;
     o.max_seqs = o.max_logits = BATCH_MAX;
