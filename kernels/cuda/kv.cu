@@ -1,26 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "kernels/cuda/device.cuh"
-#include "kernels/cuda/kv.h"
+#include "kernels/cuda/kv.cuh"
 #include "kernels/cuda/quantise.cuh"
 
 enum { THREADS = 256, WARPS = THREADS / PHX_WARP, DIM_MAX = 512, GROUPS_MAX = DIM_MAX / (I8_OF_LANE * PHX_WARP) };
-
-/* Where element i of all heads of row `row` of sequence `seq` goes. */
-static __device__ __forceinline__ int64_t find_place(const struct cuda_kv_write &c, int row, int seq, int i)
-{
-    int pos = c.spans.pos_of_row[row];
-    int block = c.spans.table[(int64_t)seq * c.spans.table_stride + pos / c.kv.block_tokens];
-
-    return cuda_kv_at(&c.kv, block, i / c.kv.head_dim, pos % c.kv.block_tokens) + i % c.kv.head_dim;
-}
-
-static __device__ __forceinline__ void put(const struct cuda_kv_view &kv, int64_t at, float v)
-{
-    if (kv.kind == CUDA_KV_BF16)
-        static_cast<uint16_t *>(kv.data)[at] = phx_bf16_bits(v);
-    else
-        static_cast<float *>(kv.data)[at] = v;
-}
 
 static __global__ void __launch_bounds__(THREADS) write_kernel(struct cuda_kv_write c)
 {
@@ -30,10 +12,10 @@ static __global__ void __launch_bounds__(THREADS) write_kernel(struct cuda_kv_wr
 
     if (seq < 0 || i >= c.kv.kv_heads * c.kv.head_dim)
         return;
-    int64_t at = find_place(c, row, seq, i);
+    int64_t at = kv_place(c, row, seq, i);
 
-    put(c.kv, at, c.k[row * c.k_stride + i]);
-    put(c.kv, at + c.kv.v_offset, c.v[row * c.v_stride + i]);
+    kv_put(c.kv, at, c.k[row * c.k_stride + i]);
+    kv_put(c.kv, at + c.kv.v_offset, c.v[row * c.v_stride + i]);
 }
 
 /* Numbers j and j + half of a head, rotated as by rope_kernel. */
@@ -76,13 +58,13 @@ static __global__ void __launch_bounds__(THREADS) rope_write_kernel(struct cuda_
     }
     struct pair  p = rotate(c, row, head, j);
     int          of_keys = (head - c.n_heads) * kv.head_dim + j;
-    int64_t      at = find_place(c.write, row, seq, of_keys);
+    int64_t      at = kv_place(c.write, row, seq, of_keys);
     const float *v = c.write.v + row * c.write.v_stride + of_keys;
 
-    put(kv, at, p.first);
-    put(kv, at + half, p.second);
-    put(kv, at + kv.v_offset, v[0]);
-    put(kv, at + kv.v_offset + half, v[half]);
+    kv_put(kv, at, p.first);
+    kv_put(kv, at + half, p.second);
+    kv_put(kv, at + kv.v_offset, v[0]);
+    kv_put(kv, at + kv.v_offset + half, v[half]);
 }
 
 /* ---- int8 ------------------------------------------------------------------------------------- */

@@ -63,22 +63,31 @@ template <int OUTPUTS> struct part_of {
     enum { STRIDE = OUTPUTS + 4 };
 };
 
-/* What a block of the grid is about: outputs from `output` on, rows from `row` on. */
+/* What a block of the grid is about: a tile of 16 outputs from `output` on, others `step` outputs apart behind it, rows from
+ * `row` on. */
 struct corner {
-    int32_t output, row;
+    int32_t output, row, step;
 };
 
-/* Before the block's turn: the weights of its row tiles from `tile` on, and their biases. */
-template <int ROW_TILES> static __device__ __forceinline__ void ask_ahead(const struct cuda_product &a, int32_t tile)
+/* Output i of the block's. */
+static __device__ __forceinline__ int32_t output_of(const struct corner &at, int i)
+{
+    return at.output + i / CUDA_TILE_ROWS * at.step + i % CUDA_TILE_ROWS;
+}
+
+/* Before the block's turn: the weights of its row tiles, and their biases. */
+template <int ROW_TILES> static __device__ __forceinline__ void ask_ahead(const struct cuda_product &a, const struct corner &at)
 {
     if (threadIdx.x > 0 || blockIdx.y > 0)
         return;
 #pragma unroll
     for (int m = 0; m < ROW_TILES; m++)
-        if (tile + m < a.ahead.n_tiles) {
-            phx_prefetch(a.w.data + (size_t)(tile + m) * a.w.tile_bytes, a.ahead.bytes);
+        if ((int32_t)blockIdx.x * ROW_TILES + m < a.ahead.n_tiles) {
+            int32_t output = output_of(at, m * CUDA_TILE_ROWS);
+
+            phx_prefetch(a.w.data + (size_t)(output / CUDA_TILE_ROWS) * a.w.tile_bytes, a.ahead.bytes);
             if (a.bias != NULL)
-                phx_prefetch_line(a.bias + (tile + m) * CUDA_TILE_ROWS);
+                phx_prefetch_line(a.bias + output);
         }
 }
 
@@ -108,8 +117,8 @@ static __device__ __forceinline__ float add_segment(const struct cuda_product &a
     return s.end > s.first ? __fmaf_rn(part, i8_factor(a, output, row, s.group), sum) : sum;
 }
 
-/* The segments of a round, one per warp from s on, join the outputs in order; the last writes them.  state: see
- * state_floats(): the slice's sum, then those that wait. */
+/* The segments of a round, one per warp from s on, join the outputs in order; the last writes them, if there is an out.  state:
+ * see state_floats(): the slice's sum, in the end the output without its bias; then those that wait. */
 template <bool IS_I8, int BLOCKS, int OUTPUTS, int ROWS>
 static __device__ void join_round(const struct cuda_product &a, const struct corner &at, const struct segment &round,
                                   const float *part, float *state)
@@ -118,7 +127,7 @@ static __device__ void join_round(const struct cuda_product &a, const struct cor
     int n_warps = (int)blockDim.x / PHX_WARP;
 
     for (int i = (int)threadIdx.x; i < N; i += (int)blockDim.x) {
-        int32_t        output = at.output + i % OUTPUTS, row = at.row + i / OUTPUTS;
+        int32_t        output = output_of(at, i % OUTPUTS), row = at.row + i / OUTPUTS;
         float          sum = state[i];
         struct segment s = round;
 
@@ -133,7 +142,7 @@ static __device__ void join_round(const struct cuda_product &a, const struct cor
                     sum = __fadd_rn(state[waiting-- * N + i], sum);
                 if (s.slice + 1 < a.w.cut.n_slices)
                     state[(1 + waiting) * N + i] = sum;
-                else
+                else if (a.out != NULL)
                     a.out[row * a.out_stride + output] = a.bias != NULL ? __fadd_rn(sum, a.bias[output]) : sum;
             }
             s = next_segment(a.w.cut, BLOCKS, s);

@@ -53,12 +53,13 @@ static __device__ __forceinline__ void sum_blocks(float acc[ROWS][2], const stru
 template <class W, int ROWS>
 static __global__ void __launch_bounds__(warps_of<ROWS>::MAX * PHX_WARP, 1) float_product(const struct cuda_product a)
 {
-    ask_ahead<1>(a, (int32_t)blockIdx.x);
+    struct corner at = {(int32_t)blockIdx.x * CUDA_TILE_ROWS, (int32_t)blockIdx.y * ROWS, 0};
+
+    ask_ahead<1>(a, at);
     phx_begin();
     PHX_SHARED(float, part);
     int                  lane = (int)threadIdx.x % PHX_WARP, warp = (int)threadIdx.x / PHX_WARP;
     float               *state = part + (int)blockDim.x / PHX_WARP * ROWS * STRIDE;
-    struct corner        at = {(int32_t)blockIdx.x * CUDA_TILE_ROWS, (int32_t)blockIdx.y * ROWS};
     const unsigned char *tile = a.w.data + (size_t)blockIdx.x * a.w.tile_bytes;
     struct segment       round = first_segment(a.w.cut, BLOCKS), next;
 

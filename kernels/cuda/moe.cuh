@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/device.cuh"
 
+#include "kernels/cuda/glu.cuh"
 #include "kernels/cuda/moe.h"
 #include "kernels/cuda/weight.cuh"
 
@@ -76,17 +77,6 @@ static __device__ inline struct moe_segment moe_next_segment(const struct cuda_c
         s.ends_slice = s.end == k.block_end[s.slice];
     }
     return s;
-}
-
-/* backend.h, enum phx_glu; single operations, so that no compiler fuses them differently in two kernels. */
-static __device__ __forceinline__ float moe_glu(float gate, float up, enum phx_glu kind, float limit)
-{
-    if (kind == PHX_GLU_SILU)
-        return __fmul_rn(gate / __fadd_rn(1.0f, phx_exp(-gate)), up);
-    gate = gate > limit ? limit : gate;
-    up = up > limit ? limit : up;
-    up = up < -limit ? -limit : up;
-    return __fmul_rn(gate / __fadd_rn(1.0f, phx_exp(__fmul_rn(gate, -1.702f))), __fadd_rn(up, 1.0f));
 }
 
 #endif

@@ -144,7 +144,7 @@ template <class S, bool IS_GLU> struct moe_job {
                 if (pair < p.n)
                     *(uint16_t *)(void *)(to + (size_t)slot * CUDA_HOPPER_ROW_BYTES +
                                           phx_swizzle_chunk(slot, f % PHX_ATOM_K / CHUNK_K) * 16) =
-                        phx_bf16_bits(moe_glu(__fadd_rn(v.slice[0][at], gate_bias), __fadd_rn(v.slice[1][at], up_bias), kind, limit));
+                        phx_bf16_bits(cuda_glu(__fadd_rn(v.slice[0][at], gate_bias), __fadd_rn(v.slice[1][at], up_bias), kind, limit));
             }
         }
     }

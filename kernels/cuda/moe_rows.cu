@@ -38,7 +38,7 @@ static __global__ void __launch_bounds__(THREADS) glu_rounded(const __grid_const
 
         ((uint4 *)a.act)[item] =
             moe_round_chunk(a.cut, chunk / MOE_BLOCK_CHUNKS, chunk % MOE_BLOCK_CHUNKS,
-                            [&a, gate, up](int32_t k) { return moe_glu(gate[k], up[k], a.kind, a.limit); });
+                            [&a, gate, up](int32_t k) { return cuda_glu(gate[k], up[k], a.kind, a.limit); });
     }
 }
 
@@ -51,7 +51,7 @@ static __global__ void __launch_bounds__(THREADS) glu_floats(const __grid_consta
     if (pair < a.n_pairs) {
         const float *gate = a.gate_up + pair * 2 * a.n + i;
 
-        a.out[item] = moe_glu(gate[0], gate[a.n], a.kind, a.limit);
+        a.out[item] = cuda_glu(gate[0], gate[a.n], a.kind, a.limit);
     }
 }
 

@@ -121,7 +121,7 @@ static __device__ void write_act(const struct cuda_moe_product &a, const struct 
         float   up = __fadd_rn(sum[pair * ROWS + 16 + r], find_bias(a, tile.expert, a.w.n / 2 + f));
 
         a.act[(tile.first + pair) * a.act_stride + f / CUDA_BLOCK_K * CUDA_BLOCK_K +
-              moe_place_of_k(f % CUDA_BLOCK_K)] = phx_bf16_bits(moe_glu(gate, up, a.kind, a.limit));
+              moe_place_of_k(f % CUDA_BLOCK_K)] = phx_bf16_bits(cuda_glu(gate, up, a.kind, a.limit));
     }
 }
 

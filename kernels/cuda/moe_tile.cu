@@ -126,9 +126,9 @@ static __device__ void write_act(const struct cuda_moe_product &a, const struct 
 #pragma unroll
         for (int c = 0; c < 2; c++)
             value[c] = phx_bf16_pair(
-                moe_glu(__fadd_rn(v[find_sum<PAIR_TILES>(0, p, c)], gate_bias[0]),
+                cuda_glu(__fadd_rn(v[find_sum<PAIR_TILES>(0, p, c)], gate_bias[0]),
                         __fadd_rn(v[find_sum<PAIR_TILES>(1, p, c)], up_bias[0]), a.kind, a.limit),
-                moe_glu(__fadd_rn(v[find_sum<PAIR_TILES>(0, p, 2 + c)], gate_bias[1]),
+                cuda_glu(__fadd_rn(v[find_sum<PAIR_TILES>(0, p, 2 + c)], gate_bias[1]),
                         __fadd_rn(v[find_sum<PAIR_TILES>(1, p, 2 + c)], up_bias[1]), a.kind, a.limit));
         other = phx_shfl_xor(is_odd ? value[0] : value[1], 4);
         if (is_row && pair < tile.n) {

@@ -6,7 +6,9 @@ enum {
     SMALL_ROWS_MAX = 64,
     HOPPER_ROWS_MIN = 64, /* predicted, not measured: half a piece of 128 rows is filled */
     LIBRARY_ROWS_MIN = 512, /* below that bringing the weights into the library's order costs more than it gains */
-    TILE = 128
+    TILE = 128,
+    ENDS_ROWS_MAX = 8, /* one tile of rows; predicted, not measured: their norms by one block take as long as a launch */
+    PAIR_OUTPUTS = 32  /* of a block that rotates */
 };
 
 static int64_t divide_up(int64_t n, int64_t by)
@@ -49,6 +51,18 @@ struct cuda_matmul_choice phx_cuda_pick_matmul(enum phx_compute compute, bool is
     else
         c.kernel = CUDA_MATMUL_TILE;
     return c;
+}
+
+bool phx_cuda_pick_ends(const struct cuda_matmul_choice *c, const struct phx_weight_desc *w, int32_t n_rows)
+{
+    return c->kernel == CUDA_MATMUL_STREAM && !c->is_rounded_first && w->dtype == PHX_DTYPE_BF16 && n_rows <= ENDS_ROWS_MAX;
+}
+
+bool phx_cuda_pick_rope(const struct phx_kv_desc *kv)
+{
+    bool has_scales = kv->dtype != PHX_DTYPE_F32 && kv->dtype != PHX_DTYPE_BF16;
+
+    return !has_scales && (kv->head_dim % PAIR_OUTPUTS == 0 || PAIR_OUTPUTS % kv->head_dim == 0);
 }
 
 const char *phx_cuda_matmul_kernel_name(enum cuda_matmul_kernel kernel)

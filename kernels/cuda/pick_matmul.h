@@ -32,6 +32,10 @@ bool phx_cuda_is_rounded(enum phx_compute compute, enum phx_dtype dtype);
 /* has_warpgroups: products on warpgroups may be used (hopper.h). */
 struct cuda_matmul_choice phx_cuda_pick_matmul(enum phx_compute compute, bool is_fast, bool has_warpgroups, int sm_count,
                                                const struct phx_weight_desc *w, int32_t n_rows);
+/* Whether a product, so chosen, can go on with its outputs in its own launch (matmul_ends.h): a block of it has all rows. */
+bool phx_cuda_pick_ends(const struct cuda_matmul_choice *c, const struct phx_weight_desc *w, int32_t n_rows);
+/* Whether both halves of a rotated pair can be outputs of one block, and the cache wants no scales of whole heads. */
+bool phx_cuda_pick_rope(const struct phx_kv_desc *kv);
 const char *phx_cuda_matmul_kernel_name(enum cuda_matmul_kernel kernel);
 
 #ifdef __cplusplus

@@ -23,6 +23,8 @@ set(PHX_CUDA_SOURCES
   library.c
   library.cu
   matmul.c
+  matmul_ends.c
+  matmul_ends.cu
   matmul_float.cu
   matmul_round.cu
   matmul_stream.cu
