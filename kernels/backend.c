@@ -223,14 +223,8 @@ void phx_matmul(struct phx_backend *b, struct phx_tensor out, struct phx_tensor 
 {
     const char *fault;
 
-    if (b->has_failed || !is_f32(b, "matmul", "x", x, x.dim[0], w->desc.k) ||
-        !is_f32(b, "matmul", "out", out, x.dim[0], w->desc.n) ||
-        (bias.data != NULL && !is_f32(b, "matmul", "bias", bias, 1, w->desc.n)))
+    if (b->has_failed || !check_matmul(b, "matmul", out, x, w, bias))
         return;
-    if (w->desc.n_experts != 1) {
-        (void)fail(b, "matmul: a stack of experts is not one matrix");
-        return;
-    }
     fault = b->ops->matmul(b->device, out, x, w->impl, bias);
     if (fault != NULL)
         (void)fail(b, "matmul: %s", fault);
@@ -297,13 +291,8 @@ void phx_moe_route(struct phx_backend *b, struct phx_tensor ids, struct phx_tens
 void phx_swiglu(struct phx_backend *b, struct phx_tensor out, struct phx_tensor gate_up,
                 enum phx_glu kind, float limit)
 {
-    if (b->has_failed || !is_f32(b, "swiglu", "out", out, out.dim[0], out.dim[1]) ||
-        !is_f32(b, "swiglu", "gate_up", gate_up, out.dim[0], 2 * out.dim[1]))
+    if (b->has_failed || !check_glu(b, "swiglu", out, gate_up, kind))
         return;
-    if (kind != PHX_GLU_SILU && kind != PHX_GLU_OAI) {
-        (void)fail(b, "swiglu: unknown kind %d", (int)kind);
-        return;
-    }
     b->ops->swiglu(b->device, out, gate_up, kind, limit);
     traced(b, "swiglu", out);
 }

@@ -314,6 +314,20 @@ void phx_kv_write(struct phx_backend *b, struct phx_kv *kv, int32_t layer, struc
 void phx_rope_write(struct phx_backend *b, struct phx_tensor x, struct phx_kv *kv, int32_t layer, struct phx_tensor v,
                     const struct phx_spans *spans, struct phx_tensor cos, struct phx_tensor sin);
 
+struct phx_matmul_rope_args {
+    struct phx_tensor        x;         /* [T, k] */
+    const struct phx_weight *w;         /* [(heads + 2 kv_heads) * Dh, k]: queries, keys, values */
+    struct phx_tensor        bias;      /* [1, its n], or data == NULL */
+    struct phx_tensor        out;       /* [T, its n]: the queries, rotated; undefined behind them */
+    struct phx_kv           *kv;
+    int32_t                  layer;
+    const struct phx_spans  *spans;
+    struct phx_tensor        cos, sin;
+};
+
+/* phx_matmul() and phx_rope_write() of what it gives, in one: with the bits of both. */
+void phx_matmul_rope_write(struct phx_backend *b, const struct phx_matmul_rope_args *args);
+
 struct phx_attention_args {
     struct phx_tensor     out;        /* [T, H * Dh] */
     struct phx_tensor     q;          /* [T, H * Dh], rotated */
@@ -344,6 +358,19 @@ enum phx_glu { PHX_GLU_SILU = 1, /* silu(gate) * up */
 /* out[:, i] = glu(gate_up[:, i], gate_up[:, F + i]); gate_up [T, 2F] as halves (gate first), out [T, F]. */
 void phx_swiglu(struct phx_backend *b, struct phx_tensor out, struct phx_tensor gate_up,
                 enum phx_glu kind, float limit);
+
+struct phx_matmul_glu_args {
+    struct phx_tensor        x;       /* [T, k] */
+    const struct phx_weight *w;       /* [2F, k]: gate rows, then up rows */
+    struct phx_tensor        bias;    /* [1, 2F], or data == NULL */
+    struct phx_tensor        gate_up; /* [T, 2F]; undefined afterwards */
+    struct phx_tensor        out;     /* [T, F] */
+    enum phx_glu             kind;
+    float                    limit;
+};
+
+/* phx_matmul() and phx_swiglu() of what it gives, in one: with the bits of both. */
+void phx_matmul_glu(struct phx_backend *b, const struct phx_matmul_glu_args *args);
 
 struct phx_moe_args {
     struct phx_tensor        out;      /* [T, D]: tree over this rank's slices, no down bias */
@@ -385,6 +412,20 @@ struct phx_add_norm_args {
 /* The end of a branch: x += y, and the norm of the sum; in one, with the bits of phx_moe_bias(), phx_add_row(), phx_add()
  * and phx_rmsnorm() one after the other. */
 void phx_add_norm(struct phx_backend *b, const struct phx_add_norm_args *args);
+/* phx_matmul() of x without bias into end->y, and phx_add_norm(), in one: with the bits of both. */
+void phx_matmul_add_norm(struct phx_backend *b, struct phx_tensor x, const struct phx_weight *w,
+                         const struct phx_add_norm_args *end);
+
+struct phx_mixture_args {
+    const struct phx_moe_args      *experts;
+    const struct phx_weight        *router;      /* [E, D] */
+    struct phx_tensor               router_bias; /* [1, E], or data == NULL */
+    struct phx_tensor               logits;      /* [T, E]; undefined afterwards */
+    const struct phx_add_norm_args *end;         /* of experts->out, ids and gates; NULL: it is for the caller */
+};
+
+/* phx_matmul() by the router, phx_moe_route_ffn() and, with an end, phx_add_norm(), in one: with the bits of all. */
+void phx_mixture(struct phx_backend *b, const struct phx_mixture_args *args);
 
 /* out[i] = x[rows[i]]; rows: host array of dim[0] of out. */
 void phx_gather_rows(struct phx_backend *b, struct phx_tensor out, struct phx_tensor x,

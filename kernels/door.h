@@ -161,6 +161,25 @@ static inline bool check_add_norm(struct phx_backend *b, const char *op, const s
            (a->norm.data == NULL || (is_f32(b, op, "norm", a->norm, T, D) && is_f32(b, op, "gain", a->gain, 1, D)));
 }
 
+/* A product [T, n] = x [T, k] by one matrix. */
+static inline bool check_matmul(struct phx_backend *b, const char *op, struct phx_tensor out, struct phx_tensor x,
+                                const struct phx_weight *w, struct phx_tensor bias)
+{
+    if (!is_f32(b, op, "x", x, x.dim[0], w->desc.k) || !is_f32(b, op, "out", out, x.dim[0], w->desc.n) ||
+        (bias.data != NULL && !is_f32(b, op, "bias", bias, 1, w->desc.n)))
+        return false;
+    return w->desc.n_experts == 1 || fail(b, "%s: a stack of experts is not one matrix", op);
+}
+
+static inline bool check_glu(struct phx_backend *b, const char *op, struct phx_tensor out, struct phx_tensor gate_up,
+                             enum phx_glu kind)
+{
+    if (!is_f32(b, op, "out", out, out.dim[0], out.dim[1]) ||
+        !is_f32(b, op, "gate_up", gate_up, out.dim[0], 2 * out.dim[1]))
+        return false;
+    return kind == PHX_GLU_SILU || kind == PHX_GLU_OAI || fail(b, "%s: unknown kind %d", op, (int)kind);
+}
+
 static inline void traced(struct phx_backend *b, const char *op, struct phx_tensor out)
 {
     if (b->trace != NULL)

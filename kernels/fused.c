@@ -67,3 +67,100 @@ void phx_moe_route_ffn(struct phx_backend *b, const struct phx_moe_args *args, s
     else
         traced(b, op, args->out);
 }
+
+/* What the implementation answered for an op whose result is out. */
+static void finish(struct phx_backend *b, const char *op, const char *fault, struct phx_tensor out)
+{
+    if (fault != NULL)
+        (void)fail(b, "%s: %s", op, fault);
+    else
+        traced(b, op, out);
+}
+
+void phx_matmul_rope_write(struct phx_backend *b, const struct phx_matmul_rope_args *a)
+{
+    static const char         op[] = "matmul_rope_write";
+    const struct phx_kv_desc *desc = &a->kv->desc;
+    int32_t                   keys = desc->kv_heads * desc->head_dim, queries = a->out.dim[1] - 2 * keys;
+    struct phx_tensor         turned, v;
+
+    if (b->has_failed || !check_matmul(b, op, a->out, a->x, a->w, a->bias))
+        return;
+    if (queries < 0) {
+        (void)fail(b, "%s: %d columns hold no keys and values of %d", op, a->out.dim[1], keys);
+        return;
+    }
+    turned = phx_columns(a->out, 0, queries + keys);
+    v = phx_columns(a->out, queries + keys, keys);
+    if (b->ops->matmul_rope_write == NULL || b->is_apart) {
+        phx_matmul(b, a->out, a->x, a->w, a->bias);
+        phx_rope_write(b, turned, a->kv, a->layer, v, a->spans, a->cos, a->sin);
+        return;
+    }
+    if (check_rope(b, op, turned, desc->head_dim, a->spans, a->cos, a->sin) &&
+        check_kv_write(b, op, a->kv, a->layer, a->x.dim[0], v, a->spans))
+        finish(b, op, b->ops->matmul_rope_write(b->device, a, a->w->impl, a->kv->impl), a->out);
+}
+
+void phx_matmul_glu(struct phx_backend *b, const struct phx_matmul_glu_args *a)
+{
+    static const char op[] = "matmul_glu";
+
+    if (b->ops->matmul_glu == NULL || b->is_apart) {
+        phx_matmul(b, a->gate_up, a->x, a->w, a->bias);
+        phx_swiglu(b, a->out, a->gate_up, a->kind, a->limit);
+        return;
+    }
+    if (!b->has_failed && check_matmul(b, op, a->gate_up, a->x, a->w, a->bias) &&
+        check_glu(b, op, a->out, a->gate_up, a->kind))
+        finish(b, op, b->ops->matmul_glu(b->device, a, a->w->impl), a->out);
+}
+
+void phx_matmul_add_norm(struct phx_backend *b, struct phx_tensor x, const struct phx_weight *w,
+                         const struct phx_add_norm_args *end)
+{
+    static const char op[] = "matmul_add_norm";
+
+    if (b->ops->matmul_add_norm == NULL || b->is_apart) {
+        phx_matmul(b, end->y, x, w, (struct phx_tensor){0});
+        phx_add_norm(b, end);
+        return;
+    }
+    if (!b->has_failed && check_matmul(b, op, end->y, x, w, (struct phx_tensor){0}) && check_add_norm(b, op, end))
+        finish(b, op, b->ops->matmul_add_norm(b->device, x, w->impl, end), end->x);
+}
+
+static bool check_mixture(struct phx_backend *b, const char *op, const struct phx_mixture_args *a)
+{
+    const struct phx_moe_args      *e = a->experts;
+    const struct phx_add_norm_args *end = a->end;
+
+    if (!check_matmul(b, op, a->logits, e->x, a->router, a->router_bias) ||
+        !check_route(b, op, e->ids, e->gates, a->logits) || !check_experts(b, e))
+        return false;
+    if (a->logits.dim[1] != e->gate_up->desc.n_experts)
+        return fail(b, "%s: a router of %d for %d experts", op, a->logits.dim[1], e->gate_up->desc.n_experts);
+    if (end == NULL)
+        return true;
+    if (end->y.data != e->out.data ||
+        (end->expert_bias.data != NULL && (end->ids.data != e->ids.data || end->gates.data != e->gates.data)))
+        return fail(b, "%s: the end is not that of these experts", op);
+    return check_add_norm(b, op, end);
+}
+
+void phx_mixture(struct phx_backend *b, const struct phx_mixture_args *a)
+{
+    static const char          op[] = "mixture";
+    const struct phx_moe_args *e = a->experts;
+
+    if (b->ops->mixture == NULL || b->is_apart) {
+        phx_matmul(b, a->logits, e->x, a->router, a->router_bias);
+        phx_moe_route_ffn(b, e, a->logits);
+        if (a->end != NULL)
+            phx_add_norm(b, a->end);
+        return;
+    }
+    if (!b->has_failed && check_mixture(b, op, a))
+        finish(b, op, b->ops->mixture(b->device, a, a->router->impl, e->gate_up->impl, e->down->impl),
+               a->end != NULL ? a->end->x : e->out);
+}

@@ -7,7 +7,7 @@
 #include "kernels/cuda/embed.h"
 #include "kernels/cuda/exchange.h"
 #include "kernels/cuda/kv.h"
-#include "kernels/cuda/matmul.h"
+#include "kernels/cuda/matmul_ends.h"
 #include "kernels/cuda/moe.h"
 #include "kernels/cuda/route.h"
 #include "kernels/cuda/step.h"
@@ -59,6 +59,10 @@ static const struct phx_ops cuda_ops = {
     .add = phx_cuda_add,
     .add_row = phx_cuda_add_row,
     .add_norm = phx_cuda_add_norm,
+    .matmul_rope_write = phx_cuda_matmul_rope_write,
+    .matmul_glu = phx_cuda_matmul_glu,
+    .matmul_add_norm = phx_cuda_matmul_add_norm,
+    .mixture = phx_cuda_mixture,
     .gather_rows = phx_cuda_gather_rows,
     .top = phx_cuda_top,
     .draw = phx_cuda_draw,

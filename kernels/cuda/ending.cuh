@@ -43,16 +43,15 @@ template <int AT_ONCE> static __device__ __forceinline__ void norm_rows(const st
     float4           v[AT_ONCE][END_FOURS], gain[END_FOURS];
 
 #pragma unroll
-    for (int r = 0; r < AT_ONCE; r++)
-#pragma unroll
-        for (int k = 0; k < END_FOURS; k++) {
-            int i = (k * CUDA_END_THREADS + (int)threadIdx.x) * 4;
+    for (int k = 0; k < END_FOURS; k++) {
+        int i = (k * CUDA_END_THREADS + (int)threadIdx.x) * 4;
 
+        gain[k] = i < c.n ? *(const float4 *)(c.gain + i) : make_float4(0, 0, 0, 0);
+#pragma unroll
+        for (int r = 0; r < AT_ONCE; r++)
             v[r][k] = i < c.n && row + r < c.n_rows ? phx_load_fresh((const float4 *)(c.x + (row + r) * c.x_stride + i))
                                                     : make_float4(0, 0, 0, 0);
-            if (r == 0)
-                gain[k] = i < c.n ? *(const float4 *)(c.gain + i) : make_float4(0, 0, 0, 0);
-        }
+    }
 #pragma unroll
     for (int r = 0; r < AT_ONCE; r++) {
         float sum = 0, scale;

@@ -21,8 +21,11 @@ struct cuda_ending {
     uint32_t                 *counters; /* 0 between launches */
 };
 
-/* Whether rows are aligned to 16 bytes in fours and not too long; the shapes of a model and its memory alone. */
-bool phx_cuda_can_end(const struct cuda_add_norm_call *call);
+/* Whether a launch can end these rows: few, in aligned fours, and not too long. */
+static inline bool cuda_can_end(const struct cuda_add_norm_call *call)
+{
+    return phx_cuda_add_norm_is_vector(call) && call->n <= CUDA_END_COLUMNS_MAX && call->n_rows <= CUDA_END_ROWS_MAX;
+}
 
 #ifdef __cplusplus
 }

@@ -61,15 +61,20 @@ void phx_cuda_kv_write(void *device, void *cache, int32_t layer, struct phx_tens
         (void)phx_cuda_check(d, phx_cuda_kv_write_rows(d->stream, &c), "kv_write");
 }
 
+struct cuda_rope_write phx_cuda_rope_call(const struct cuda_kv *kv, int32_t layer, struct phx_tensor x, struct phx_tensor v,
+                                          struct phx_tensor cos, struct phx_tensor sin)
+{
+    return (struct cuda_rope_write){
+        .write = {.kv = cuda_kv_layer(kv, layer), .v = v.data, .v_stride = v.stride0}, .x = x.data, .cos = cos.data,
+        .sin = sin.data, .x_stride = x.stride0, .cos_stride = cos.stride0, .sin_stride = sin.stride0,
+        .n_heads = x.dim[1] / kv->desc.head_dim - kv->desc.kv_heads};
+}
+
 void phx_cuda_rope_write(void *device, struct phx_tensor x, void *cache, int32_t layer, struct phx_tensor v,
                          const struct phx_spans *spans, struct phx_tensor cos, struct phx_tensor sin)
 {
     struct cuda_device    *d = device;
-    const struct cuda_kv  *kv = cache;
-    struct cuda_rope_write c = {
-        .write = {.kv = cuda_kv_layer(kv, layer), .v = v.data, .v_stride = v.stride0}, .x = x.data, .cos = cos.data,
-        .sin = sin.data, .x_stride = x.stride0, .cos_stride = cos.stride0, .sin_stride = sin.stride0,
-        .n_heads = x.dim[1] / kv->desc.head_dim - kv->desc.kv_heads};
+    struct cuda_rope_write c = phx_cuda_rope_call(cache, layer, x, v, cos, sin);
 
     if (phx_cuda_spans(d, spans, &c.write.spans) == 0)
         (void)phx_cuda_check(d, phx_cuda_rope_write_rows(d->stream, &c), "rope_write");

@@ -74,6 +74,9 @@ struct cuda_rope_write {
     int64_t              x_stride, cos_stride, sin_stride;
     int32_t              n_heads;
 };
+/* All but its spans. */
+struct cuda_rope_write phx_cuda_rope_call(const struct cuda_kv *kv, int32_t layer, struct phx_tensor x, struct phx_tensor v,
+                                          struct phx_tensor cos, struct phx_tensor sin);
 int phx_cuda_rope_write_rows(cudaStream_t stream, const struct cuda_rope_write *call);
 
 /* Entries of struct phx_ops. */

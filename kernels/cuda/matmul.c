@@ -53,21 +53,19 @@ void phx_cuda_matmul_reserve(struct cuda_device *d, const struct cuda_weight *w)
         (void)phx_cuda_scratch(d, bytes);
 }
 
-/* The product, whose blocks of `tiles` row tiles ask for weights ahead of their turn. */
-static struct cuda_product look_ahead(const struct cuda_device *d, const struct cuda_product *p, int tiles)
+struct cuda_ahead phx_cuda_matmul_ahead(const struct cuda_device *d, const struct cuda_weight_view *w, int32_t row_tiles)
 {
-    struct cuda_product with = *p;
-
-    if (phx_cuda_launches_overlap(d->stream))
-        with.ahead = phx_cuda_pick_ahead(d->l2_bytes, d->sm_count, (p->w.n + CUDA_TILE_ROWS - 1) / CUDA_TILE_ROWS, tiles, p->w.tile_bytes);
-    return with;
+    if (!phx_cuda_launches_overlap(d->stream))
+        return (struct cuda_ahead){0};
+    return phx_cuda_pick_ahead(d->l2_bytes, d->sm_count, (w->n + CUDA_TILE_ROWS - 1) / CUDA_TILE_ROWS, row_tiles, w->tile_bytes);
 }
 
 static bool launch_kernel(struct cuda_device *d, const struct cuda_matmul_choice *c, const struct cuda_product *p)
 {
-    struct cuda_product with = look_ahead(d, p, c->kernel == CUDA_MATMUL_STREAM ? c->row_tiles : 1);
+    struct cuda_product with = *p;
     int                 rc;
 
+    with.ahead = phx_cuda_matmul_ahead(d, &p->w, c->kernel == CUDA_MATMUL_STREAM ? c->row_tiles : 1);
     switch (c->kernel) {
     case CUDA_MATMUL_FLOAT: rc = phx_cuda_matmul_float(d->stream, &with, c->x_rows); break;
     case CUDA_MATMUL_STREAM: rc = phx_cuda_matmul_stream(d->stream, &with, c->row_tiles, c->x_tiles); break;

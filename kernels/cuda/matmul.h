@@ -66,6 +66,9 @@ int phx_cuda_round_atoms(cudaStream_t stream, const struct cuda_round *call);
 /* float32; x_rows of 1 or 8 at a time. */
 int phx_cuda_matmul_float(cudaStream_t stream, const struct cuda_product *call, int x_rows);
 
+/* What blocks of row_tiles row tiles ask for ahead of their turn. */
+struct cuda_ahead phx_cuda_matmul_ahead(const struct cuda_device *d, const struct cuda_weight_view *w, int32_t row_tiles);
+
 /* What products with such a weight need of scratch. */
 size_t phx_cuda_matmul_scratch(const struct cuda_device *d, const struct phx_weight_desc *w);
 /* Takes the scratch that products with this weight need, so that steps take none; when it is short the error is kept. */

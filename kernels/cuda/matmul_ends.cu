@@ -49,7 +49,7 @@ static __device__ __forceinline__ struct rotation load_rotation(const struct cud
     r.i = r.row * PAIR_OUTPUTS + column;
     if (r.row >= a.n_rows || r.output >= a.w.n)
         return r;
-    r.seq = c.write.spans.seq_of_row[r.row];
+    r.seq = r.row < c.write.spans.n_rows_total ? c.write.spans.seq_of_row[r.row] : -1;
     r.bias[0] = find_bias(a.bias, r.output);
     r.bias[1] = find_bias(a.bias, r.output + half);
     if (r.seq < 0)

@@ -4,6 +4,7 @@
 #include "kernels/cuda/moe.h"
 
 #include "kernels/cuda/hopper.h"
+#include "kernels/cuda/matmul.h"
 #include "kernels/cuda/pick_moe.h"
 #include "kernels/cuda/weight.h"
 
@@ -331,4 +332,16 @@ const char *phx_cuda_moe_route_ffn(void *device, const struct phx_moe_args *args
                                    const void *gate_up, const void *down)
 {
     return run(device, args, logits, gate_up, down);
+}
+
+const char *phx_cuda_mixture(void *device, const struct phx_mixture_args *a, const void *router, const void *gate_up,
+                             const void *down)
+{
+    const char *fault = phx_cuda_matmul(device, a->logits, a->experts->x, router, a->router_bias);
+
+    if (fault == NULL)
+        fault = run(device, a->experts, a->logits, gate_up, down);
+    if (fault == NULL && a->end != NULL)
+        phx_cuda_add_norm(device, a->end);
+    return fault;
 }

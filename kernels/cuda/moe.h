@@ -16,6 +16,7 @@
 
 #include <stdint.h>
 
+#include "kernels/cuda/ending.h"
 #include "kernels/cuda/route.h"
 #include "kernels/cuda/weight.h"
 
@@ -147,6 +148,8 @@ const char *phx_cuda_moe_reserve(void *device, int32_t max_rows, int32_t top_k, 
 const char *phx_cuda_moe_ffn(void *device, const struct phx_moe_args *args, const void *gate_up, const void *down);
 const char *phx_cuda_moe_route_ffn(void *device, const struct phx_moe_args *args, struct phx_tensor logits,
                                    const void *gate_up, const void *down);
+const char *phx_cuda_mixture(void *device, const struct phx_mixture_args *args, const void *router, const void *gate_up,
+                             const void *down);
 
 #ifdef __cplusplus
 }

@@ -7,7 +7,7 @@ enum {
     HOPPER_ROWS_MIN = 64, /* predicted, not measured: half a piece of 128 rows is filled */
     LIBRARY_ROWS_MIN = 512, /* below that bringing the weights into the library's order costs more than it gains */
     TILE = 128,
-    ENDS_ROWS_MAX = 8, /* one tile of rows; predicted, not measured: their norms by one block take as long as a launch */
+    ENDS_ROWS_MAX = 8, /* one tile of rows; predicted, not measured: the norms of as many by one block take what a launch does */
     PAIR_OUTPUTS = 32  /* of a block that rotates */
 };
 

@@ -46,6 +46,17 @@ void phx_forward_end(struct phx_model *m, const struct phx_add_norm_args *end)
     }
 }
 
+void phx_forward_matmul_end(struct phx_model *m, struct phx_tensor x, const struct phx_weight *w,
+                            const struct phx_add_norm_args *end)
+{
+    if (m->part.tp_size == 1) {
+        phx_matmul_add_norm(m->backend, x, w, end);
+        return;
+    }
+    phx_matmul(m->backend, end->y, x, w, (struct phx_tensor){0});
+    phx_forward_end(m, end);
+}
+
 /* Each rank looks up the rows of its part of the vocabulary, zeros elsewhere: the sum is exact. */
 void phx_forward_embed(struct phx_model *m, const struct phx_step *s)
 {
@@ -68,6 +79,8 @@ void phx_forward_attention(struct phx_model *m, const struct phx_layer *w, const
     const struct phx_model_config *c = m->config;
     const struct phx_spans        *spans = &s->batch->spans;
     struct phx_backend            *b = m->backend;
+    struct phx_matmul_rope_args    begin = {.x = s->norm, .w = w->attn_qkv, .bias = w->attn_qkv_bias, .out = s->qkv, .kv = m->kv,
+                                            .layer = w->index, .spans = spans, .cos = m->cos, .sin = m->sin};
     struct phx_attention_args      args = {
         .out = s->attn, .q = s->q, .kv = m->kv, .layer = w->index,
         .n_heads = m->part.heads.end - m->part.heads.first, .group = c->n_heads / c->n_kv_heads,
@@ -78,11 +91,9 @@ void phx_forward_attention(struct phx_model *m, const struct phx_layer *w, const
                                           .norm = s->norm, .gain = w->ffn_norm, .eps = c->norm_eps};
 
     /* x += W_o attention(rope(W_q n + b_q), rope(W_k n + b_k), W_v n + b_v) + b_o,  n = rmsnorm(x) */
-    phx_matmul     (b, s->qkv, s->norm, w->attn_qkv, w->attn_qkv_bias);
-    phx_rope_write (b, s->qk, m->kv, w->index, s->v, spans, m->cos, m->sin);
-    phx_attention  (b, &args);
-    phx_matmul     (b, s->out, s->attn, w->attn_out, (struct phx_tensor){0});
-    phx_forward_end(m, &end); /* heads are split over the ranks */
+    phx_matmul_rope_write(b, &begin);
+    phx_attention(b, &args);
+    phx_forward_matmul_end(m, s->attn, w->attn_out, &end); /* heads are split over the ranks */
 }
 
 /* Where this rank's columns of the logits are: one rank computes the whole vocabulary, on the host in place. */

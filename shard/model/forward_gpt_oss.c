@@ -7,7 +7,6 @@
 static void mixture(struct phx_model *m, const struct phx_layer *w, const struct phx_step *s, struct phx_tensor next_norm)
 {
     const struct phx_model_config *c = m->config;
-    struct phx_backend            *b = m->backend;
     struct phx_moe_args            experts = {
         .out = s->out, .x = s->norm, .ids = s->ids, .gates = s->gates,
         .gate_up = w->gate_up, .gate_up_bias = w->gate_up_bias, .down = w->down,
@@ -15,10 +14,12 @@ static void mixture(struct phx_model *m, const struct phx_layer *w, const struct
     struct phx_add_norm_args       end = {
         .x = s->x, .y = s->out, .ids = s->ids, .gates = s->gates, .expert_bias = w->down_bias,
         .norm = next_norm.data != NULL ? s->norm : next_norm, .gain = next_norm, .eps = c->norm_eps};
+    struct phx_mixture_args        all = {.experts = &experts, .router = w->router, .router_bias = w->router_bias,
+                                          .logits = s->router, .end = m->part.tp_size == 1 ? &end : NULL};
 
-    phx_matmul     (b, s->router, s->norm, w->router, w->router_bias);
-    phx_moe_route_ffn(b, &experts, s->router);
-    phx_forward_end(m, &end); /* each rank holds a slice of every expert */
+    phx_mixture(m->backend, &all);
+    if (all.end == NULL)
+        phx_forward_end(m, &end); /* each rank holds a slice of every expert */
 }
 
 void phx_forward_gpt_oss(struct phx_model *m, const struct phx_step *s)

@@ -6,15 +6,14 @@
 static void feed_forward(struct phx_model *m, const struct phx_layer *w, const struct phx_step *s,
                          struct phx_tensor next_norm)
 {
-    struct phx_backend      *b = m->backend;
-    struct phx_add_norm_args end = {
+    struct phx_matmul_glu_args gate = {
+        .x = s->norm, .w = w->gate_up, .bias = w->gate_up_bias, .gate_up = s->gate_up, .out = s->act, .kind = PHX_GLU_SILU};
+    struct phx_add_norm_args   end = {
         .x = s->x, .y = s->out, .bias = w->down_bias, .norm = next_norm.data != NULL ? s->norm : next_norm,
         .gain = next_norm, .eps = m->config->norm_eps};
 
-    phx_matmul     (b, s->gate_up, s->norm, w->gate_up, w->gate_up_bias);
-    phx_swiglu     (b, s->act, s->gate_up, PHX_GLU_SILU, 0.0f);
-    phx_matmul     (b, s->out, s->act, w->down, (struct phx_tensor){0});
-    phx_forward_end(m, &end); /* ffn columns are split over the ranks */
+    phx_matmul_glu(m->backend, &gate);
+    phx_forward_matmul_end(m, s->act, w->down, &end); /* ffn columns are split over the ranks */
 }
 
 void phx_forward_llama(struct phx_model *m, const struct phx_step *s)

@@ -116,6 +116,9 @@ void phx_forward_attention(struct phx_model *m, const struct phx_layer *w, const
 void phx_forward_sum(struct phx_model *m, struct phx_tensor x);
 /* end->y summed over the tensor group, then phx_add_norm(). */
 void phx_forward_end(struct phx_model *m, const struct phx_add_norm_args *end);
+/* end->y = x W^T summed over the tensor group, then phx_add_norm(). */
+void phx_forward_matmul_end(struct phx_model *m, struct phx_tensor x, const struct phx_weight *w,
+                            const struct phx_add_norm_args *end);
 /* Waits for the backend and keeps its failure for the end of the step. */
 void phx_forward_sync(struct phx_model *m);
 void phx_forward_fail(struct phx_model *m, int code, const char *what, const char *why);

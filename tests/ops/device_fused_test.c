@@ -2,61 +2,29 @@
  * Ops that are others in one, on every kind of backend: the bits of those one after the other. */
 #include "tests/ops/rig.h"
 
-/* [rows, n] of random numbers, rows `gap` floats apart, from float `gap` on; made twice from the same seed it is the same. */
-static struct phx_tensor make_rows(struct rig *r, uint64_t seed, int32_t rows, int32_t n, int32_t gap)
-{
-    size_t            size = (size_t)gap + (size_t)rows * (size_t)(n + gap);
-    float            *host = take(size, sizeof(float));
-    struct phx_tensor t;
-
-    seed_random(seed);
-    fill_random(host, size);
-    t = phx_view(rig_floats(r, host, size) + gap, rows, n);
-    t.stride0 = n + gap;
-    drop(host);
-    return t;
-}
-
-static void expect_same_bits(struct rig *r, struct phx_tensor a, struct phx_tensor b, const char *what)
-{
-    size_t n = (size_t)a.dim[1];
-    float *got = take(n, sizeof(float)), *want = take(n, sizeof(float));
-
-    for (int32_t i = 0; i < a.dim[0]; i++) {
-        rig_get(r, got, (float *)a.data + i * a.stride0, n * sizeof(float));
-        rig_get(r, want, (float *)b.data + i * b.stride0, n * sizeof(float));
-        for (size_t j = 0; j < n; j++)
-            if (!(got[j] == want[j]))
-                fail_msg("%s on %s: row %d, column %zu of %zu is %.9g, else %.9g", what, phx_backend_name(r->b), i, j, n,
-                         (double)got[j], (double)want[j]);
-    }
-    drop(got);
-    drop(want);
-}
-
 /* ---- the end of a branch ---------------------------------------------------------------------- */
 
 enum { EXPERTS = 5, TOP = 3, WITH_BIAS = 1, WITH_EXPERTS = 2, WITH_NORM = 4, KINDS = 8 };
 
 static struct phx_add_norm_args make_end(struct rig *r, int32_t rows, int32_t n, int32_t gap, int kind, int32_t wrong)
 {
-    struct phx_add_norm_args a = {.x = make_rows(r, 1, rows, n, gap), .y = make_rows(r, 2, rows, n, gap), .eps = 1e-5f};
+    struct phx_add_norm_args a = {.x = rig_rows(r, 1, rows, n, gap), .y = rig_rows(r, 2, rows, n, gap), .eps = 1e-5f};
     int32_t                 *ids = take((size_t)rows * TOP, sizeof(int32_t));
 
     for (int32_t i = 0; i < rows * TOP; i++)
         ids[i] = (i * 7 + i / TOP) % EXPERTS;
     ids[rows * TOP - 1] += wrong;
     if (kind & WITH_BIAS)
-        a.bias = make_rows(r, 3, 1, n, gap);
+        a.bias = rig_rows(r, 3, 1, n, gap);
     if (kind & WITH_EXPERTS) {
         a.ids = phx_view(rig_put(r, ids, (size_t)rows * TOP * sizeof(int32_t)), rows, TOP);
         a.ids.dtype = PHX_DTYPE_I32;
-        a.gates = make_rows(r, 4, rows, TOP, gap);
-        a.expert_bias = make_rows(r, 5, EXPERTS, n, gap);
+        a.gates = rig_rows(r, 4, rows, TOP, gap);
+        a.expert_bias = rig_rows(r, 5, EXPERTS, n, gap);
     }
     if (kind & WITH_NORM) {
-        a.norm = make_rows(r, 6, rows, n, gap);
-        a.gain = make_rows(r, 7, 1, n, gap);
+        a.norm = rig_rows(r, 6, rows, n, gap);
+        a.gain = rig_rows(r, 7, 1, n, gap);
     }
     drop(ids);
     return a;
@@ -74,9 +42,9 @@ static void check_end(struct rig *r, int32_t rows, int32_t n, int32_t gap, int k
     phx_add(r->b, b.x, b.y);
     if (kind & WITH_NORM) {
         phx_rmsnorm(r->b, b.norm, b.x, b.gain, b.eps);
-        expect_same_bits(r, a.norm, b.norm, "norm");
+        rig_expect_same(r, a.norm, b.norm, "norm");
     }
-    expect_same_bits(r, a.x, b.x, "sum");
+    rig_expect_same(r, a.x, b.x, "sum");
 }
 
 static void the_end_of_a_branch_is_its_parts(void **state)
@@ -152,9 +120,9 @@ static struct phx_weight *make_experts(struct rig *r, uint64_t seed, int32_t n, 
 
 static struct phx_moe_args make_choice(struct rig *r, int32_t rows, const struct phx_weight *up, const struct phx_weight *down)
 {
-    struct phx_moe_args a = {.out = make_rows(r, 1, rows, D, 3), .x = make_rows(r, 2, rows, D, 1),
-                             .ids = make_rows(r, 3, rows, BEST, 2), .gates = make_rows(r, 4, rows, BEST, 1),
-                             .gate_up = up, .gate_up_bias = make_rows(r, 5, E, 2 * F, 0), .down = down,
+    struct phx_moe_args a = {.out = rig_rows(r, 1, rows, D, 3), .x = rig_rows(r, 2, rows, D, 1),
+                             .ids = rig_rows(r, 3, rows, BEST, 2), .gates = rig_rows(r, 4, rows, BEST, 1),
+                             .gate_up = up, .gate_up_bias = rig_rows(r, 5, E, 2 * F, 0), .down = down,
                              .kind = PHX_GLU_OAI, .limit = 7.0f};
 
     a.ids.dtype = PHX_DTYPE_I32;
@@ -164,16 +132,16 @@ static struct phx_moe_args make_choice(struct rig *r, int32_t rows, const struct
 static void check_choice(struct rig *r, int32_t rows, const struct phx_weight *up, const struct phx_weight *down)
 {
     struct phx_moe_args a = make_choice(r, rows, up, down), b = make_choice(r, rows, up, down);
-    struct phx_tensor   logits = make_rows(r, 6, rows, E, 1);
+    struct phx_tensor   logits = rig_rows(r, 6, rows, E, 1);
 
     phx_moe_reserve(r->b, rows, BEST, up, down);
     phx_moe_route_ffn(r->b, &a, logits);
     phx_moe_route(r->b, b.ids, b.gates, logits);
     phx_moe_ffn(r->b, &b);
     a.ids.dtype = b.ids.dtype = PHX_DTYPE_F32; /* equal bits are equal numbers, denormal ones too */
-    expect_same_bits(r, a.ids, b.ids, "ids");
-    expect_same_bits(r, a.gates, b.gates, "gates");
-    expect_same_bits(r, a.out, b.out, "mixture");
+    rig_expect_same(r, a.ids, b.ids, "ids");
+    rig_expect_same(r, a.gates, b.gates, "gates");
+    rig_expect_same(r, a.out, b.out, "mixture");
 }
 
 /* As streamed products, few rows and too many to choose for in one block; and as others. */
@@ -211,7 +179,7 @@ static const int32_t table[SEQS * STRIDE] = {5, 0, 0, 2, 0, 0, 7, 0, 0};
 static struct phx_tensor attend(struct rig *r, const struct phx_kv *kv, struct phx_tensor q, int32_t heads, int32_t kv_heads,
                                 const struct phx_spans *spans)
 {
-    struct phx_attention_args a = {.out = make_rows(r, 9, ROWS, q.dim[1], 0), .q = q, .kv = kv, .layer = 1, .n_heads = heads,
+    struct phx_attention_args a = {.out = rig_rows(r, 9, ROWS, q.dim[1], 0), .q = q, .kv = kv, .layer = 1, .n_heads = heads,
                                    .group = heads / kv_heads, .scale = 0.2f, .spans = spans};
 
     phx_attention(r->b, &a);
@@ -225,14 +193,14 @@ static void check_write(struct rig *r, int32_t heads, int32_t kv_heads, int32_t 
     const struct phx_spans   spans = {SEQS, seq_row, seq_rows, seq_pos, table, STRIDE};
     int32_t                  q = heads * dim, k = kv_heads * dim;
     struct phx_kv           *one = phx_kv_create(r->b, &desc), *two = phx_kv_create(r->b, &desc);
-    struct phx_tensor        a = make_rows(r, 1, ROWS, q + 2 * k, 0), b = make_rows(r, 1, ROWS, q + 2 * k, 0);
-    struct phx_tensor        cos = make_rows(r, 2, POSITIONS, dim / 2, 0), sin = make_rows(r, 3, POSITIONS, dim / 2, 1);
+    struct phx_tensor        a = rig_rows(r, 1, ROWS, q + 2 * k, 0), b = rig_rows(r, 1, ROWS, q + 2 * k, 0);
+    struct phx_tensor        cos = rig_rows(r, 2, POSITIONS, dim / 2, 0), sin = rig_rows(r, 3, POSITIONS, dim / 2, 1);
 
     phx_rope_write(r->b, phx_columns(a, 0, q + k), one, 1, phx_columns(a, q + k, k), &spans, cos, sin);
     phx_rope(r->b, phx_columns(b, 0, q + k), dim, &spans, cos, sin);
     phx_kv_write(r->b, two, 1, phx_columns(b, q, k), phx_columns(b, q + k, k), &spans);
-    expect_same_bits(r, phx_columns(a, 0, q), phx_columns(b, 0, q), "queries");
-    expect_same_bits(r, attend(r, one, phx_columns(a, 0, q), heads, kv_heads, &spans),
+    rig_expect_same(r, phx_columns(a, 0, q), phx_columns(b, 0, q), "queries");
+    rig_expect_same(r, attend(r, one, phx_columns(a, 0, q), heads, kv_heads, &spans),
                      attend(r, two, phx_columns(b, 0, q), heads, kv_heads, &spans), "attention");
     phx_kv_destroy(r->b, one);
     phx_kv_destroy(r->b, two);
@@ -266,8 +234,8 @@ static void wrong_writes_are_refused(void **state)
         const struct phx_kv_desc desc = {LAYERS, 8, BLOCK, 2, 8, PHX_DTYPE_F32};
         const struct phx_spans   spans = {SEQS, seq_row, seq_rows, seq_pos, table, STRIDE};
         struct phx_kv           *kv = phx_kv_create(r.b, &desc);
-        struct phx_tensor        x = make_rows(&r, 1, ROWS, 32, 0), v = make_rows(&r, 1, ROWS, 16, 0);
-        struct phx_tensor        cos = make_rows(&r, 2, POSITIONS, 4, 0), few = make_rows(&r, 2, 5, 4, 0);
+        struct phx_tensor        x = rig_rows(&r, 1, ROWS, 32, 0), v = rig_rows(&r, 1, ROWS, 16, 0);
+        struct phx_tensor        cos = rig_rows(&r, 2, POSITIONS, 4, 0), few = rig_rows(&r, 2, 5, 4, 0);
         const char              *words[] = {"rope_write: layer 2", "rope_write: 8 columns", "rope_write: position"};
         const char              *what = "";
 

@@ -14,6 +14,7 @@ int main(int argc, char **argv)
         {"attention", device_attention_tests, n_device_attention_tests},
         {"draw", device_draw_tests, n_device_draw_tests},
         {"embed", device_embed_tests, n_device_embed_tests},
+        {"ends", device_ends_tests, n_device_ends_tests},
         {"fused", device_fused_tests, n_device_fused_tests},
         {"matmul", device_matmul_tests, n_device_matmul_tests},
         {"moe", device_moe_tests, n_device_moe_tests},

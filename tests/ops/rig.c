@@ -131,3 +131,34 @@ void expect_near(const char *what, const struct rig *r, const float *got, const 
             fail_msg("%s on %s: output %zu is %.9g, exactly %.9g", what, phx_backend_name(r->b), i, (double)got[i],
                      want[i]);
 }
+
+struct phx_tensor rig_rows(struct rig *r, uint64_t seed, int32_t rows, int32_t n, int32_t gap)
+{
+    size_t            size = (size_t)gap + (size_t)rows * (size_t)(n + gap);
+    float            *host = take(size, sizeof(float));
+    struct phx_tensor t;
+
+    seed_random(seed);
+    fill_random(host, size);
+    t = phx_view(rig_floats(r, host, size) + gap, rows, n);
+    t.stride0 = n + gap;
+    drop(host);
+    return t;
+}
+
+void rig_expect_same(struct rig *r, struct phx_tensor a, struct phx_tensor b, const char *what)
+{
+    size_t n = (size_t)a.dim[1];
+    float *got = take(n, sizeof(float)), *want = take(n, sizeof(float));
+
+    for (int32_t i = 0; i < a.dim[0]; i++) {
+        rig_get(r, got, (float *)a.data + i * a.stride0, n * sizeof(float));
+        rig_get(r, want, (float *)b.data + i * b.stride0, n * sizeof(float));
+        for (size_t j = 0; j < n; j++)
+            if (!(got[j] == want[j]))
+                fail_msg("%s on %s: row %d, column %zu of %zu is %.9g, else %.9g", what, phx_backend_name(r->b), i, j, n,
+                         (double)got[j], (double)want[j]);
+    }
+    drop(got);
+    drop(want);
+}

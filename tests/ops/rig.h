@@ -33,6 +33,10 @@ float *rig_floats(struct rig *r, const float *host, size_t n);
 void  *rig_blank(struct rig *r, size_t size_bytes);
 /* Frees what was handed out last, down to `n_memory` pieces (r->n_memory of before). */
 void   rig_back(struct rig *r, int n_memory);
+/* [rows, n] of random numbers, rows `gap` floats apart, from float `gap` on; made twice from the same seed it is the same. */
+struct phx_tensor rig_rows(struct rig *r, uint64_t seed, int32_t rows, int32_t n, int32_t gap);
+/* Equal numbers in two [T, n]. */
+void   rig_expect_same(struct rig *r, struct phx_tensor a, struct phx_tensor b, const char *what);
 /* Waits, expects that no op has failed, and reads. */
 void   rig_get(struct rig *r, void *host, const void *device, size_t size_bytes);
 
@@ -41,8 +45,8 @@ void expect_near(const char *what, const struct rig *r, const float *got, const 
                  size_t n, double bound);
 
 extern const struct CMUnitTest device_attention_tests[], device_draw_tests[], device_embed_tests[],
-    device_fused_tests[],    device_matmul_tests[], device_moe_tests[], device_top_tests[], device_vector_tests[], device_weight_tests[];
+    device_ends_tests[], device_fused_tests[],    device_matmul_tests[], device_moe_tests[], device_top_tests[], device_vector_tests[], device_weight_tests[];
 extern const size_t            n_device_attention_tests, n_device_draw_tests, n_device_embed_tests,
-    n_device_fused_tests,    n_device_matmul_tests, n_device_moe_tests, n_device_top_tests, n_device_vector_tests, n_device_weight_tests;
+    n_device_ends_tests, n_device_fused_tests,    n_device_matmul_tests, n_device_moe_tests, n_device_top_tests, n_device_vector_tests, n_device_weight_tests;
 
 #endif
