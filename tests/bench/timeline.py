@@ -13,7 +13,7 @@ from plot import INK, OURS, WIDTH, Picture, scale
 from roofline import COLORS, LEFT, RIGHT, device_of, measured, runs_of
 
 STRIP, TABLE = 26, 18
-KINDS = ("matmul", "attention", "moe", "add_norm", "rope")
+KINDS = ("matmul", "attention", "mixture", "add_norm", "rope")
 
 
 def color_of(op):

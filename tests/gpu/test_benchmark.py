@@ -85,7 +85,7 @@ def test_the_time_line_has_every_launch_of_a_step(result):
             for (name, columns), op in ops.items():
                 mine = [call["us"] for call in line if (call["op"], call["columns"]) == (name, columns)]
                 assert len(mine) == op["calls"] and sum(mine) == pytest.approx(op["us"], rel=1e-3)
-            assert "add_norm" in {call["op"] for call in line}  # ops that are one are timed as one
+            assert "matmul_add_norm" in {call["op"] for call in line}  # ops that are one are timed as one
             assert "add" not in {call["op"] for call in line}
 
 

@@ -61,6 +61,47 @@ static void few_rows_stream_the_weights(void **state)
     assert_int_equal(kernel_for(PHX_DTYPE_BF16, 5120, 1, 33), CUDA_MATMUL_TILE);
 }
 
+static bool goes_on(bool is_fast, enum phx_dtype dtype, int32_t rows)
+{
+    struct phx_weight_desc    w = {.dtype = dtype, .n = 5120, .k = 2880, .n_experts = 1, .n_slices = 1};
+    struct cuda_matmul_choice c = phx_cuda_pick_matmul(PHX_COMPUTE_BF16, is_fast, true, H200_SMS, &w, rows);
+
+    return phx_cuda_pick_ends(&c, &w, rows);
+}
+
+static void few_rows_go_on_with_their_outputs(void **state)
+{
+    (void)state;
+    for (int is_fast = 0; is_fast < 2; is_fast++) {
+        assert_true(goes_on(is_fast, PHX_DTYPE_BF16, 1));
+        assert_true(goes_on(is_fast, PHX_DTYPE_BF16, 8));
+        assert_false(goes_on(is_fast, PHX_DTYPE_BF16, 9));
+        assert_false(goes_on(is_fast, PHX_DTYPE_I8, 1));
+        assert_false(goes_on(is_fast, PHX_DTYPE_F32, 1));
+    }
+}
+
+static void pairs_are_rotated_where_a_block_has_both(void **state)
+{
+    static const int32_t whole[] = {2, 8, 16, 32, 64, 96, 128}, cut[] = {6, 22, 24, 48, 80};
+    struct phx_kv_desc   kv = {.dtype = PHX_DTYPE_BF16};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(whole) / sizeof(whole[0]); i++) {
+        kv.head_dim = whole[i];
+        assert_true(phx_cuda_pick_rope(&kv));
+    }
+    for (size_t i = 0; i < sizeof(cut) / sizeof(cut[0]); i++) {
+        kv.head_dim = cut[i];
+        assert_false(phx_cuda_pick_rope(&kv));
+    }
+    kv.head_dim = 64;
+    kv.dtype = PHX_DTYPE_I8; /* a scale of the whole head */
+    assert_false(phx_cuda_pick_rope(&kv));
+    kv.dtype = PHX_DTYPE_F32;
+    assert_true(phx_cuda_pick_rope(&kv));
+}
+
 static void large_tiles_need_one_slice_and_enough_work(void **state)
 {
     (void)state;
@@ -112,6 +153,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_not_rounded_is_multiplied_in_float32),
         cmocka_unit_test(few_rows_stream_the_weights),
+        cmocka_unit_test(few_rows_go_on_with_their_outputs),
+        cmocka_unit_test(pairs_are_rotated_where_a_block_has_both),
         cmocka_unit_test(large_tiles_need_one_slice_and_enough_work),
         cmocka_unit_test(only_class_b_leaves_products_to_the_library),
         cmocka_unit_test(many_rows_go_to_warpgroups_where_they_may),
