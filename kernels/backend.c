@@ -168,7 +168,7 @@ struct phx_kv *phx_kv_create(struct phx_backend *b, const struct phx_kv_desc *de
     struct phx_kv *kv;
 
     if (!phx_kv_is_valid(desc)) {
-        (void)fail(b, "kv_create: block_tokens 16 or 32, even head_dim up to 512, F32, BF16 or I8");
+        (void)fail(b, "kv_create: block_tokens 16 or 32, even head_dim up to 512, F32, BF16, I8 or F8_E4M3");
         return NULL;
     }
     if (b->ops->kv_bytes(desc) == 0) {

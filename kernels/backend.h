@@ -28,7 +28,7 @@ enum phx_dtype {
     PHX_DTYPE_F16,
     PHX_DTYPE_F64,
     PHX_DTYPE_MXFP4,   /* 32-element blocks of E2M1 with one E8M0 scale (OCP MX) */
-    PHX_DTYPE_F8_E4M3, /* sources only: widened when packed */
+    PHX_DTYPE_F8_E4M3, /* weights: sources only, widened when packed; cache: see phx_kv_desc */
     PHX_DTYPE_F8_E5M2,
     PHX_DTYPE_I32,
     PHX_DTYPE_I8       /* weights: groups of PHX_I8_GROUP k with one float32 scale; cache: see phx_kv_desc */
@@ -205,8 +205,12 @@ struct phx_kv_desc {
     int32_t        block_tokens; /* 16 or 32 */
     int32_t        kv_heads;     /* of this rank */
     int32_t        head_dim;
-    enum phx_dtype dtype;        /* F32, BF16, or I8 with one float32 scale per token and head */
+    enum phx_dtype dtype;        /* F32, BF16, or I8 or F8_E4M3 with one float32 scale per token and head */
 };
+static inline bool phx_kv_has_scales(enum phx_dtype dtype)
+{
+    return dtype == PHX_DTYPE_I8 || dtype == PHX_DTYPE_F8_E4M3;
+}
 
 /* 0 for a wrong description, or a dtype that the backend has no cache of. */
 size_t         phx_kv_bytes(const struct phx_backend *b, const struct phx_kv_desc *desc);

@@ -48,7 +48,7 @@ bool phx_kv_is_valid(const struct phx_kv_desc *d)
     return d->n_layers >= 1 && d->n_blocks >= 1 && (d->block_tokens == 16 || d->block_tokens == 32) &&
            d->kv_heads >= 1 && d->kv_heads <= 65536 && d->head_dim >= 2 && d->head_dim <= 512 &&
            d->head_dim % 2 == 0 &&
-           (d->dtype == PHX_DTYPE_F32 || d->dtype == PHX_DTYPE_BF16 || d->dtype == PHX_DTYPE_I8) &&
+           (d->dtype == PHX_DTYPE_F32 || d->dtype == PHX_DTYPE_BF16 || phx_kv_has_scales(d->dtype)) &&
            !__builtin_mul_overflow((uint64_t)d->n_layers * (uint64_t)d->n_blocks,
                                    (uint64_t)d->kv_heads * (uint64_t)d->head_dim * 512, &elements);
 }

@@ -84,7 +84,7 @@ const struct phx_option phx_options[] = {
            "activations in products with bf16 and MXFP4 weights"),
     CHOICE("engine.dtype", engine_dtype, "auto", "auto|int8",
            "weights: auto keeps the checkpoint's own type; int8 quantises dense ones while loading"),
-    CHOICE("engine.kv_dtype", engine_kv_dtype, "bf16", "f32|bf16|int8", "type of the key/value cache"),
+    CHOICE("engine.kv_dtype", engine_kv_dtype, "bf16", "f32|bf16|int8|fp8", "type of the key/value cache"),
     INT("engine.kv_memory_bytes", engine_kv_memory_bytes, "0", 0, INT64_C(1) << 46,
         "key/value cache of a rank; 0 measures what is free"),
     INT("engine.block_tokens", engine_block_tokens, "16", 16, 32, "positions of a cache block: 16 or 32"),

@@ -46,7 +46,7 @@ static const struct argp_option options[] = {
     {"license", OPT_LICENSE, "FILE", 0, "licence (default: the evaluation licence that came with phalanx)", 0},
     {"hosts", OPT_HOSTS, "LIST", 0, "not served yet: ranks run on this host", 0},
     {"dtype", OPT_DTYPE, "T", 0, "weights: auto keeps the checkpoint's type, or int8", 0},
-    {"kv-dtype", OPT_KV_DTYPE, "T", 0, "f32, bf16 or int8", 0},
+    {"kv-dtype", OPT_KV_DTYPE, "T", 0, "f32, bf16, int8 or fp8", 0},
     {"kv-memory", OPT_KV_MEMORY, "BYTES", 0, "key/value cache of a rank", 0},
     {"max-context", OPT_MAX_CONTEXT, "N", 0, "tokens of a sequence", 0},
     {"max-seqs", OPT_MAX_SEQS, "N", 0, "sequences that a replica runs at once", 0},

@@ -8,11 +8,11 @@
 enum { QUERIES = 8 };
 
 /* What the cache holds. */
-enum { KV_F32, KV_BF16, KV_I8, KV_KINDS };
+enum { KV_F32, KV_BF16, KV_I8, KV_F8, KV_KINDS };
 
 /* What one block does to n queries that see the same positions of it. */
 struct block_step {
-    const unsigned char *keys, *values;           /* [Dh][16], [16][Dh]; int8: 16 floats of scales behind each */
+    const unsigned char *keys, *values;           /* [Dh][16], [16][Dh]; of bytes, 16 floats of scales behind each */
     const unsigned char *next_keys, *next_values; /* read soon: brought near */
     const float         *q[QUERIES];
     float               *acc[QUERIES];
@@ -21,7 +21,18 @@ struct block_step {
     int32_t              head_dim, begin, end; /* positions of the block */
 };
 
-/* Of the 16 positions of an int8 block. */
+INLINE bool has_scales(const int kind)
+{
+    return kind == KV_I8 || kind == KV_F8;
+}
+
+INLINE v16 load_sixteen(const void *from, const int kind)
+{
+    return kind == KV_F32 ? v16_load(from) : kind == KV_BF16 ? v16_load_bf16(from) : kind == KV_I8 ? v16_load_i8(from)
+                                                                                                   : v16_load_f8(from);
+}
+
+/* Of the 16 positions of a block that has them. */
 INLINE v16 load_scales(const unsigned char *block, int32_t head_dim)
 {
     return v16_load((const float *)(const void *)(block + (size_t)head_dim * SUB_TOKENS));
@@ -36,36 +47,30 @@ INLINE void score_block(const int n, const int kind, struct block_step *b)
     for (int h = 0; h < n; h++)
         s[h] = v16_zero();
     for (int32_t d = 0; d < b->head_dim; d++) {
-        size_t      at = (size_t)d * SUB_TOKENS * bytes;
-        const void *from = b->keys + at;
-        v16         k = kind == KV_F32 ? v16_load(from) : kind == KV_BF16 ? v16_load_bf16(from) : v16_load_i8(from);
+        size_t at = (size_t)d * SUB_TOKENS * bytes;
+        v16    k = load_sixteen(b->keys + at, kind);
 
         __builtin_prefetch(b->next_keys + at);
         for (int h = 0; h < n; h++)
             s[h] = v16_fma(v16_set(b->q[h][d]), k, s[h]);
     }
     for (int h = 0; h < n; h++)
-        v16_store(b->p[h], kind == KV_I8 ? v16_mul(s[h], load_scales(b->keys, b->head_dim)) : s[h]);
+        v16_store(b->p[h], has_scales(kind) ? v16_mul(s[h], load_scales(b->keys, b->head_dim)) : s[h]);
 }
 
+/* n numbers from number `at` on; behind them zeros. */
 INLINE v16 load_values(const unsigned char *values, size_t at, const int kind, int n)
 {
-    uint16_t    t[LANES] = {0};
-    signed char bytes[LANES] = {0};
+    const size_t         bytes = kind == KV_F32 ? 4 : kind == KV_BF16 ? 2 : 1;
+    const unsigned char *from = values + at * bytes;
+    unsigned char        some[LANES * sizeof(float)] = {0};
 
-    if (kind == KV_I8 && n == LANES)
-        return v16_load_i8((const signed char *)values + at);
-    if (kind == KV_I8) {
-        memcpy(bytes, values + at, (size_t)n);
-        return v16_load_i8(bytes);
-    }
-    if (kind == KV_F32)
-        return n == LANES ? v16_load((const float *)(const void *)values + at)
-                          : v16_load_n((const float *)(const void *)values + at, n);
     if (n == LANES)
-        return v16_load_bf16((const uint16_t *)(const void *)values + at);
-    memcpy(t, (const uint16_t *)(const void *)values + at, (size_t)n * sizeof(t[0]));
-    return v16_load_bf16(t);
+        return load_sixteen(from, kind);
+    if (kind == KV_F32)
+        return v16_load_n((const float *)(const void *)from, n);
+    memcpy(some, from, (size_t)n * bytes);
+    return load_sixteen(some, kind);
 }
 
 /* acc[h] = acc[h] * shrink[h] + sum over the visible positions of p[h][i] * v[i] */
@@ -73,7 +78,7 @@ INLINE void add_values(const int n, const int kind, struct block_step *b)
 {
     const size_t bytes = kind == KV_F32 ? 4 : kind == KV_BF16 ? 2 : 1;
 
-    for (int h = 0; h < n && kind == KV_I8; h++)
+    for (int h = 0; h < n && has_scales(kind); h++)
         v16_store(b->p[h], v16_mul(v16_load(b->p[h]), load_scales(b->values, b->head_dim)));
     for (int32_t d = 0; d < b->head_dim; d += LANES) {
         int m = b->head_dim - d < LANES ? (int)(b->head_dim - d) : LANES;
@@ -100,9 +105,11 @@ typedef void (*block_fn)(struct block_step *b);
     static void score_f32_##n(struct block_step *b) { score_block(n, KV_F32, b); }                 \
     static void score_bf16_##n(struct block_step *b) { score_block(n, KV_BF16, b); }               \
     static void score_i8_##n(struct block_step *b) { score_block(n, KV_I8, b); }                   \
+    static void score_f8_##n(struct block_step *b) { score_block(n, KV_F8, b); }                   \
     static void values_f32_##n(struct block_step *b) { add_values(n, KV_F32, b); }                 \
     static void values_bf16_##n(struct block_step *b) { add_values(n, KV_BF16, b); }               \
-    static void values_i8_##n(struct block_step *b) { add_values(n, KV_I8, b); }
+    static void values_i8_##n(struct block_step *b) { add_values(n, KV_I8, b); }                   \
+    static void values_f8_##n(struct block_step *b) { add_values(n, KV_F8, b); }
 #define EACH_N(kind)                                                                               \
     {                                                                                              \
         kind##_1, kind##_2, kind##_3, kind##_4, kind##_5, kind##_6, kind##_7, kind##_8             \
@@ -116,8 +123,10 @@ BLOCK_FN(5)
 BLOCK_FN(6)
 BLOCK_FN(7)
 BLOCK_FN(8)
-static const block_fn score_fns[KV_KINDS][QUERIES] = {EACH_N(score_f32), EACH_N(score_bf16), EACH_N(score_i8)};
-static const block_fn value_fns[KV_KINDS][QUERIES] = {EACH_N(values_f32), EACH_N(values_bf16), EACH_N(values_i8)};
+static const block_fn score_fns[KV_KINDS][QUERIES] = {EACH_N(score_f32), EACH_N(score_bf16), EACH_N(score_i8),
+                                                        EACH_N(score_f8)};
+static const block_fn value_fns[KV_KINDS][QUERIES] = {EACH_N(values_f32), EACH_N(values_bf16), EACH_N(values_i8),
+                                                        EACH_N(values_f8)};
 
 /* The queries of one pass: n_rows rows of one sequence times n_heads heads of one kv head. */
 struct attention_tile {
@@ -247,7 +256,8 @@ static void attend(struct attention_tile *t, const struct attention_job *job)
     const struct phx_attention_args *a = job->args;
     int32_t           head_dim = job->kv->desc.head_dim;
     enum phx_dtype    dtype = job->kv->desc.dtype;
-    int               kind = dtype == PHX_DTYPE_F32 ? KV_F32 : dtype == PHX_DTYPE_BF16 ? KV_BF16 : KV_I8;
+    int               kind = dtype == PHX_DTYPE_F32 ? KV_F32 : dtype == PHX_DTYPE_BF16 ? KV_BF16
+                               : dtype == PHX_DTYPE_I8                             ? KV_I8 : KV_F8;
     struct block_step b = {.head_dim = head_dim};
     int32_t           pos, last;
     size_t            at;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The inner loops for the instruction set of the file that includes this: ISA_NAME names the table. */
 #include "kernels/cpu/isa.h"
-#include "kernels/cpu/v16_i8.h"
+#include "kernels/cpu/v16_bytes.h"
 
 #include "kernels/cpu/body_vector.h"
 

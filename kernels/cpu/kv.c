@@ -2,18 +2,20 @@
  * The paged cache.  For float32 attention keys lie transposed in blocks of 16 positions, so that scores of 16
  * positions are one vector, and values row by row.  For rounded attention both are A tiles of the matrix unit:
  * keys 16 positions x 32 d, values 16 d x the positions of the block; what no dim fills stays 0.
- * An int8 cache has one scale per token and head: x = scale * q, scale = largest |x| / 127, q the nearest. */
+ * A cache of bytes has one scale per token and head: x = scale * q, scale = largest |x| / 127 (int8) or / 448 (E4M3,
+ * kernels/f8.h), q the nearest. */
 #include <math.h>
 #include <string.h>
 
 #include "kernels/cpu/isa.h"
+#include "kernels/f8.h"
 #include "kernels/memory.h"
 
 static void plan_kv(struct cpu_kv *kv, const struct phx_kv_desc *desc)
 {
     kv->desc = *desc;
-    kv->element_bytes = desc->dtype == PHX_DTYPE_BF16 ? 2 : desc->dtype == PHX_DTYPE_I8 ? 1 : 4;
-    kv->token_stride = (size_t)desc->head_dim + (desc->dtype == PHX_DTYPE_I8 ? sizeof(float) : 0);
+    kv->element_bytes = desc->dtype == PHX_DTYPE_BF16 ? 2 : phx_kv_has_scales(desc->dtype) ? 1 : 4;
+    kv->token_stride = (size_t)desc->head_dim + (phx_kv_has_scales(desc->dtype) ? sizeof(float) : 0);
     kv->head_stride = (size_t)desc->block_tokens * kv->token_stride;
     if (desc->dtype == PHX_DTYPE_BF16) /* either layout fits */
         kv->head_stride = (size_t)desc->block_tokens * (((size_t)desc->head_dim + 31) / 32 * 32);
@@ -118,7 +120,7 @@ static void write_tiled_row(struct cpu_kv *kv, int32_t layer, int32_t block, int
 }
 
 /* Not a number when one of them is none, or infinite. */
-static float find_scale(const float *x, int32_t n)
+static float find_scale(const float *x, int32_t n, float most)
 {
     float top = 0.0f, strange = 0.0f;
 
@@ -128,20 +130,24 @@ static float find_scale(const float *x, int32_t n)
     }
     if (strange != 0.0f)
         return NAN;
-    return top < 0x1p-100f ? 0.0f : top / 127.0f;
+    return top < 0x1p-100f ? 0.0f : top / most;
 }
 
 /* A token's values, `step` apart, and its scale at *scale. */
-static void store_i8(unsigned char *to, size_t step, unsigned char *scale_at, const float *x, int32_t n)
+static void store_bytes(const struct cpu_kv *kv, unsigned char *to, size_t step, unsigned char *scale_at, const float *x)
 {
-    float scale = find_scale(x, n), inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+    bool    is_f8 = kv->desc.dtype == PHX_DTYPE_F8_E4M3;
+    int32_t n = kv->desc.head_dim;
+    float   scale = find_scale(x, n, is_f8 ? PHX_F8_MAX : 127.0f), inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
 
     for (int32_t i = 0; i < n; i++)
-        to[(size_t)i * step] = (unsigned char)(signed char)(inverse > 0.0f ? lrintf(x[i] * inverse) : 0);
+        to[(size_t)i * step] = !(inverse > 0.0f) ? 0
+                               : is_f8           ? phx_f8_bits(x[i] * inverse)
+                                                 : (unsigned char)(signed char)lrintf(x[i] * inverse);
     memcpy(scale_at, &scale, sizeof(scale));
 }
 
-static void write_i8_row(struct cpu_kv *kv, int32_t layer, int32_t block, int32_t offset, const float *k,
+static void write_byte_row(struct cpu_kv *kv, int32_t layer, int32_t block, int32_t offset, const float *k,
                          const float *v)
 {
     size_t head_dim = (size_t)kv->desc.head_dim, in = (size_t)(offset % SUB_TOKENS), scales = head_dim * SUB_TOKENS;
@@ -150,10 +156,8 @@ static void write_i8_row(struct cpu_kv *kv, int32_t layer, int32_t block, int32_
         size_t base = (size_t)layer * kv->layer_stride + (size_t)block * kv->block_stride +
                       (size_t)h * kv->head_stride + (size_t)(offset / SUB_TOKENS) * SUB_TOKENS * kv->token_stride;
 
-        store_i8(kv->k + base + in, SUB_TOKENS, kv->k + base + scales + in * sizeof(float), k + (size_t)h * head_dim,
-                 kv->desc.head_dim);
-        store_i8(kv->v + base + in * head_dim, 1, kv->v + base + scales + in * sizeof(float), v + (size_t)h * head_dim,
-                 kv->desc.head_dim);
+        store_bytes(kv, kv->k + base + in, SUB_TOKENS, kv->k + base + scales + in * sizeof(float), k + (size_t)h * head_dim);
+        store_bytes(kv, kv->v + base + in * head_dim, 1, kv->v + base + scales + in * sizeof(float), v + (size_t)h * head_dim);
     }
 }
 
@@ -162,8 +166,8 @@ typedef void (*write_row_fn)(struct cpu_kv *kv, int32_t layer, int32_t block, in
 
 static write_row_fn pick_write(const struct cpu_kv *kv)
 {
-    if (kv->desc.dtype == PHX_DTYPE_I8)
-        return write_i8_row;
+    if (phx_kv_has_scales(kv->desc.dtype))
+        return write_byte_row;
     return kv->is_tiled ? write_tiled_row : write_row;
 }
 

@@ -75,7 +75,11 @@ static __global__ void __launch_bounds__(JOIN_WARPS *LANES) join_pieces(const st
 
 extern "C" int phx_cuda_attend_tiles(cudaStream_t stream, const struct cuda_attention *a, int32_t dim)
 {
-    return a->kv.kind == CUDA_KV_I8 ? phx_cuda_attend_bytes(stream, a, dim) : launch_kind<CUDA_KV_BF16>(stream, a, dim);
+    switch (a->kv.kind) {
+    case CUDA_KV_I8: return phx_cuda_attend_bytes(stream, a, dim);
+    case CUDA_KV_F8: return phx_cuda_attend_f8(stream, a, dim);
+    default: return launch_kind<CUDA_KV_BF16>(stream, a, dim);
+    }
 }
 
 extern "C" int phx_cuda_attend_join(cudaStream_t stream, const struct cuda_attention *a, int32_t dim)

@@ -57,6 +57,7 @@ int phx_cuda_attend_plain(cudaStream_t stream, const struct cuda_attention *a);
 /* Tensor cores: head_dim up to 128 and a multiple of 8 (bf16 cache) or 16 (int8), padded to `dim` 64 or 128. */
 int phx_cuda_attend_tiles(cudaStream_t stream, const struct cuda_attention *a, int32_t dim);
 int phx_cuda_attend_bytes(cudaStream_t stream, const struct cuda_attention *a, int32_t dim); /* its part for int8 */
+int phx_cuda_attend_f8(cudaStream_t stream, const struct cuda_attention *a, int32_t dim);    /* and for E4M3 */
 
 /* Joins the pieces that phx_cuda_attend_tiles left with a split and no counters. */
 int phx_cuda_attend_join(cudaStream_t stream, const struct cuda_attention *a, int32_t dim);

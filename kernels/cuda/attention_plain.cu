@@ -5,6 +5,7 @@
 #include "kernels/cuda/device.cuh"
 
 #include "kernels/cuda/attention.h"
+#include "kernels/f8.h"
 
 enum {
     LANES = 32,
@@ -32,6 +33,9 @@ static __device__ inline float2 load_pair(const struct cuda_attention &a, int64_
     if (KIND == CUDA_KV_I8) {
         f.x = (float)((const int8_t *)a.kv.data)[at];
         f.y = (float)((const int8_t *)a.kv.data)[at + 1];
+    } else if (KIND == CUDA_KV_F8) {
+        f.x = phx_f8_float(((const uint8_t *)a.kv.data)[at]);
+        f.y = phx_f8_float(((const uint8_t *)a.kv.data)[at + 1]);
     } else if (KIND == CUDA_KV_BF16) {
         uint32_t bits = *(const uint32_t *)((const uint16_t *)a.kv.data + at);
 
@@ -48,7 +52,7 @@ template <int KIND>
 static __device__ inline float load_scale(const struct cuda_attention &a, const int32_t *table, int32_t kv_head,
                                           int32_t pos, int64_t behind)
 {
-    if (KIND != CUDA_KV_I8)
+    if (KIND != CUDA_KV_I8 && KIND != CUDA_KV_F8)
         return 1.0f;
     return *(const float *)((const unsigned char *)a.kv.data + behind +
                             cuda_kv_scale_at(&a.kv, table[pos / a.kv.block_tokens], kv_head, pos % a.kv.block_tokens));
@@ -190,6 +194,7 @@ extern "C" int phx_cuda_attend_plain(cudaStream_t stream, const struct cuda_atte
 {
     dim3 grid((unsigned)a->spans.n_rows_total, (unsigned)a->n_heads, 1);
     void (*kernel)(const struct cuda_attention) = a->kv.kind == CUDA_KV_I8     ? attend_plain<CUDA_KV_I8>
+                                                  : a->kv.kind == CUDA_KV_F8   ? attend_plain<CUDA_KV_F8>
                                                   : a->kv.kind == CUDA_KV_BF16 ? attend_plain<CUDA_KV_BF16>
                                                                                : attend_plain<CUDA_KV_F32>;
 

@@ -2,7 +2,7 @@
  * Leaves of keys and values in shared memory, and how operands of products are made of them; included by the tiled
  * kernels of attention alone.
  *
- * A leaf is 64 rows of keys, 64 of values and, where the cache has them, their scales.  Integers of 8 bits
+ * A leaf is 64 rows of keys, 64 of values and, where the cache has them, their scales.  Numbers of 8 bits
  * are exact in bf16, so products take them as they are: a key's scale multiplies its scores, a value's its weights. */
 #ifndef PHX_KERNELS_CUDA_ATTENTION_STORE_CUH
 #define PHX_KERNELS_CUDA_ATTENTION_STORE_CUH
@@ -102,12 +102,14 @@ static __device__ inline uint4 read_chunk(const unsigned char *from)
     return *(const uint4 *)from;
 }
 
-/* Bytes i and j of eight, int8, as bf16, exactly: bits 0 to 6 behind the exponent of 128, less 128 or, with the
- * sign, 256. */
-static __device__ inline uint32_t widen_bytes(uint32_t x, uint32_t y, uint32_t i, uint32_t j)
+/* Bytes i and j of eight as bf16, exactly.  int8: bits 0 to 6 behind the exponent of 128, less 128 or, with the sign, 256.
+ * E4M3: exponent and fraction where bf16 has its own, times 2^120 with the sign. */
+template <int KIND> static __device__ inline uint32_t widen_bytes(uint32_t x, uint32_t y, uint32_t i, uint32_t j)
 {
-    uint32_t pair = __byte_perm(x, y, i | j << 8);
+    uint32_t pair = __byte_perm(x, y, KIND == CUDA_KV_F8 ? i << 4 | j << 12 : i | j << 8);
 
+    if constexpr (KIND == CUDA_KV_F8)
+        return phx_bf16_mul2(pair >> 4 & 0x07f007f0u, (pair & 0x80008000u) | 0x7b807b80u);
     return phx_bf16_add2((pair & 0x007f007fu) | 0x43004300u, (pair & 0x00800080u) | 0xc300c300u);
 }
 
@@ -120,8 +122,8 @@ template <int KIND> static __device__ inline void take_key(const uint4 &k, int s
         to[0] = words[2 * step];
         to[1] = words[2 * step + 1];
     } else {
-        to[0] = widen_bytes(words[step], 0, 0, 1);
-        to[1] = widen_bytes(words[step], 0, 2, 3);
+        to[0] = widen_bytes<KIND>(words[step], 0, 0, 1);
+        to[1] = widen_bytes<KIND>(words[step], 0, 2, 3);
     }
 }
 
@@ -157,7 +159,7 @@ static __device__ inline void pair_up(const dims<KIND, N> &x, const dims<KIND, N
         if constexpr (KIND == CUDA_KV_BF16)
             to[i] = __byte_perm(x.word[i / 2], y.word[i / 2], i % 2 == 0 ? 0x5410 : 0x7632);
         else
-            to[i] = widen_bytes(x.word[i / 4], y.word[i / 4], (uint32_t)i % 4, (uint32_t)i % 4 + 4);
+            to[i] = widen_bytes<KIND>(x.word[i / 4], y.word[i / 4], (uint32_t)i % 4, (uint32_t)i % 4 + 4);
 }
 
 /* ---- values that are no numbers ---------------------------------------------------------------- */

@@ -7,15 +7,18 @@
 
 static struct cuda_kv plan_kv(const struct phx_kv_desc *desc)
 {
-    bool           is_i8 = desc->dtype == PHX_DTYPE_I8;
-    size_t         element_bytes = is_i8 ? 1 : desc->dtype == PHX_DTYPE_BF16 ? 2 : 4;
+    bool           is_bytes = phx_kv_has_scales(desc->dtype);
+    size_t         element_bytes = is_bytes ? 1 : desc->dtype == PHX_DTYPE_BF16 ? 2 : 4;
     struct cuda_kv kv = {.desc = *desc};
 
-    kv.view.kind = is_i8 ? CUDA_KV_I8 : desc->dtype == PHX_DTYPE_BF16 ? CUDA_KV_BF16 : CUDA_KV_F32;
+    kv.view.kind = desc->dtype == PHX_DTYPE_I8        ? CUDA_KV_I8
+                   : desc->dtype == PHX_DTYPE_F8_E4M3 ? CUDA_KV_F8
+                   : desc->dtype == PHX_DTYPE_BF16    ? CUDA_KV_BF16
+                                                      : CUDA_KV_F32;
     kv.view.block_tokens = desc->block_tokens;
     kv.view.kv_heads = desc->kv_heads;
     kv.view.head_dim = desc->head_dim;
-    kv.view.head_stride = (int64_t)desc->block_tokens * (desc->head_dim + (is_i8 ? (int32_t)sizeof(float) : 0));
+    kv.view.head_stride = (int64_t)desc->block_tokens * (desc->head_dim + (is_bytes ? (int32_t)sizeof(float) : 0));
     kv.view.v_offset = kv.view.head_stride * desc->kv_heads;
     kv.view.block_stride = 2 * kv.view.v_offset;
     kv.layer_bytes = (size_t)kv.view.block_stride * (size_t)desc->n_blocks * element_bytes;

@@ -67,11 +67,11 @@ static __global__ void __launch_bounds__(THREADS) rope_write_kernel(struct cuda_
     kv_put(kv, at + kv.v_offset + half, v[half]);
 }
 
-/* ---- int8 ------------------------------------------------------------------------------------- */
+/* ---- bytes ------------------------------------------------------------------------------------- */
 
 /* By one warp: head_dim numbers, get(d), with one scale. */
 template <class Get>
-static __device__ __forceinline__ void write_i8(const Get &get, int head_dim, signed char *to, float *scale_at)
+static __device__ __forceinline__ void write_bytes(const Get &get, int head_dim, bool is_f8, unsigned char *to, float *scale_at)
 {
     int   lane = (int)threadIdx.x % PHX_WARP;
     float v[GROUPS_MAX][I8_OF_LANE], scale = 0;
@@ -86,7 +86,7 @@ static __device__ __forceinline__ void write_i8(const Get &get, int head_dim, si
 
             v[g][i] = d < head_dim ? get(d) : 0.0f;
         }
-        own = i8_find_scale(v[g]);
+        own = find_scale(v[g], is_f8 ? PHX_F8_MAX : 127.0f);
         scale = scale >= own ? scale : scale < own ? own : __uint_as_float(0x7fc00000u); /* one NaN is enough */
     }
 #pragma unroll
@@ -96,7 +96,7 @@ static __device__ __forceinline__ void write_i8(const Get &get, int head_dim, si
             int d = (g * I8_OF_LANE + i) * PHX_WARP + lane;
 
             if (d < head_dim)
-                to[d] = (signed char)i8_quantise(v[g][i], scale);
+                to[d] = (unsigned char)(is_f8 ? f8_quantise(v[g][i], scale) : i8_quantise(v[g][i], scale));
         }
     if (lane == 0)
         *scale_at = scale;
@@ -104,19 +104,19 @@ static __device__ __forceinline__ void write_i8(const Get &get, int head_dim, si
 
 /* By one warp: the keys (or values) of a head of a row of sequence `seq`. */
 template <class Get>
-static __device__ __forceinline__ void put_i8(const struct cuda_kv_write &c, int row, int seq, int head, bool is_value,
+static __device__ __forceinline__ void put_bytes(const struct cuda_kv_write &c, int row, int seq, int head, bool is_value,
                                               const Get &get)
 {
     int            pos = c.spans.pos_of_row[row], offset = pos % c.kv.block_tokens;
     int            block = c.spans.table[(int64_t)seq * c.spans.table_stride + pos / c.kv.block_tokens];
     unsigned char *data = static_cast<unsigned char *>(c.kv.data) + (is_value ? c.kv.v_offset : 0);
 
-    write_i8(get, c.kv.head_dim, reinterpret_cast<signed char *>(data) + cuda_kv_at(&c.kv, block, head, offset),
-             reinterpret_cast<float *>(data + cuda_kv_scale_at(&c.kv, block, head, offset)));
+    write_bytes(get, c.kv.head_dim, c.kv.kind == CUDA_KV_F8, data + cuda_kv_at(&c.kv, block, head, offset),
+                reinterpret_cast<float *>(data + cuda_kv_scale_at(&c.kv, block, head, offset)));
 }
 
 /* A warp per row, head, and keys or values. */
-static __global__ void __launch_bounds__(THREADS) write_i8_kernel(struct cuda_kv_write c)
+static __global__ void __launch_bounds__(THREADS) write_bytes_kernel(struct cuda_kv_write c)
 {
     phx_begin();
     int row = (int)blockIdx.x, which = (int)blockIdx.y * WARPS + (int)threadIdx.x / PHX_WARP;
@@ -126,11 +126,11 @@ static __global__ void __launch_bounds__(THREADS) write_i8_kernel(struct cuda_kv
         return;
     const float *x = (which % 2 == 0 ? c.k + row * c.k_stride : c.v + row * c.v_stride) + (int64_t)head * c.kv.head_dim;
 
-    put_i8(c, row, seq, head, which % 2 != 0, [x](int d) { return x[d]; });
+    put_bytes(c, row, seq, head, which % 2 != 0, [x](int d) { return x[d]; });
 }
 
 /* A warp per row and head of queries, of keys, of values. */
-static __global__ void __launch_bounds__(THREADS) rope_write_i8_kernel(struct cuda_rope_write c)
+static __global__ void __launch_bounds__(THREADS) rope_write_bytes_kernel(struct cuda_rope_write c)
 {
     phx_begin();
     const struct cuda_kv_view &kv = c.write.kv;
@@ -143,7 +143,7 @@ static __global__ void __launch_bounds__(THREADS) rope_write_i8_kernel(struct cu
         for (int j = (int)threadIdx.x % PHX_WARP; j < half; j += PHX_WARP)
             rotate_query(c, row, head, j);
     else if (key < kv.kv_heads)
-        put_i8(c.write, row, seq, key, false, [&c, row, head, half](int d) {
+        put_bytes(c.write, row, seq, key, false, [&c, row, head, half](int d) {
             struct pair p = rotate(c, row, head, d % half);
 
             return d < half ? p.first : p.second;
@@ -151,27 +151,27 @@ static __global__ void __launch_bounds__(THREADS) rope_write_i8_kernel(struct cu
     else {
         const float *v = c.write.v + row * c.write.v_stride + (int64_t)(key - kv.kv_heads) * kv.head_dim;
 
-        put_i8(c.write, row, seq, key - kv.kv_heads, true, [v](int d) { return v[d]; });
+        put_bytes(c.write, row, seq, key - kv.kv_heads, true, [v](int d) { return v[d]; });
     }
 }
 
 int phx_cuda_kv_write_rows(cudaStream_t stream, const struct cuda_kv_write *c)
 {
-    bool     is_i8 = c->kv.kind == CUDA_KV_I8;
-    unsigned n = (unsigned)(is_i8 ? 2 * c->kv.kv_heads : c->kv.kv_heads * c->kv.head_dim);
-    unsigned of_block = is_i8 ? WARPS : THREADS;
+    bool     is_bytes = c->kv.kind == CUDA_KV_I8 || c->kv.kind == CUDA_KV_F8;
+    unsigned n = (unsigned)(is_bytes ? 2 * c->kv.kv_heads : c->kv.kv_heads * c->kv.head_dim);
+    unsigned of_block = is_bytes ? WARPS : THREADS;
     dim3     grid((unsigned)c->spans.n_rows_total, (n + of_block - 1) / of_block);
 
-    return PHX_LAUNCH(is_i8 ? write_i8_kernel : write_kernel, grid, THREADS, 0, stream, *c);
+    return PHX_LAUNCH(is_bytes ? write_bytes_kernel : write_kernel, grid, THREADS, 0, stream, *c);
 }
 
 int phx_cuda_rope_write_rows(cudaStream_t stream, const struct cuda_rope_write *c)
 {
     const struct cuda_kv_view *kv = &c->write.kv;
-    bool     is_i8 = kv->kind == CUDA_KV_I8;
-    unsigned n = (unsigned)(is_i8 ? c->n_heads + 2 * kv->kv_heads : (c->n_heads + kv->kv_heads) * kv->head_dim / 2);
-    unsigned of_block = is_i8 ? WARPS : THREADS;
+    bool     is_bytes = kv->kind == CUDA_KV_I8 || kv->kind == CUDA_KV_F8;
+    unsigned n = (unsigned)(is_bytes ? c->n_heads + 2 * kv->kv_heads : (c->n_heads + kv->kv_heads) * kv->head_dim / 2);
+    unsigned of_block = is_bytes ? WARPS : THREADS;
     dim3     grid((unsigned)c->write.spans.n_rows_total, (n + of_block - 1) / of_block);
 
-    return PHX_LAUNCH(is_i8 ? rope_write_i8_kernel : rope_write_kernel, grid, THREADS, 0, stream, *c);
+    return PHX_LAUNCH(is_bytes ? rope_write_bytes_kernel : rope_write_kernel, grid, THREADS, 0, stream, *c);
 }

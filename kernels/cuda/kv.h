@@ -10,8 +10,8 @@
 extern "C" {
 #endif
 
-/* How elements lie: float32, bf16, or int8 behind which a head of a block has its tokens' scales in float32. */
-enum cuda_kv_kind { CUDA_KV_F32, CUDA_KV_BF16, CUDA_KV_I8 };
+/* How elements lie: float32, bf16, or int8 or E4M3, behind which a head of a block has its tokens' scales in float32. */
+enum cuda_kv_kind { CUDA_KV_F32, CUDA_KV_BF16, CUDA_KV_I8, CUDA_KV_F8 };
 
 /* Passed to kernels by value.  Strides in elements. */
 struct cuda_kv_view {
@@ -56,7 +56,7 @@ static inline int64_t cuda_kv_scale_at(const struct cuda_kv_view *v, int32_t blo
     return cuda_kv_at(v, block, head, v->block_tokens) + (int64_t)offset * 4;
 }
 
-/* One step's keys and values, float32 rows [n_rows_total][kv_heads * head_dim]; bf16 is rounded to nearest even, int8 is
+/* One step's keys and values, float32 rows [n_rows_total][kv_heads * head_dim]; bf16 is rounded to nearest even, bytes are
  * what the CPU makes of them (kernels/cpu/kv.c), bit for bit. */
 struct cuda_kv_write {
     struct cuda_kv_view kv;

@@ -12,7 +12,7 @@ enum {
 
 int32_t phx_cuda_pick_attention(enum phx_compute compute, const struct phx_kv_desc *kv)
 {
-    int32_t of_copy = kv->dtype == PHX_DTYPE_I8 ? 16 : 8; /* d of 16 bytes */
+    int32_t of_copy = phx_kv_has_scales(kv->dtype) ? 16 : 8; /* d of 16 bytes */
 
     if (compute != PHX_COMPUTE_BF16 || kv->dtype == PHX_DTYPE_F32 || kv->head_dim % of_copy != 0 || kv->head_dim > 128)
         return 0;

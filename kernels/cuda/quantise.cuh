@@ -5,11 +5,12 @@
 #define PHX_KERNELS_CUDA_QUANTISE_CUH
 
 #include "kernels/cuda/device.cuh"
+#include "kernels/f8.h"
 
 enum { I8_OF_LANE = 8 }; /* number i of lane l is element i * 32 + l of the group; what is not there is 0 */
 
-/* Of a warp.  largest |v| / 127; 0 when that is tiny; NaN when one of them is no finite number. */
-static __device__ __forceinline__ float i8_find_scale(const float v[I8_OF_LANE])
+/* Of a warp.  largest |v| / most; 0 when that is tiny; NaN when one of them is no finite number. */
+static __device__ __forceinline__ float find_scale(const float v[I8_OF_LANE], float most)
 {
     float top = 0.0f;
     bool  is_strange = false;
@@ -22,7 +23,12 @@ static __device__ __forceinline__ float i8_find_scale(const float v[I8_OF_LANE])
     top = phx_warp_max(top);
     if (phx_ballot(is_strange) != 0)
         return __uint_as_float(0x7fc00000u);
-    return top < 7.888609052210118e-31f ? 0.0f : top / 127.0f; /* 2^-100 */
+    return top < 7.888609052210118e-31f ? 0.0f : top / most; /* 2^-100 */
+}
+
+static __device__ __forceinline__ float i8_find_scale(const float v[I8_OF_LANE])
+{
+    return find_scale(v, 127.0f);
 }
 
 /* To the nearest integer, ties to even, by adding 1.5 * 2^23; all zeros when the scale is 0 or NaN. */
@@ -33,6 +39,14 @@ static __device__ __forceinline__ int i8_quantise(float v, float scale)
     if (inverse == 0.0f)
         return 0;
     return (int)__fadd_rn(__fadd_rn(__fmul_rn(v, inverse), 12582912.0f), -12582912.0f);
+}
+
+/* As E4M3; all zeros when the scale is 0 or NaN. */
+static __device__ __forceinline__ int f8_quantise(float v, float scale)
+{
+    float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+
+    return inverse == 0.0f ? 0 : phx_f8_bits(__fmul_rn(v, inverse));
 }
 
 #endif

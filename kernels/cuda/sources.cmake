@@ -4,6 +4,7 @@ set(PHX_CUDA_SOURCES
   attention.c
   attention.cu
   attention_bytes.cu
+  attention_f8.cu
   attention_plain.cu
   ceiling.c
   ceiling.cu

@@ -17,8 +17,8 @@ static int check(const struct phx_partition_request *q, struct phx_err *err)
                         PHX_RANKS_MAX);
     if (q->block_tokens < 1 || q->max_step_rows < 1 || q->max_seqs < 1)
         return phx_fail(err, PHX_E_INVALID, "block_tokens, max_step_rows and max_seqs must be at least 1");
-    if (q->kv_dtype != PHX_DTYPE_F32 && q->kv_dtype != PHX_DTYPE_BF16 && q->kv_dtype != PHX_DTYPE_I8)
-        return phx_fail(err, PHX_E_INVALID, "the cache holds F32, BF16 or I8");
+    if (q->kv_dtype != PHX_DTYPE_F32 && q->kv_dtype != PHX_DTYPE_BF16 && !phx_kv_has_scales(q->kv_dtype))
+        return phx_fail(err, PHX_E_INVALID, "the cache holds F32, BF16, I8 or F8_E4M3");
     if (q->config->n_experts > 0 && q->config->expert_dtype == PHX_DTYPE_MXFP4 &&
         (q->config->dim % PHX_MX_BLOCK != 0 || q->config->ffn_dim % PHX_MX_BLOCK != 0))
         return phx_fail(err, PHX_E_UNSUPPORTED, "MXFP4 experts need hidden_size %d and "
@@ -49,8 +49,8 @@ int phx_partition(const struct phx_partition_request *q, struct phx_part *parts,
     for (int32_t rank = 0; rank < q->tp * q->pp && rc == 0; rank++)
         phx_part_bytes(q, &parts[rank]);
     if (rc == 0 && parts[0].kv_bytes_per_block == 0)
-        rc = phx_fail(err, PHX_E_UNSUPPORTED, "backend %s has no int8 cache; choose bf16 (engine.kv_dtype)",
-                      q->backend != NULL ? phx_backend_name(q->backend) : "cpu");
+        rc = phx_fail(err, PHX_E_UNSUPPORTED, "backend %s has no cache of this type (engine.kv_dtype) for heads of %d",
+                      q->backend != NULL ? phx_backend_name(q->backend) : "cpu", q->config->head_dim);
     return rc;
 }
 
@@ -59,7 +59,7 @@ bool phx_kv_dtype_parse(const char *text, enum phx_dtype *out)
     static const struct {
         const char    *name;
         enum phx_dtype dtype;
-    } names[] = {{"f32", PHX_DTYPE_F32}, {"bf16", PHX_DTYPE_BF16}, {"int8", PHX_DTYPE_I8}};
+    } names[] = {{"f32", PHX_DTYPE_F32}, {"bf16", PHX_DTYPE_BF16}, {"int8", PHX_DTYPE_I8}, {"fp8", PHX_DTYPE_F8_E4M3}};
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (strcmp(text, names[i].name) == 0) {

@@ -36,7 +36,7 @@ static const struct argp_option options[] = {
     {"ib-devices", OPT_IB, "LIST", 0, "InfiniBand devices of transport nccl, or none", 0},
     {"probe", OPT_PROBE, NULL, 0, "say whether the backend can be used here, and end", 0},
     {"isa", OPT_ISA, "NAME", 0, "auto, ref, avx2, avx512 or amx", 0},
-    {"compute", OPT_COMPUTE, "T", 0, "f32, bf16 or int8 (default f32)", 0},
+    {"compute", OPT_COMPUTE, "T", 0, "f32, bf16, int8 or fp8 (default f32)", 0},
     {"dtype", OPT_DTYPE, "T", 0, "auto, or int8: dense weights are quantised (default auto)", 0},
     {"threads", OPT_THREADS, "N", 0, "threads of this rank (default: the cores of its share of the machine)", 0},
     {"share", OPT_SHARE, "I/N", 0, "this replica is number I, from 0, of N on its machines (default 0/1)", 0},
@@ -170,7 +170,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_KV_DTYPE:
         if (!phx_kv_dtype_parse(arg, &o->kv_dtype))
-            argp_error(state, "--kv-dtype: f32, bf16 or int8");
+            argp_error(state, "--kv-dtype: f32, bf16, int8 or fp8");
         return 0;
     case OPT_LOG_LEVEL:
         if (phx_log_parse_level(arg, &level) != 0)

@@ -65,7 +65,7 @@ static double dtype_bytes(enum phx_dtype dtype)
 /* Of a token's keys, or values, of one head. */
 static double kv_head_bytes(int32_t head_dim, enum phx_dtype dtype)
 {
-    return dtype == PHX_DTYPE_I8 ? head_dim + 4 : head_dim * dtype_bytes(dtype);
+    return phx_kv_has_scales(dtype) ? head_dim + 4 : head_dim * dtype_bytes(dtype);
 }
 
 static double count(struct phx_range r)

@@ -51,7 +51,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_KV_DTYPE:
         if (!phx_kv_dtype_parse(arg, &o->kv_dtype))
-            argp_error(state, "--kv-dtype must be f32, bf16 or int8");
+            argp_error(state, "--kv-dtype must be f32, bf16, int8 or fp8");
         return 0;
     case OPT_JSON:
         o->is_json = true;
@@ -78,7 +78,7 @@ static const struct argp_option option_table[] = {
     {"context", OPT_CONTEXT, "N", 0, "positions (default: all the model has)", 0},
     {"block-tokens", OPT_BLOCK, "N", 0, "positions of a cache block, 16 or 32 (default 16)", 0},
     {"dtype", OPT_DTYPE, "TYPE", 0, "of dense weights: auto (default), or int8", 0},
-    {"kv-dtype", OPT_KV_DTYPE, "TYPE", 0, "of the cache: f32 (default), bf16 or int8", 0},
+    {"kv-dtype", OPT_KV_DTYPE, "TYPE", 0, "of the cache: f32 (default), bf16, int8 or fp8", 0},
     {"json", OPT_JSON, 0, 0, "print one JSON object", 0},
     {0}};
 

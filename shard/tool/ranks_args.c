@@ -22,7 +22,7 @@ static const struct argp_option options[] = {
     {"compute", OPT_COMPUTE, "f32|bf16", 0, "activations in products with bf16 and MXFP4 weights", 0},
     {"threads", 't', "N", 0, "threads per rank (the allowed cores, shared out)", 0},
     {"dtype", OPT_DTYPE, "auto|int8", 0, "dense weights as they are, or quantised while loading", 0},
-    {"kv-dtype", OPT_KV, "f32|bf16|int8", 0, "storage of keys and values (f32)", 0},
+    {"kv-dtype", OPT_KV, "f32|bf16|int8|fp8", 0, "storage of keys and values (f32)", 0},
     {"in-mpi", OPT_IN_MPI, NULL, OPTION_HIDDEN, NULL, 0},
     {NULL, 0, NULL, 0, NULL, 0},
 };
@@ -50,7 +50,7 @@ static void set_comm(struct phx_ranks_options *o, const char *text, struct argp_
 static void set_kv_dtype(struct phx_ranks_options *o, const char *text, struct argp_state *state)
 {
     if (!phx_kv_dtype_parse(text, &o->kv_dtype))
-        argp_error(state, "--kv-dtype must be f32, bf16 or int8");
+        argp_error(state, "--kv-dtype must be f32, bf16, int8 or fp8");
 }
 
 static void set_compute(struct phx_ranks_options *o, const char *text, struct argp_state *state)

@@ -25,6 +25,7 @@ MODES = [
     ("bf16", "bf16 (the default)", ["--compute", "bf16", "--kv-dtype", "bf16"]),
     ("int8", "int8 weights, else bf16", ["--dtype", "int8", "--compute", "bf16", "--kv-dtype", "bf16"]),
     ("kv8", "int8 cache, else bf16", ["--compute", "bf16", "--kv-dtype", "int8"]),
+    ("kvf8", "fp8 cache, else bf16", ["--compute", "bf16", "--kv-dtype", "fp8"]),
     ("int8-kv8", "int8 weights and cache", ["--dtype", "int8", "--compute", "bf16", "--kv-dtype", "int8"]),
 ]
 Q8_0 = ("q8_0", "Q8_0 weights, else float32", MODES[0][2])

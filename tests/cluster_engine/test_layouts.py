@@ -32,7 +32,7 @@ def test_four_ranks_in_a_row_agree_bit_for_bit(reference, tmp_path, model, layou
 
 
 @pytest.mark.parametrize("extra", [(2, 2), (1, 1, "--max-rows", 7), (1, 1, "--no-prefix-cache")], ids=str)
-@pytest.mark.parametrize("kv", ["bf16", "int8"])
+@pytest.mark.parametrize("kv", ["bf16", "int8", "fp8"])
 @pytest.mark.parametrize("model", MODELS, ids=lambda m: m.name)
 def test_a_narrow_cache_gives_one_answer_everywhere(reference, tmp_path, model, kv, extra):
     narrow = run(tmp_path, make_requests(), model, *extra, "--kv-dtype", kv)

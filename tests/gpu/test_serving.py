@@ -58,6 +58,14 @@ def test_chat_answers_as_on_the_cpu(own_cluster, on_cuda, layout):
     assert cuda.stop() == 0
 
 
+@pytest.mark.parametrize("kv", ["int8", "fp8"])
+def test_a_cache_of_bytes_answers_right(on_cuda, kv):
+    cluster = on_cuda(extra=("--set", f"engine.kv_dtype={kv}"))
+    for item in questions(2, seed=8):
+        assert ask(cluster, item["question"]).content.split("=")[-1].strip() == item["answer"]
+    assert cluster.stop() == 0
+
+
 def test_many_at_once_get_what_each_gets_alone(on_cuda):
     cluster = on_cuda(extra=PLAIN)
     prompts = [("the quick brown fox", {"temperature": 0}), ("What is 12 + 30?", {"temperature": 1.0, "seed": 5}),

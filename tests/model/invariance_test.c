@@ -223,6 +223,17 @@ static void an_int8_cache_is_close_and_just_as_invariant(void **state)
     each_case(int8_case);
 }
 
+static void fp8_case(const struct golden *g, const float *want, const char *name)
+{
+    check_cache(g, want, name, PHX_DTYPE_F8_E4M3, 0.5); /* three bits of fraction */
+}
+
+static void an_fp8_cache_is_close_and_just_as_invariant(void **state)
+{
+    (void)state;
+    each_case(fp8_case);
+}
+
 /* The same answer from every layout, and close to that of exact products. */
 static void mode_case(const struct golden *g, const float *want, const char *name)
 {
@@ -262,6 +273,7 @@ int main(void)
         cmocka_unit_test(blocks_of_32_positions_change_no_bit),
         cmocka_unit_test(a_bf16_cache_is_close_and_just_as_invariant),
         cmocka_unit_test(an_int8_cache_is_close_and_just_as_invariant),
+        cmocka_unit_test(an_fp8_cache_is_close_and_just_as_invariant),
     };
     const struct CMUnitTest modes[] = {
         cmocka_unit_test(a_faster_mode_is_close_and_just_as_invariant),

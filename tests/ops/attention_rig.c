@@ -23,24 +23,35 @@ static float *make_rows(const struct shape *s, int32_t heads)
     return x;
 }
 
-/* One scale for n numbers: the largest is 127. */
-static void keep_i8(float *to, const float *x, int32_t n)
+/* The number of E4M3 nearest to x, by its definition: 8 steps from each power of two, from 2^-6 on. */
+static float to_f8(float x)
+{
+    int   exponent = 0;
+    float step;
+
+    (void)frexpf(x, &exponent); /* |x| < 2^exponent */
+    step = ldexpf(1, exponent < -5 ? -9 : exponent - 4);
+    return fmaxf(-448, fminf(448, rintf(x / step) * step));
+}
+
+/* One scale for n numbers: the largest is 127, or 448. */
+static void keep_bytes(float *to, const float *x, int32_t n, enum phx_dtype dtype)
 {
     float top = 0, scale;
 
     for (int32_t i = 0; i < n; i++)
         top = fmaxf(top, isfinite(x[i]) ? fabsf(x[i]) : INFINITY);
-    scale = top < 0x1p-100f ? 0 : isinf(top) ? NAN : top / 127.0f;
+    scale = top < 0x1p-100f ? 0 : isinf(top) ? NAN : top / (dtype == PHX_DTYPE_I8 ? 127.0f : 448.0f);
     for (int32_t i = 0; i < n; i++)
-        to[i] = scale * (scale > 0 ? rintf(x[i] * (1.0f / scale)) : 0.0f);
+        to[i] = scale * (!(scale > 0) ? 0 : dtype == PHX_DTYPE_I8 ? rintf(x[i] * (1.0f / scale)) : to_f8(x[i] * (1.0f / scale)));
 }
 
 void keep_rows(float *to, const float *x, const struct shape *s)
 {
     for (int32_t i = 0; i < s->length * s->kv_heads; i++, to += s->dim, x += s->dim) {
-        if (s->dtype == PHX_DTYPE_I8)
-            keep_i8(to, x, s->dim);
-        for (int32_t d = 0; d < s->dim && s->dtype != PHX_DTYPE_I8; d++)
+        if (phx_kv_has_scales(s->dtype))
+            keep_bytes(to, x, s->dim, s->dtype);
+        for (int32_t d = 0; d < s->dim && !phx_kv_has_scales(s->dtype); d++)
             to[d] = s->dtype == PHX_DTYPE_BF16 ? from_bf16(to_bf16(x[d])) : x[d];
     }
 }
@@ -246,7 +257,7 @@ void attend(struct rig *r, struct phx_kv *kv, const struct shape *s, const struc
 /* Whether queries and weights are rounded to bf16. */
 static bool is_rounding(const struct rig *r, const struct shape *s)
 {
-    return s->compute == PHX_COMPUTE_BF16 && (s->dtype == PHX_DTYPE_BF16 || (s->dtype == PHX_DTYPE_I8 && r->is_cuda));
+    return s->compute == PHX_COMPUTE_BF16 && (s->dtype == PHX_DTYPE_BF16 || (phx_kv_has_scales(s->dtype) && r->is_cuda));
 }
 
 static double exact_score(const struct rig *r, const struct shape *s, const struct input *in, int32_t seq, int32_t t,

@@ -22,6 +22,8 @@ struct shape {
 #define NARROW PHX_DTYPE_BF16, PHX_COMPUTE_F32
 #define BYTES PHX_DTYPE_I8, PHX_COMPUTE_BF16
 #define BYTES_F32 PHX_DTYPE_I8, PHX_COMPUTE_F32
+#define F8 PHX_DTYPE_F8_E4M3, PHX_COMPUTE_BF16
+#define F8_F32 PHX_DTYPE_F8_E4M3, PHX_COMPUTE_F32
 
 /* Two sequences: q [length][heads * dim], k and v [length][kv_heads * dim]. */
 struct input {

@@ -3,6 +3,7 @@
  * double-precision loops; chunks, neighbours and shuffled blocks change no bit. */
 #include <math.h>
 
+#include "kernels/f8.h"
 #include "tests/ops/support.h"
 
 enum { LENGTH = 70, HEADS = 6, KV_HEADS = 2, DIM = 24, BLOCK = 16, N_BLOCKS = 16 };
@@ -89,23 +90,26 @@ static void round_cache(struct layer *l)
     }
 }
 
-static void round_token(float *x)
+static void round_token(float *x, enum phx_dtype dtype)
 {
     float top = 0, scale;
 
     for (int d = 0; d < DIM; d++)
         top = fabsf(x[d]) > top ? fabsf(x[d]) : top;
-    scale = top / 127.0f;
-    for (int d = 0; d < DIM; d++)
-        x[d] = scale * rintf(x[d] * (1.0f / scale));
+    scale = top / (dtype == PHX_DTYPE_I8 ? 127.0f : PHX_F8_MAX);
+    for (int d = 0; d < DIM; d++) {
+        float q = x[d] * (1.0f / scale);
+
+        x[d] = scale * (dtype == PHX_DTYPE_I8 ? rintf(q) : phx_f8_float(phx_f8_bits(q)));
+    }
 }
 
-/* What an int8 cache keeps. */
-static void quantise_cache(struct layer *l)
+/* What a cache of bytes keeps. */
+static void quantise_cache(struct layer *l, enum phx_dtype dtype)
 {
     for (int i = 0; i < LENGTH * KV_HEADS; i++) {
-        round_token(l->k + i * DIM);
-        round_token(l->v + i * DIM);
+        round_token(l->k + i * DIM, dtype);
+        round_token(l->v + i * DIM, dtype);
     }
 }
 
@@ -119,7 +123,8 @@ static void attention_is_exact_and_equal_on_every_path(void **state)
         enum phx_dtype dtype;
     } cases[] = {{0, false, PHX_DTYPE_F32}, {0, true, PHX_DTYPE_F32},  {8, true, PHX_DTYPE_F32},
                  {33, false, PHX_DTYPE_F32}, {200, true, PHX_DTYPE_F32}, {0, false, PHX_DTYPE_I8},
-                 {21, true, PHX_DTYPE_I8},   {20, true, PHX_DTYPE_BF16}};
+                 {21, true, PHX_DTYPE_I8},   {0, false, PHX_DTYPE_F8_E4M3}, {21, true, PHX_DTYPE_F8_E4M3},
+                 {20, true, PHX_DTYPE_BF16}};
     const size_t  bytes = sizeof(float) * LENGTH * HEADS * DIM;
     struct layer *l = take(1, sizeof(*l)), *kept = take(1, sizeof(*kept));
     float        *ref = take(1, bytes), *out = take(1, bytes);
@@ -139,8 +144,8 @@ static void attention_is_exact_and_equal_on_every_path(void **state)
         *kept = *l;
         if (cases[i].dtype == PHX_DTYPE_BF16)
             round_cache(kept);
-        else if (cases[i].dtype == PHX_DTYPE_I8)
-            quantise_cache(kept);
+        else if (phx_kv_has_scales(cases[i].dtype))
+            quantise_cache(kept, cases[i].dtype);
         run(b, l, LENGTH, plain, cases[i].window, cases[i].has_sinks, cases[i].dtype, ref);
         exact_attention(kept, cases[i].window, cases[i].has_sinks, exact);
         for (int j = 0; j < LENGTH * HEADS * DIM; j++)

@@ -18,7 +18,10 @@ static const struct shape shapes[] = {
     {150, 8, 1, 64, 16, 0, true, 0.125f, BYTES},  {133, 6, 2, 128, 32, 40, true, 0.09f, BYTES},
     {90, 18, 1, 48, 16, 50, false, 0.16f, BYTES}, {66, 34, 1, 16, 32, 0, true, 0.25f, BYTES},
     {100, 3, 1, 80, 32, 1, false, 0.11f, BYTES},  {60, 6, 2, 40, 16, 33, false, 0.2f, BYTES},
-    {70, 4, 2, 64, 32, 20, true, 0.125f, BYTES_F32}, {33, 2, 1, 512, 16, 0, false, 0.04f, BYTES_F32}};
+    {70, 4, 2, 64, 32, 20, true, 0.125f, BYTES_F32}, {33, 2, 1, 512, 16, 0, false, 0.04f, BYTES_F32},
+    {150, 8, 1, 64, 16, 0, true, 0.125f, F8},     {133, 6, 2, 128, 32, 40, true, 0.09f, F8},
+    {90, 18, 1, 48, 16, 50, false, 0.16f, F8},    {60, 6, 2, 40, 16, 33, false, 0.2f, F8},
+    {70, 4, 2, 64, 32, 20, true, 0.125f, F8_F32}};
 enum { N_SHAPES = sizeof(shapes) / sizeof(shapes[0]) };
 
 /* All rows of sequence 0 in chunks, the rows of sequence 1 beside them in chunks of another size. */
@@ -128,11 +131,14 @@ static void heads_of_a_rank_have_the_bits_of_the_whole(void **state)
 }
 
 /* Who sees one value alone gets it as the cache has it: bytes and scale, to the bit, on every backend. */
-static void int8_caches_have_equal_bits(void **state)
+static void caches_of_bytes_have_equal_bits(void **state)
 {
     static const struct shape alone[] = {{40, 2, 2, 64, 16, 1, false, 0.125f, BYTES_F32},
                                          {33, 3, 3, 512, 32, 1, false, 0.125f, BYTES_F32},
-                                         {33, 5, 5, 6, 32, 1, false, 0.125f, BYTES_F32}};
+                                         {33, 5, 5, 6, 32, 1, false, 0.125f, BYTES_F32},
+                                         {40, 2, 2, 64, 16, 1, false, 0.125f, F8_F32},
+                                         {33, 3, 3, 512, 32, 1, false, 0.125f, F8_F32},
+                                         {33, 5, 5, 6, 32, 1, false, 0.125f, F8_F32}};
 
     (void)state;
     seed_random(65);
@@ -226,6 +232,7 @@ static void long_sequences_have_one_result(void **state)
                                          {1100, 8, 1, 64, 32, 700, true, 0.125f, TILED},
                                          {1100, 8, 1, 64, 16, 0, true, 0.125f, BYTES},
                                          {1100, 2, 1, 128, 32, 700, false, 0.09f, BYTES},
+                                         {1100, 8, 1, 64, 16, 0, true, 0.125f, F8},
                                          {900, 2, 1, 24, 16, 0, true, 0.2f, EXACT}};
     static const int32_t      sizes[] = {132, 2, 1};
     struct phx_emu           *emu = find_emulator();
@@ -293,7 +300,7 @@ static void long_sequences_have_one_result(void **state)
 const struct CMUnitTest device_attention_tests[] = {
     cmocka_unit_test(attention_is_near_and_equal_however_it_is_cut),
     cmocka_unit_test(heads_of_a_rank_have_the_bits_of_the_whole),
-    cmocka_unit_test(int8_caches_have_equal_bits),
+    cmocka_unit_test(caches_of_bytes_have_equal_bits),
     cmocka_unit_test(wild_values_stay_where_they_are_seen),
     cmocka_unit_test(long_sequences_have_one_result),
 };

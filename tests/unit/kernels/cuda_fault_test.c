@@ -163,14 +163,18 @@ static void too_large_a_plan_is_refused_with_the_numbers(void **state)
 }
 
 /* What the CPU's takes: a byte a number, and a float per token and head. */
-static void an_int8_cache_is_as_large_as_the_cpus(void **state)
+static void a_cache_of_bytes_is_as_large_as_the_cpus(void **state)
 {
-    const struct phx_kv_desc desc = {3, 7, 32, 5, 64, PHX_DTYPE_I8};
-    struct phx_backend      *b = open_device();
+    static const enum phx_dtype kinds[] = {PHX_DTYPE_I8, PHX_DTYPE_F8_E4M3};
+    struct phx_backend         *b = open_device();
 
     (void)state;
-    assert_int_equal(phx_kv_bytes(b, &desc), 2 * 3 * 7 * 32 * 5 * (64 + 4));
-    assert_int_equal(phx_kv_bytes(b, &desc), phx_kv_bytes(NULL, &desc));
+    for (int i = 0; i < 2; i++) {
+        const struct phx_kv_desc desc = {3, 7, 32, 5, 64, kinds[i]};
+
+        assert_int_equal(phx_kv_bytes(b, &desc), 2 * 3 * 7 * 32 * 5 * (64 + 4));
+        assert_int_equal(phx_kv_bytes(b, &desc), phx_kv_bytes(NULL, &desc));
+    }
     phx_backend_close(b);
 }
 
@@ -454,7 +458,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(missing_and_old_devices_are_told, start, finish),
         cmocka_unit_test_setup_teardown(a_device_that_cannot_be_set_up_is_told_and_left, start, finish),
         cmocka_unit_test_setup_teardown(too_large_a_plan_is_refused_with_the_numbers, start, finish),
-        cmocka_unit_test_setup_teardown(an_int8_cache_is_as_large_as_the_cpus, start, finish),
+        cmocka_unit_test_setup_teardown(a_cache_of_bytes_is_as_large_as_the_cpus, start, finish),
         cmocka_unit_test_setup_teardown(memory_that_runs_out_in_a_step_fails_the_step_alone, start, finish),
         cmocka_unit_test_setup_teardown(too_many_rows_for_the_ring_are_refused, start, finish),
         cmocka_unit_test_setup_teardown(pieces_of_memory_do_not_overlap_and_begin_as_zeros, start, finish),

@@ -32,6 +32,8 @@ static void the_kernel_follows_from_the_model(void **state)
     assert_int_equal(pick(PHX_COMPUTE_BF16, PHX_DTYPE_I8, 64), 64);
     assert_int_equal(pick(PHX_COMPUTE_BF16, PHX_DTYPE_I8, 80), 128);
     assert_int_equal(pick(PHX_COMPUTE_BF16, PHX_DTYPE_I8, 72), 0); /* not in 16-byte pieces */
+    assert_int_equal(pick(PHX_COMPUTE_BF16, PHX_DTYPE_F8_E4M3, 64), 64);
+    assert_int_equal(pick(PHX_COMPUTE_BF16, PHX_DTYPE_F8_E4M3, 72), 0);
     assert_int_equal(pick(PHX_COMPUTE_F32, PHX_DTYPE_I8, 64), 0);
 }
 
