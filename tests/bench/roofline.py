@@ -74,14 +74,15 @@ def draw_roof(p, device, points):
 
 
 def peer_rates(runs, name, pt):
-    """Tokens per second of PyTorch for that point, by how it ran."""
-    rates = {}
+    """Tokens per second of the others for that point, by who and how."""
+    names, rates = {"torch": "PyTorch"}, {}
     for r in runs:
         if r["name"].split("-again")[0] != name:
             continue
         for other in r["figures"]["points"]:
             if (other["what"], other["rows"]) == (pt["what"], pt["rows"]):
-                rates.setdefault(other["how"], []).append(other["tokens_per_s"])
+                who = f"{names.get(r['by'], r['by'])} {other['how']}"
+                rates.setdefault(who, []).append(other["tokens_per_s"])
     return {how: median(seen) for how, seen in rates.items()}
 
 
@@ -99,7 +100,7 @@ def draw_table(p, top, points, peers):
         p.text(at, y, f"{100 * pt['fraction']:.1f} %", 11, color=INK if pt["fraction"] < 0.85 else "#ffffff")
         for how, rate in peer_rates(peers, name, pt).items():
             y += 20
-            p.text(LEFT + 20, y, f"PyTorch {how}", color=THEIRS)
+            p.text(LEFT + 20, y, how, color=THEIRS)
             p.text(LEFT + 405, y, f"{rate:,.0f}", anchor="end", color=THEIRS)
             share = pt["fraction"] * rate / pt["tokens_per_s"]
             p.box(bar(0), y - 11, bar(min(share, 1)) - bar(0), 14, THEIRS)
@@ -124,7 +125,7 @@ def draw_loads(p, y, runs):
 
 def draw(result):
     runs = runs_of(result)
-    ours, peers = measured(runs, "phalanx"), measured(runs, "torch")
+    ours, peers = measured(runs, "phalanx"), measured(runs, "torch") + measured(runs, "llama.cpp")
     device = device_of(ours)
     if device is None:
         raise SystemExit("roofline.py: no run in this result has measured a device")

@@ -134,6 +134,34 @@ def test_a_result_without_a_run_is_refused(name, tmp_path):
     assert drawn.returncode == 1 and "no run in this result" in drawn.stderr
 
 
+BENCH = """#!/usr/bin/env python3
+import json, sys
+if "--version" in sys.argv:
+    print("version: 1 (abc)")
+elif sys.argv[0].endswith("batched-bench"):
+    print(json.dumps({"speed_tg": 50.0 * int(sys.argv[sys.argv.index("-npl") + 1])}))
+else:
+    print(json.dumps([{"samples_ts": [100.0 if "-d" in sys.argv else 1000.0]}]))
+"""
+
+
+def test_llama_cpp_is_measured_where_it_is_given(programs, tmp_path):
+    for name in ("llama-bench", "llama-batched-bench"):
+        (tmp_path / name).write_text(BENCH)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "gpt-oss-20b.gguf").write_text("")
+    done = benchmark(tmp_path, programs, PHX_GPU_TOY="1", PHX_LLAMA_CPP=str(tmp_path), PHX_LLAMA_GGUF=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    there, missing = (run for run in json.loads(done.stdout)["runs"] if run["by"] == "llama.cpp")
+    assert there["status"] == "passed" and there["figures"]["version"] == "1 (abc)"
+    assert [(p["what"], p["rows"], p["tokens_per_s"]) for p in there["figures"]["points"]] == [
+        ("prefill", 16, 1000.0), ("decode", 1, 100.0), ("decode", 2, 100.0)]
+    assert missing["status"] == "not run" and "no llama-3.1-8b.gguf" in missing["detail"]
+    (tmp_path / "result.json").write_text(done.stdout)
+    drawn = draw("roofline.py", tmp_path / "result.json")
+    assert drawn.returncode == 0 and drawn.stdout.count("llama.cpp CUDA") == 3
+
+
 def test_what_cannot_run_is_said(programs, tmp_path):
     done = benchmark(tmp_path, programs)  # true shapes, and 1000 MB
     assert done.returncode == 0
