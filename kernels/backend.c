@@ -171,10 +171,6 @@ struct phx_kv *phx_kv_create(struct phx_backend *b, const struct phx_kv_desc *de
         (void)fail(b, "kv_create: block_tokens 16 or 32, even head_dim up to 512, F32, BF16, I8 or F8_E4M3");
         return NULL;
     }
-    if (b->ops->kv_bytes(desc) == 0) {
-        (void)fail(b, "kv_create: backend %s has no int8 cache; choose bf16", b->ops->name);
-        return NULL;
-    }
     kv = phx_memory_alloc(sizeof(*kv));
     if (kv == NULL)
         return NULL;

@@ -212,7 +212,7 @@ static inline bool phx_kv_has_scales(enum phx_dtype dtype)
     return dtype == PHX_DTYPE_I8 || dtype == PHX_DTYPE_F8_E4M3;
 }
 
-/* 0 for a wrong description, or a dtype that the backend has no cache of. */
+/* 0 for a wrong description. */
 size_t         phx_kv_bytes(const struct phx_backend *b, const struct phx_kv_desc *desc);
 struct phx_kv *phx_kv_create(struct phx_backend *b, const struct phx_kv_desc *desc);
 void           phx_kv_destroy(struct phx_backend *b, struct phx_kv *kv);

@@ -39,7 +39,7 @@ struct phx_ops {
     void (*weight_destroy)(void *device, void *weight);
     void (*weight_pack)(void *device, void *weight, const struct phx_weight_source *source);
 
-    /* 0: this backend has no cache of that dtype. */
+    /* Of a valid description: never 0. */
     size_t (*kv_bytes)(const struct phx_kv_desc *desc);
     void *(*kv_create)(void *device, const struct phx_kv_desc *desc);
     void (*kv_destroy)(void *device, void *kv);

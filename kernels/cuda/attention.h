@@ -54,7 +54,7 @@ struct cuda_attention {
 /* One block per row and head; any even head_dim up to CUDA_ATTENTION_DIM_MAX, float32 sums. */
 int phx_cuda_attend_plain(cudaStream_t stream, const struct cuda_attention *a);
 
-/* Tensor cores: head_dim up to 128 and a multiple of 8 (bf16 cache) or 16 (int8), padded to `dim` 64 or 128. */
+/* Tensor cores: head_dim up to 128 and a multiple of 8 (bf16 cache) or 16 (bytes), padded to `dim` 64 or 128. */
 int phx_cuda_attend_tiles(cudaStream_t stream, const struct cuda_attention *a, int32_t dim);
 int phx_cuda_attend_bytes(cudaStream_t stream, const struct cuda_attention *a, int32_t dim); /* its part for int8 */
 int phx_cuda_attend_f8(cudaStream_t stream, const struct cuda_attention *a, int32_t dim);    /* and for E4M3 */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Attention on tensor cores over a bf16 or int8 cache; attention.h has the arithmetic.  One kernel for
+ * Attention on tensor cores over a cache of bf16 or bytes; attention.h has the arithmetic.  One kernel for
  * decoding and prefill: the warps of a block pass over leaves in shared memory, two in flight, each with its own
  * queries (one warp of 16 when decoding, four of 16 or 32 in a prefill), so a query's bits are the same in both. */
 #ifndef PHX_KERNELS_CUDA_ATTENTION_TILES_CUH

@@ -87,7 +87,7 @@ struct phx_part_work {
 };
 void phx_part_work(const struct phx_partition_request *request, const struct phx_part *part, struct phx_part_work *out);
 
-/* The type of a cache from its name: f32, bf16 or int8; false for any other. */
+/* The type of a cache from its name: f32, bf16, int8 or fp8; false for any other. */
 bool phx_kv_dtype_parse(const char *text, enum phx_dtype *out);
 
 #endif

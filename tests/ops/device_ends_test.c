@@ -102,7 +102,8 @@ static void check_rotations(struct rig *r)
 {
     static const struct heads all[] = {{8, 1, 64, 40, PHX_DTYPE_BF16}, {4, 2, 128, 70, PHX_DTYPE_BF16}, {6, 3, 22, 40, PHX_DTYPE_BF16},
                                        {3, 3, 8, 1100, PHX_DTYPE_F32}, {4, 2, 16, 33, PHX_DTYPE_BF16}, {5, 1, 32, 40, PHX_DTYPE_F32},
-                                       {2, 1, 96, 40, PHX_DTYPE_BF16}, {8, 2, 64, 40, PHX_DTYPE_I8}};
+                                       {2, 1, 96, 40, PHX_DTYPE_BF16}, {8, 2, 64, 40, PHX_DTYPE_I8},
+                                       {8, 2, 64, 40, PHX_DTYPE_F8_E4M3}};
 
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         struct phx_weight *w = make_weight(r, 8, (all[i].q + 2 * all[i].kv) * all[i].dim, all[i].k, 1, 1);

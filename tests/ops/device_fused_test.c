@@ -220,6 +220,8 @@ static void keys_are_rotated_on_their_way_to_the_cache(void **state)
         check_write(&r, 8, 2, 64, PHX_DTYPE_I8);
         check_write(&r, 4, 2, 128, PHX_DTYPE_I8);
         check_write(&r, 3, 1, 300, PHX_DTYPE_I8);
+        check_write(&r, 8, 2, 64, PHX_DTYPE_F8_E4M3);
+        check_write(&r, 3, 1, 300, PHX_DTYPE_F8_E4M3);
         close_rig(&r);
     }
 }

@@ -98,6 +98,8 @@ static void pairs_are_rotated_where_a_block_has_both(void **state)
     kv.head_dim = 64;
     kv.dtype = PHX_DTYPE_I8; /* a scale of the whole head */
     assert_false(phx_cuda_pick_rope(&kv));
+    kv.dtype = PHX_DTYPE_F8_E4M3;
+    assert_false(phx_cuda_pick_rope(&kv));
     kv.dtype = PHX_DTYPE_F32;
     assert_true(phx_cuda_pick_rope(&kv));
 }
