@@ -143,7 +143,8 @@ static bool check_mixture(struct phx_backend *b, const char *op, const struct ph
     if (end == NULL)
         return true;
     if (end->y.data != e->out.data ||
-        (end->expert_bias.data != NULL && (end->ids.data != e->ids.data || end->gates.data != e->gates.data)))
+        (end->expert_bias.data != NULL && (end->ids.data != e->ids.data || end->gates.data != e->gates.data ||
+                                           end->expert_bias.dim[0] != e->gate_up->desc.n_experts)))
         return fail(b, "%s: the end is not that of these experts", op);
     return check_add_norm(b, op, end);
 }

@@ -10,8 +10,6 @@
 
 _Static_assert((int)CUDA_MOE_BLOCK_K == (int)CUDA_BLOCK_K, "one block");
 
-enum { ROUTED_ROWS_MAX = 64 /* whose experts one block chooses */ };
-
 static const char OP[] = "moe_ffn";
 
 /* Where the pieces of a pass lie in the scratch, in bytes from its start. */
@@ -58,6 +56,11 @@ struct moe_call {
     unsigned char                *scratch;
     int32_t                       first, n_rows, top_k; /* of the pass */
     struct phx_tensor             logits;               /* that experts are chosen by; data NULL: they have been */
+    const struct cuda_weight     *router;               /* that makes them, or NULL: they are there */
+    struct phx_tensor             router_bias;
+    const struct phx_add_norm_args *end;                /* of the branch, or NULL */
+    bool                          is_finished;          /* by the down product: its outputs are joined ... */
+    bool                          is_ended;             /* ... and the branch is ended */
 };
 
 static struct scratch_plan plan_scratch(const struct cuda_moe_choice *c, int32_t n_rows, int32_t top_k,
@@ -147,6 +150,16 @@ static struct cuda_moe_round plan_round(const struct moe_call *c)
                                    c->gate_up->cut};
 }
 
+static bool start_with_router(const struct moe_call *c, const struct cuda_moe_start *a)
+{
+    struct cuda_product p = {.w = phx_cuda_weight_look(c->router), .n_rows = c->n_rows, .x = c->args->x.data,
+                             .x_stride = c->args->x.stride0, .bias = c->router_bias.data, .out = c->logits.data,
+                             .out_stride = c->logits.stride0};
+
+    p.ahead = phx_cuda_matmul_ahead(c->d, &p.w, 1);
+    return phx_cuda_check(c->d, phx_cuda_moe_router(c->d->stream, a, &p, c->d->staging.counters), OP);
+}
+
 /* Sorts, and rounds the rows where the product wants that; in one launch where few rows are streamed. */
 static bool start(const struct moe_call *c)
 {
@@ -155,6 +168,8 @@ static bool start(const struct moe_call *c)
     if (c->choice.kernel == CUDA_MOE_STREAM) {
         if (c->logits.data != NULL)
             a.route = phx_cuda_route_call(c->args->ids, c->args->gates, c->logits);
+        if (c->router != NULL)
+            return start_with_router(c, &a);
         return phx_cuda_check(c->d, phx_cuda_moe_start(c->d->stream, &a), OP);
     }
     return phx_cuda_check(c->d, phx_cuda_moe_sort(c->d->stream, &a.sort), OP) &&
@@ -255,93 +270,118 @@ static bool apply_glu(const struct moe_call *c)
     return phx_cuda_check(c->d, phx_cuda_moe_glu(c->d->stream, &a), OP);
 }
 
+static struct cuda_moe_join plan_join(const struct moe_call *c)
+{
+    const struct phx_moe_args *args = c->args;
+
+    return (struct cuda_moe_join){
+        .out = (float *)args->out.data + c->first * args->out.stride0,
+        .out_stride = args->out.stride0,
+        .slices = piece(c, c->plan.slices),
+        .place = piece(c, c->plan.place),
+        .gates = (const float *)args->gates.data + c->first * args->gates.stride0,
+        .gates_stride = args->gates.stride0,
+        .n_rows = c->n_rows,
+        .top_k = c->top_k,
+        .n_slices = c->choice.is_joined ? 1 : c->down->desc.n_slices,
+        .n = c->down->desc.n,
+    };
+}
+
+/* The down product with the join behind it, or in it. */
 static bool multiply_down(const struct moe_call *c)
 {
     struct cuda_moe_product a = start_product(c, c->down);
+    struct cuda_moe_finish  f = {.join = plan_join(c), .end.counters = c->d->staging.counters};
 
     if (c->choice.is_joined)
         a.w.cut = join_slices(a.w.cut);
     a.x = piece(c, c->plan.act);
     a.x_stride = c->choice.kernel == CUDA_MOE_FLOAT ? c->down->desc.k : x_stride(c, c->down);
     a.out = piece(c, c->plan.slices);
-    return multiply(c, &a);
-}
-
-static bool join(const struct moe_call *c)
-{
-    const struct phx_moe_args *args = c->args;
-    struct cuda_moe_join       a = {
-              .out = (float *)args->out.data + c->first * args->out.stride0,
-              .out_stride = args->out.stride0,
-              .slices = piece(c, c->plan.slices),
-              .place = piece(c, c->plan.place),
-              .gates = (const float *)args->gates.data + c->first * args->gates.stride0,
-              .gates_stride = args->gates.stride0,
-              .n_rows = c->n_rows,
-              .top_k = c->top_k,
-              .n_slices = c->choice.is_joined ? 1 : c->down->desc.n_slices,
-              .n = c->down->desc.n,
-    };
-
-    return phx_cuda_check(c->d, phx_cuda_moe_join(c->d->stream, &a), OP);
+    if (c->is_ended)
+        f.end.call = phx_cuda_add_norm_call(c->d, c->end);
+    if (c->is_finished)
+        return phx_cuda_check(c->d, phx_cuda_moe_finish(c->d->stream, &a, &f), OP);
+    return multiply(c, &a) && phx_cuda_check(c->d, phx_cuda_moe_join(c->d->stream, &f.join), OP);
 }
 
 static bool run_pass(const struct moe_call *c)
 {
-    return start(c) && multiply_up(c) && (c->choice.is_fused || apply_glu(c)) && multiply_down(c) && join(c);
+    return start(c) && multiply_up(c) && (c->choice.is_fused || apply_glu(c)) && multiply_down(c);
 }
 
-static const char *run(void *device, const struct phx_moe_args *args, struct phx_tensor logits, const void *gate_up,
-                       const void *down)
+/* Which launches there are for all rows: what is not in another comes before or after.  Where experts are not chosen here, their
+ * ids may be wrong, and a tile be missing that the down product would wait for. */
+static void plan_launches(struct moe_call *c, int32_t rows, bool is_one_pass)
 {
-    struct cuda_device *d = device;
-    struct moe_call     c = {.d = d, .args = args, .gate_up = gate_up, .down = down, .top_k = args->ids.dim[1]};
-    int32_t             rows = args->x.dim[0], pass;
+    struct cuda_add_norm_call end = {0};
 
-    if (c.gate_up->desc.dtype == PHX_DTYPE_I8 || c.down->desc.dtype == PHX_DTYPE_I8)
+    if (c->end != NULL)
+        end = phx_cuda_add_norm_call(c->d, c->end);
+    c->is_finished = c->logits.data != NULL && is_one_pass && phx_cuda_pick_finish(&c->choice, rows) &&
+                     c->down->desc.n / CUDA_TILE_ROWS + 2 <= CUDA_COUNTERS;
+    c->is_ended = c->is_finished && c->end != NULL && cuda_can_end(&end);
+    if (c->router != NULL && !(is_one_pass && phx_cuda_pick_router(&c->choice, &c->router->desc, rows))) {
+        (void)phx_cuda_matmul(c->d, c->logits, c->args->x, c->router, c->router_bias); /* float32: it has no reason to refuse */
+        c->router = NULL;
+    }
+    if (c->logits.data != NULL && !(is_one_pass && phx_cuda_pick_choosing(&c->choice, rows))) {
+        phx_cuda_moe_route(c->d, c->args->ids, c->args->gates, c->logits);
+        c->logits.data = NULL;
+    }
+}
+
+static const char *run(struct moe_call *c)
+{
+    const struct phx_moe_args *args = c->args;
+    int32_t                    rows = args->x.dim[0], pass;
+
+    c->top_k = args->ids.dim[1];
+    if (c->gate_up->desc.dtype == PHX_DTYPE_I8 || c->down->desc.dtype == PHX_DTYPE_I8)
         return "experts are not multiplied as I8";
     if (rows == 0)
         return NULL;
-    c.choice = pick(d, &c.gate_up->desc, &c.down->desc, c.top_k);
-    pass = phx_cuda_pick_moe_rows(&c.down->desc, c.choice.is_joined, rows, c.top_k);
-    c.choice = pick(d, &c.gate_up->desc, &c.down->desc, pass * c.top_k);
-    c.plan = plan_scratch(&c.choice, pass, c.top_k, &c.gate_up->desc, &c.down->desc);
-    if (c.plan.is_too_large)
+    c->choice = pick(c->d, &c->gate_up->desc, &c->down->desc, c->top_k);
+    pass = phx_cuda_pick_moe_rows(&c->down->desc, c->choice.is_joined, rows, c->top_k);
+    c->choice = pick(c->d, &c->gate_up->desc, &c->down->desc, pass * c->top_k);
+    c->plan = plan_scratch(&c->choice, pass, c->top_k, &c->gate_up->desc, &c->down->desc);
+    if (c->plan.is_too_large)
         return "the scratch is too large to count";
-    c.scratch = phx_cuda_scratch(d, c.plan.used);
-    if (c.scratch == NULL)
+    plan_launches(c, rows, pass == rows); /* a router's product may take scratch */
+    c->scratch = phx_cuda_scratch(c->d, c->plan.used);
+    if (c->scratch == NULL)
         return NULL; /* it has kept the reason */
-    if (c.choice.kernel == CUDA_MOE_STREAM && pass == rows && rows <= ROUTED_ROWS_MAX)
-        c.logits = logits;
-    else if (logits.data != NULL)
-        phx_cuda_moe_route(d, args->ids, args->gates, logits);
-    for (c.n_rows = pass; c.first < rows; c.first += c.n_rows) {
-        c.n_rows = rows - c.first < pass ? rows - c.first : pass;
-        if (!run_pass(&c))
+    for (c->n_rows = pass; c->first < rows; c->first += c->n_rows) {
+        c->n_rows = rows - c->first < pass ? rows - c->first : pass;
+        if (!run_pass(c))
             return NULL;
     }
+    if (c->end != NULL && !c->is_ended)
+        phx_cuda_add_norm(c->d, c->end);
     return NULL;
 }
 
 const char *phx_cuda_moe_ffn(void *device, const struct phx_moe_args *args, const void *gate_up, const void *down)
 {
-    return run(device, args, (struct phx_tensor){0}, gate_up, down);
+    struct moe_call c = {.d = device, .args = args, .gate_up = gate_up, .down = down};
+
+    return run(&c);
 }
 
 const char *phx_cuda_moe_route_ffn(void *device, const struct phx_moe_args *args, struct phx_tensor logits,
                                    const void *gate_up, const void *down)
 {
-    return run(device, args, logits, gate_up, down);
+    struct moe_call c = {.d = device, .args = args, .gate_up = gate_up, .down = down, .logits = logits};
+
+    return run(&c);
 }
 
 const char *phx_cuda_mixture(void *device, const struct phx_mixture_args *a, const void *router, const void *gate_up,
                              const void *down)
 {
-    const char *fault = phx_cuda_matmul(device, a->logits, a->experts->x, router, a->router_bias);
+    struct moe_call c = {.d = device, .args = a->experts, .gate_up = gate_up, .down = down, .logits = a->logits,
+                         .router = router, .router_bias = a->router_bias, .end = a->end};
 
-    if (fault == NULL)
-        fault = run(device, a->experts, a->logits, gate_up, down);
-    if (fault == NULL && a->end != NULL)
-        phx_cuda_add_norm(device, a->end);
-    return fault;
+    return run(&c);
 }

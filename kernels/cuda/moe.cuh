@@ -79,4 +79,44 @@ static __device__ inline struct moe_segment moe_next_segment(const struct cuda_c
     return s;
 }
 
+/* One output of a row: per slice its pairs in slot order, then the tree; loads of MOE_AT_ONCE pairs are on their way together.
+ * is_fresh: other blocks of this launch have written the slices. */
+enum { MOE_AT_ONCE = 4 };
+template <bool is_fresh>
+static __device__ __forceinline__ float moe_join_output(const struct cuda_moe_join &a, int32_t t, int32_t i)
+{
+    const int32_t *place = a.place + (int64_t)t * a.top_k;
+    const float   *gate = a.gates + (int64_t)t * a.gates_stride;
+    float          v[PHX_SLICES_MAX] = {};
+
+    for (int32_t from = 0; from < a.top_k; from += MOE_AT_ONCE) {
+        float pair[MOE_AT_ONCE][PHX_SLICES_MAX];
+
+#pragma unroll
+        for (int j = 0; j < MOE_AT_ONCE; j++)
+#pragma unroll
+            for (int s = 0; s < PHX_SLICES_MAX; s++) {
+                pair[j][s] = 0.0f;
+                if (from + j < a.top_k && place[from + j] >= 0 && s < a.n_slices) {
+                    const float *at = a.slices + ((int64_t)place[from + j] * a.n_slices + s) * a.n + i;
+
+                    pair[j][s] = is_fresh ? phx_load_fresh(at) : *at;
+                }
+            }
+#pragma unroll
+        for (int j = 0; j < MOE_AT_ONCE; j++)
+#pragma unroll
+            for (int s = 0; s < PHX_SLICES_MAX; s++)
+                if (from + j < a.top_k && place[from + j] >= 0)
+                    v[s] = __fmaf_rn(gate[from + j], pair[j][s], v[s]);
+    }
+#pragma unroll
+    for (int step = 1; step < PHX_SLICES_MAX; step *= 2)
+#pragma unroll
+        for (int s = 0; s + step < PHX_SLICES_MAX; s += 2 * step)
+            if (s + step < a.n_slices)
+                v[s] += v[s + step];
+    return v[0];
+}
+
 #endif

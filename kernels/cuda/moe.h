@@ -17,8 +17,8 @@
 #include <stdint.h>
 
 #include "kernels/cuda/ending.h"
+#include "kernels/cuda/matmul.h"
 #include "kernels/cuda/route.h"
-#include "kernels/cuda/weight.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -65,6 +65,9 @@ struct cuda_moe_start {
     struct cuda_moe_round  round;
 };
 int phx_cuda_moe_start(cudaStream_t stream, const struct cuda_moe_start *a);
+/* The same behind the router's product, float32 with weights F32, into route.logits: the last block of it chooses and sorts.  Up to
+ * CUDA_ROUTER_EXPERTS_MAX experts. */
+int phx_cuda_moe_router(cudaStream_t stream, const struct cuda_moe_start *a, const struct cuda_product *router, uint32_t *counter);
 
 /* One product of all tiles. */
 struct cuda_moe_product {
@@ -137,6 +140,14 @@ struct cuda_moe_join {
     int32_t        n_rows, top_k, n_slices, n;
 };
 int phx_cuda_moe_join(cudaStream_t stream, const struct cuda_moe_join *a);
+
+/* The down product of few rows as phx_cuda_moe_stream(), whose last blocks join: the last of some outputs does that, into join.out,
+ * or with an end (call.x not NULL) into its x; the last of all norms.  At most CUDA_END_ROWS_MAX rows, whose ids are experts. */
+struct cuda_moe_finish {
+    struct cuda_moe_join join;
+    struct cuda_ending   end; /* counters: 1 and one for each 32 outputs */
+};
+int phx_cuda_moe_finish(cudaStream_t stream, const struct cuda_moe_product *a, const struct cuda_moe_finish *finish);
 
 /* What steps of at most max_rows need of scratch; SIZE_MAX: too large to count. */
 size_t phx_cuda_moe_scratch(const struct cuda_device *d, int32_t max_rows, int32_t top_k,

@@ -63,38 +63,14 @@ int phx_cuda_moe_glu(cudaStream_t stream, const struct cuda_moe_glu *a)
     return PHX_LAUNCH(glu_floats, count_blocks((int64_t)a->n_pairs * a->n), THREADS, 0, stream, *a);
 }
 
-/* Slice s of one output: its pairs in slot order. */
-static __device__ inline float join_slots(const struct cuda_moe_join &a, int32_t t, int32_t s, int32_t i)
-{
-    const int32_t *place = a.place + (int64_t)t * a.top_k;
-    const float   *gate = a.gates + (int64_t)t * a.gates_stride;
-    float          p = 0;
-
-    for (int32_t j = 0; j < a.top_k; j++)
-        if (place[j] >= 0)
-            p = __fmaf_rn(gate[j], a.slices[((int64_t)place[j] * a.n_slices + s) * a.n + i], p);
-    return p;
-}
-
 static __global__ void __launch_bounds__(THREADS) join_pairs(const __grid_constant__ struct cuda_moe_join a)
 {
     phx_begin();
     int64_t item = this_item();
     int32_t t = (int32_t)(item / a.n), i = (int32_t)(item % a.n);
-    float   v[PHX_SLICES_MAX];
 
-    if (t >= a.n_rows)
-        return;
-#pragma unroll
-    for (int s = 0; s < PHX_SLICES_MAX; s++)
-        v[s] = s < a.n_slices ? join_slots(a, t, s, i) : 0.0f;
-#pragma unroll
-    for (int step = 1; step < PHX_SLICES_MAX; step *= 2)
-#pragma unroll
-        for (int s = 0; s + step < PHX_SLICES_MAX; s += 2 * step)
-            if (s + step < a.n_slices)
-                v[s] += v[s + step];
-    a.out[(int64_t)t * a.out_stride + i] = v[0];
+    if (t < a.n_rows)
+        a.out[(int64_t)t * a.out_stride + i] = moe_join_output<false>(a, t, i);
 }
 
 int phx_cuda_moe_join(cudaStream_t stream, const struct cuda_moe_join *a)

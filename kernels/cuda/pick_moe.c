@@ -7,7 +7,10 @@ enum {
     STREAM_PAIRS_MAX = 16,
     HOPPER_EACH_MIN = 11, /* predicted, not measured: from here on the stream kernel has no tile for an expert's pairs */
     HOPPER_PAIRS = 64,
-    FLOAT_PAIRS = 16
+    FLOAT_PAIRS = 16,
+    CHOOSING_ROWS_MAX = 64, /* whose experts one block chooses, with a warp for each of 32 experts ... */
+    ROUTER_ROWS_MAX = 16,   /* ... and with the 8 warps of a product; all predicted, not measured */
+    FINISH_ROWS_MAX = 8     /* an output for each thread */
 };
 
 static int32_t min_i32(int32_t a, int32_t b)
@@ -57,6 +60,22 @@ struct cuda_moe_choice phx_cuda_pick_moe(enum phx_compute compute, bool is_fast,
                                     .tile_pairs = tile_pairs,
                                     .is_fused = can_fuse(down),
                                     .is_joined = is_fast && down->n_slices > 1};
+}
+
+bool phx_cuda_pick_choosing(const struct cuda_moe_choice *c, int32_t n_rows)
+{
+    return c->kernel == CUDA_MOE_STREAM && n_rows <= CHOOSING_ROWS_MAX;
+}
+
+bool phx_cuda_pick_router(const struct cuda_moe_choice *c, const struct phx_weight_desc *router, int32_t n_rows)
+{
+    return c->kernel == CUDA_MOE_STREAM && router->dtype == PHX_DTYPE_F32 && router->n <= CUDA_ROUTER_EXPERTS_MAX &&
+           n_rows <= ROUTER_ROWS_MAX;
+}
+
+bool phx_cuda_pick_finish(const struct cuda_moe_choice *c, int32_t n_rows)
+{
+    return c->kernel == CUDA_MOE_STREAM && n_rows <= FINISH_ROWS_MAX;
 }
 
 const char *phx_cuda_moe_kernel_name(enum cuda_moe_kernel kernel)

@@ -12,7 +12,8 @@ extern "C" {
 
 enum {
     CUDA_MOE_BLOCK_K = 32,          /* k of a block of a weight */
-    CUDA_MOE_PAIRS_MAX = 1 << 15    /* of a pass: the sort keeps them in shared memory */
+    CUDA_MOE_PAIRS_MAX = 1 << 15,   /* of a pass: the sort keeps them in shared memory */
+    CUDA_ROUTER_EXPERTS_MAX = 256   /* whose logits the warps of a block keep in shared memory */
 };
 
 enum cuda_moe_kernel {
@@ -34,6 +35,11 @@ struct cuda_moe_choice {
 struct cuda_moe_choice phx_cuda_pick_moe(enum phx_compute compute, bool is_fast, bool has_warpgroups,
                                          const struct phx_weight_desc *gate_up, const struct phx_weight_desc *down,
                                          int32_t n_pairs);
+/* For n_rows rows of one pass: whether the launch that sorts also chooses, whether the router's product is in it, and whether the
+ * down product goes on with its outputs (moe.h). */
+bool phx_cuda_pick_choosing(const struct cuda_moe_choice *c, int32_t n_rows);
+bool phx_cuda_pick_router(const struct cuda_moe_choice *c, const struct phx_weight_desc *router, int32_t n_rows);
+bool phx_cuda_pick_finish(const struct cuda_moe_choice *c, int32_t n_rows);
 const char *phx_cuda_moe_kernel_name(enum cuda_moe_kernel kernel);
 
 /* How many rows of a step go through the experts at once, so that the slices of their pairs fit in 256 MiB; at

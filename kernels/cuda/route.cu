@@ -10,7 +10,7 @@ static __global__ void __launch_bounds__(ROUTE_THREADS) route_kernel(struct cuda
     int row = (int)blockIdx.x * ROUTE_WARPS + (int)threadIdx.x / PHX_WARP;
 
     if (row < c.n_rows) /* the whole warp */
-        route_row(c, row, (int)threadIdx.x % PHX_WARP);
+        route_row(c, row, c.logits + row * c.logits_stride, (int)threadIdx.x % PHX_WARP);
 }
 
 static __global__ void __launch_bounds__(BIAS_THREADS) bias_kernel(struct cuda_expert_bias_call c)

@@ -43,11 +43,11 @@ static __device__ __forceinline__ struct choice find_next(const float *logits, i
     return best;
 }
 
-static __device__ __forceinline__ void route_row(const struct cuda_route_call &c, int row, int lane)
+/* By its logits, wherever they are. */
+static __device__ __forceinline__ void route_row(const struct cuda_route_call &c, int row, const float *logits, int lane)
 {
     struct choice last = {0.0f, -1};
     float         top = 0.0f, sum = 0.0f;
-    const float  *logits = c.logits + row * c.logits_stride;
     int32_t      *ids = c.ids + row * c.ids_stride;
     float        *gates = c.gates + row * c.gates_stride;
 

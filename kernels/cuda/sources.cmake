@@ -32,7 +32,9 @@ set(PHX_CUDA_SOURCES
   matmul_tile.cu
   memory.c
   moe.c
+  moe_finish.cu
   moe_float.cu
+  moe_router.cu
   moe_rows.cu
   moe_sort.cu
   moe_stream.cu

@@ -224,9 +224,113 @@ static void products_end_branches(void **state)
     on_all(check_ends);
 }
 
+/* ---- mixtures ---------------------------------------------------------------------------------- */
+
+enum { E = 40, TOP = 3, AS_END = 1, WITH_EXPERTS = 2, MIXTURES = 8 }; /* and WITH_NORM << 1 */
+
+struct mixture {
+    struct phx_weight *router, *up, *down;
+};
+
+static struct phx_weight *make_router(struct rig *r, int32_t k)
+{
+    const struct phx_weight_desc desc = {PHX_DTYPE_F32, E, k, 1, 1, {k}};
+    struct phx_weight           *w = phx_weight_create(r->b, &desc);
+    float                       *host = take((size_t)E * (size_t)k, sizeof(float));
+    struct phx_weight_source     source = {.data = host, .dtype = PHX_DTYPE_F32, .row_stride = k * (int64_t)sizeof(float),
+                                           .k_stride = sizeof(float), .n_rows = E};
+
+    seed_random(8);
+    fill_random(host, (size_t)E * (size_t)k);
+    phx_weight_pack(r->b, w, &source);
+    drop(host);
+    return w;
+}
+
+static struct phx_moe_args make_experts(struct rig *r, const struct mixture *m, int32_t rows)
+{
+    int32_t             D = phx_weight_describe(m->down)->n, F = phx_weight_describe(m->down)->k;
+    struct phx_moe_args a = {.out = rig_rows(r, 1, rows, D, 4), .x = rig_rows(r, 2, rows, D, 1), .ids = rig_rows(r, 3, rows, TOP, 2),
+                             .gates = rig_rows(r, 4, rows, TOP, 1), .gate_up = m->up, .gate_up_bias = rig_rows(r, 5, E, 2 * F, 0),
+                             .down = m->down, .kind = PHX_GLU_OAI, .limit = 7.0f};
+
+    a.ids.dtype = PHX_DTYPE_I32;
+    return a;
+}
+
+static struct phx_add_norm_args make_mixture_end(struct rig *r, const struct phx_moe_args *a, int kind)
+{
+    int32_t                  D = a->out.dim[1], rows = a->out.dim[0];
+    struct phx_add_norm_args end = {.x = rig_rows(r, 11, rows, D, 4), .y = a->out, .eps = 1e-5f};
+
+    if (kind & WITH_EXPERTS) {
+        end.ids = a->ids;
+        end.gates = a->gates;
+        end.expert_bias = rig_rows(r, 12, E, D, 0);
+    } else
+        end.bias = rig_rows(r, 15, 1, D, 0);
+    if (kind & WITH_NORM << 1) {
+        end.norm = rig_rows(r, 13, rows, D, 4);
+        end.gain = rig_rows(r, 14, 1, D, 0);
+    }
+    return end;
+}
+
+static void check_mixture(struct rig *r, const struct mixture *m, int32_t rows, int kind)
+{
+    struct phx_moe_args      a = make_experts(r, m, rows), b = make_experts(r, m, rows);
+    struct phx_add_norm_args one = make_mixture_end(r, &a, kind), two = make_mixture_end(r, &b, kind);
+    struct phx_tensor        logits = rig_rows(r, 6, rows, E, 1);
+    struct phx_mixture_args  all = {.experts = &a, .router = m->router, .router_bias = rig_rows(r, 7, 1, E, 0),
+                                    .logits = rig_rows(r, 6, rows, E, 1), .end = kind & AS_END ? &one : NULL};
+
+    phx_moe_reserve(r->b, rows, TOP, m->up, m->down);
+    for (int i = 0; i < 2; i++) { /* the second finds what the first left */
+        phx_mixture(r->b, &all);
+        phx_matmul(r->b, logits, b.x, m->router, all.router_bias);
+        phx_moe_route(r->b, b.ids, b.gates, logits);
+        phx_moe_ffn(r->b, &b);
+        if (kind & AS_END)
+            phx_add_norm(r->b, &two);
+        rig_expect_same(r, kind & AS_END ? one.x : a.out, kind & AS_END ? two.x : b.out, "mixture");
+        if (kind & AS_END && kind & WITH_NORM << 1)
+            rig_expect_same(r, one.norm, two.norm, "norm");
+        a.ids.dtype = b.ids.dtype = PHX_DTYPE_F32; /* equal bits are equal numbers, denormal ones too */
+        rig_expect_same(r, a.ids, b.ids, "ids");
+        a.ids.dtype = b.ids.dtype = PHX_DTYPE_I32;
+        rig_expect_same(r, a.gates, b.gates, "gates");
+    }
+}
+
+static void check_mixtures(struct rig *r)
+{
+    static const int32_t rows[] = {1, 2, 7, 8, 9, 16, 17, 65}, d[] = {64, 48, 72}, f[] = {48, 256, 40}, slices[] = {1, 8, 1};
+
+    for (int i = 0; i < 3; i++) {
+        struct mixture m = {make_router(r, d[i]), make_weight(r, 9, 2 * f[i], d[i], E, 1), make_weight(r, 10, d[i], f[i], E, slices[i])};
+        int            mark = r->n_memory;
+
+        for (int j = 0; j < 8 * MIXTURES; j++)
+            if ((j + i) % 3 == 0) { /* each once, of one shape or another */
+                check_mixture(r, &m, rows[j / MIXTURES], j % MIXTURES);
+                rig_back(r, mark);
+            }
+        phx_weight_destroy(r->b, m.router);
+        phx_weight_destroy(r->b, m.up);
+        phx_weight_destroy(r->b, m.down);
+    }
+}
+
+static void mixtures_are_their_parts(void **state)
+{
+    (void)state;
+    on_all(check_mixtures);
+}
+
 const struct CMUnitTest device_ends_tests[] = {
     cmocka_unit_test(products_rotate_and_write),
     cmocka_unit_test(products_gate),
     cmocka_unit_test(products_end_branches),
+    cmocka_unit_test(mixtures_are_their_parts),
 };
 const size_t n_device_ends_tests = sizeof(device_ends_tests) / sizeof(device_ends_tests[0]);
