@@ -131,6 +131,26 @@ static void many_pairs_go_to_warpgroups_where_they_may(void **state)
     expect_kernel("tile", 64, phx_cuda_pick_moe(PHX_COMPUTE_BF16, true, true, &up, &down, 2000));
 }
 
+static void launches_of_few_rows_do_what_is_around_them(void **state)
+{
+    struct phx_weight_desc router = {.dtype = PHX_DTYPE_F32, .n = 32, .k = 2880, .n_experts = 1, .n_slices = 1};
+    struct cuda_moe_choice few = pick(PHX_COMPUTE_BF16, PHX_DTYPE_MXFP4, PHX_DTYPE_MXFP4, 4);
+    struct cuda_moe_choice many = pick(PHX_COMPUTE_BF16, PHX_DTYPE_MXFP4, PHX_DTYPE_MXFP4, 2000);
+
+    (void)state;
+    assert_true(phx_cuda_pick_finish(&few, 1) && phx_cuda_pick_finish(&few, 8));
+    assert_false(phx_cuda_pick_finish(&few, 9) || phx_cuda_pick_finish(&many, 1));
+    assert_true(phx_cuda_pick_router(&few, &router, 1) && phx_cuda_pick_router(&few, &router, 16));
+    assert_false(phx_cuda_pick_router(&few, &router, 17) || phx_cuda_pick_router(&many, &router, 1));
+    assert_true(phx_cuda_pick_choosing(&few, 64));
+    assert_false(phx_cuda_pick_choosing(&few, 65) || phx_cuda_pick_choosing(&many, 1));
+    router.n = CUDA_ROUTER_EXPERTS_MAX + 1;
+    assert_false(phx_cuda_pick_router(&few, &router, 1));
+    router.n = 32;
+    router.dtype = PHX_DTYPE_F16;
+    assert_false(phx_cuda_pick_router(&few, &router, 1));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -140,6 +160,7 @@ int main(void)
         cmocka_unit_test(only_class_b_joins_slices_early),
         cmocka_unit_test(a_pass_has_bounded_slices_and_pairs),
         cmocka_unit_test(many_pairs_go_to_warpgroups_where_they_may),
+        cmocka_unit_test(launches_of_few_rows_do_what_is_around_them),
         cmocka_unit_test(tiles_are_bounded),
     };
 

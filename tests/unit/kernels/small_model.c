@@ -18,7 +18,7 @@ static struct phx_weight *make_weight(struct phx_backend *b, enum phx_dtype dtyp
     struct phx_weight_desc   d = {dtype, n, k, n_experts, n_slices, {0}};
     static uint16_t          data[128 * 64];
     static uint8_t           scale[128 * 4];
-    struct phx_weight_source s = {.data = data, .dtype = dtype, .k_stride = 2, .scale = scale, .n_rows = n,
+    struct phx_weight_source s = {.data = data, .dtype = dtype == PHX_DTYPE_F32 ? PHX_DTYPE_BF16 : dtype, .k_stride = 2, .scale = scale, .n_rows = n,
                                   .row_stride = dtype == PHX_DTYPE_MXFP4 ? k / 2 : 2 * k, .scale_row_stride = k / 32};
     struct phx_weight       *w;
     uint32_t                 seed = (uint32_t)(n * 31 + k);
@@ -119,7 +119,7 @@ bool small_model_open(struct small_model *m, bool has_prompt, bool is_eager)
     m->table = make_weight(m->b, PHX_DTYPE_BF16, SMALL_VOCAB, D, 1, 1);
     m->q = make_weight(m->b, PHX_DTYPE_BF16, HEADS * DIM, D, 1, 1);
     m->kv_proj = make_weight(m->b, PHX_DTYPE_F16, 2 * KV_HEADS * DIM, D, 1, 1);
-    m->router = make_weight(m->b, PHX_DTYPE_F16, E, D, 1, 1);
+    m->router = make_weight(m->b, PHX_DTYPE_F32, E, D, 1, 1);
     m->up = make_weight(m->b, PHX_DTYPE_MXFP4, 2 * F, D, E, 1);
     m->down = make_weight(m->b, PHX_DTYPE_MXFP4, D, F, E, 1);
     m->head = make_weight(m->b, PHX_DTYPE_BF16, SMALL_VOCAB, D, 1, 2);
@@ -157,7 +157,12 @@ static void run_layer(struct small_model *m, int32_t layer, int32_t n, const str
                                            .scale = 0.25f, .spans = spans};
     struct phx_moe_args       moe = {.out = mixed, .x = norm, .ids = ids, .gates = gates, .gate_up = m->up,
                                      .down = m->down, .kind = PHX_GLU_OAI, .limit = 7};
+    struct phx_add_norm_args  middle = {.x = x, .y = mixed, .norm = norm, .gain = m->gain, .eps = 1e-5f}, end = middle;
+    struct phx_mixture_args   mixture = {.experts = &moe, .router = m->router, .logits = phx_rows(m->logits, n), .end = &end};
 
+    end.ids = ids;
+    end.gates = gates;
+    end.expert_bias = m->bias;
     phx_rmsnorm(m->b, norm, x, m->gain, 1e-5f);
     phx_matmul(m->b, query, norm, m->q, none);
     phx_matmul(m->b, keys, norm, m->kv_proj, none);
@@ -165,6 +170,11 @@ static void run_layer(struct small_model *m, int32_t layer, int32_t n, const str
     phx_rope(m->b, key, DIM, spans, m->cos, m->sin);
     phx_kv_write(m->b, m->kv, layer, key, phx_rows(m->value, n), spans);
     phx_attention(m->b, &attention);
+    if (layer == 1) { /* few rows: in two launches besides the first product of the experts */
+        phx_matmul_add_norm(m->b, attn, m->q, &middle);
+        phx_mixture(m->b, &mixture);
+        return;
+    }
     phx_add(m->b, x, attn);
     phx_matmul(m->b, phx_rows(m->logits, n), norm, m->router, none);
     phx_moe_route(m->b, ids, gates, phx_rows(m->logits, n));
